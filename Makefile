@@ -1,0 +1,58 @@
+# Needs Python 3.11 or newer and make, nothing else. The first target that is asked for installs into .venv.
+PYTHON ?= python3
+BIN := .venv/bin
+NCOGYM := $(BIN)/ncogym
+OUT ?= out
+
+.PHONY: help install demo test check results clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' Makefile | expand -t 10
+
+install: .venv/.installed  ## install into .venv; done by the other targets when needed
+
+demo: install  ## solve a file, then compare the policy with classical solvers (about two minutes)
+	$(NCOGYM) solve ncogym/data/capitals.tsp --seconds 5 --output $(OUT)/demo
+	$(NCOGYM) evaluate --env tsp --env.num_nodes 50 --instances 64 --seed 1234 --seconds 0.5 \
+	  --solvers multistart+symmetry,greedy,farthest-insertion,two-opt,ortools,fast-tsp --reference fast-tsp \
+	  --output $(OUT)/demo
+
+test: check  ## everything that must pass: check, then the tests
+	@$(BIN)/python -m pytest
+
+check: install  ## lint, format, types and the rooms: who may import whom
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --quiet --check .
+	@$(BIN)/mypy
+	@$(BIN)/python -m pytest tests/test_rooms.py
+
+results: install  ## measure again what docs/results.md tells (hours)
+	for size in 20 50 100; do \
+	  $(NCOGYM) evaluate --env tsp --env.num_nodes $$size --instances 1000 --seed 1234 --seconds 1 \
+	    --solvers multistart+symmetry,greedy,farthest-insertion,two-opt,ortools,fast-tsp --reference fast-tsp \
+	    --output $(OUT)/results/tsp$$size || exit; \
+	done
+
+clean:  ## remove what the targets wrote, but neither .venv nor runs
+	rm -rf $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find ncogym tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+
+# A Python that has a PyTorch with a working GPU lends it to .venv, and that version is kept; any other gets the pinned
+# PyTorch. It is asked for by itself and first, so that no other package's range picks a larger build.
+GPU_TORCH := import sys, torch; sys.exit(not torch.cuda.is_available() or torch.__version__ < "2.9")
+
+.venv/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "make: $(PYTHON) is not Python 3.11 or newer; name one that is, as in: make PYTHON=python3.12" >&2; exit 1; }
+	@echo "installing into .venv, once (a few minutes) ..."
+	@test -x $(BIN)/python || \
+	  $(PYTHON) -m venv $$($(PYTHON) -c '$(GPU_TORCH)' 2>/dev/null && echo --system-site-packages) .venv
+	@if grep -q 'system-site-packages = true' .venv/pyvenv.cfg; then \
+	  torch=$$($(BIN)/python -c 'import torch; print(f"torch=={torch.__version__}")') && \
+	  sed "s/^torch==.*/$$torch/" constraints.txt > .venv/constraints.txt; \
+	else \
+	  cp constraints.txt .venv/constraints.txt && \
+	  $(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"; \
+	fi
+	@PIP_CONSTRAINT=.venv/constraints.txt $(BIN)/python -m pip install --quiet --editable '.[solvers,dev]'
+	@touch $@

@@ -1,0 +1,50 @@
+r"""Imitation of labelled solutions: the cross-entropy of each decision.
+
+.. math:: L = -\frac{1}{R\,(T - 1)} \sum_{i=1}^{R} \sum_{t=2}^{T} \log p(a^i_t \mid a^i_{1:t-1})
+
+A solution can be written as many action sequences (a tour from any node, either way round); R of them are drawn, and
+their first action is given, as in POMO's multi-start.
+
+References:
+    Vinyals, Fortunato, Jaitly (2015), Pointer Networks, NeurIPS; Drakulic et al. (2023), BQ-NCO, NeurIPS.
+
+Differs from the papers in:
+    - a whole sequence is scored in one pass with a light decoder, and the labels come from a heuristic within
+      milliseconds instead of an exact solver.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ncogym.algorithms.base import Algorithm
+from ncogym.errors import ArgumentError
+from ncogym.rollout import Trajectories
+
+
+class Imitation(Algorithm):
+    """Cross-entropy on labels.
+
+    Args:
+        sequences: action sequences drawn per label.
+    """
+
+    imitates = True
+    forced = 1
+
+    def __init__(self, sequences: int = 8) -> None:
+        super().__init__()
+        if sequences < 1:
+            raise ArgumentError(f"sequences: {sequences} is not allowed; it must be at least 1")
+        self.rollouts = sequences
+
+    def demonstrations(self, env: Any, labels: Tensor, rng: torch.Generator) -> Tensor:
+        return env.equivalent_actions(labels[:, 0], self.rollouts, rng)
+
+    def loss(self, trajectories: Trajectories) -> Tensor:
+        if trajectories.log_prob is None:
+            raise ValueError("loss: these trajectories are not scored")
+        return -trajectories.log_prob.mean() / (trajectories.actions.shape[-1] - self.forced)

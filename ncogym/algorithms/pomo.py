@@ -1,0 +1,56 @@
+r"""POMO: policy optimisation with multiple optima.
+
+.. math:: \nabla J = \frac{1}{P} \sum_{i=1}^{P} \Big(R(\tau^i) - \frac{1}{P}\sum_j R(\tau^j)\Big)\, \nabla \log p(\tau^i \mid a^i_1)
+
+One rollout from each of P starts of an instance; the mean over them is the baseline of all.
+
+References:
+    Kwon et al. (2020), POMO: Policy Optimization with Multiple Optima for Reinforcement Learning, NeurIPS, algorithm 1.
+
+Differs from the paper in:
+    - ``starts`` may be fewer than the nodes; they are then drawn without replacement;
+    - ``normalise`` divides the advantages by their deviation over the starts (off by default).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from ncogym.algorithms.base import Algorithm
+from ncogym.errors import ArgumentError
+from ncogym.rollout import Trajectories
+
+
+class POMO(Algorithm):
+    """POMO's estimator.
+
+    Args:
+        starts: starts per instance; 0 takes every one that the problem offers.
+        normalise: divide each instance's advantages by their standard deviation.
+    """
+
+    forced = 1
+
+    def __init__(self, starts: int = 0, normalise: bool = False) -> None:
+        super().__init__()
+        if starts < 0 or starts == 1:
+            raise ArgumentError(f"starts: {starts} is not allowed; it must be 0 (all) or at least 2")
+        self.starts, self.normalise = starts, normalise
+
+    def first_actions(self, env: Any, instances: TensorDict, rng: torch.Generator) -> Tensor | None:
+        if self.starts == 0:
+            return env.first_actions(instances)
+        return env.first_actions(instances, rng)[:, : self.starts]
+
+    def loss(self, trajectories: Trajectories) -> Tensor:
+        if trajectories.log_prob is None:
+            raise ValueError("loss: these trajectories are not scored")
+        reward = trajectories.reward
+        advantage = reward - reward.mean(1, keepdim=True)
+        if self.normalise:
+            advantage = advantage / reward.std(1, keepdim=True).clamp_min(1e-6)
+        return -(advantage * trajectories.log_prob).mean()

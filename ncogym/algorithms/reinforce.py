@@ -1,0 +1,139 @@
+r"""REINFORCE with a choice of reward baselines.
+
+.. math:: \nabla J = E\big[(R(\tau) - b)\,\nabla \log p(\tau)\big]
+
+References:
+    Williams (1992), Simple statistical gradient-following algorithms, Machine Learning 8.
+    Kool, van Hoof, Welling (2019), Attention, Learn to Solve Routing Problems!, ICLR: exponential and rollout baselines.
+    Kwon et al. (2020), POMO, NeurIPS: the shared mean. Kool et al. (2019), Buy 4 REINFORCE Samples, Get a Baseline for
+    Free!: leave-one-out.
+
+Differs from the papers in:
+    - the rollout baseline's policy is frozen in evaluation mode while the trained policy's mode is left alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from ncogym.algorithms.base import Algorithm
+from ncogym.errors import ArgumentError
+from ncogym.policies.decoding import Greedy
+from ncogym.rollout import Trajectories, act
+
+
+def advantage_shared(reward: Tensor) -> Tensor:
+    """Return rewards ``[batch, rollouts]`` less the mean over the rollouts of their instance."""
+    return reward - reward.mean(1, keepdim=True)
+
+
+def advantage_leave_one_out(reward: Tensor) -> Tensor:
+    """Return rewards ``[batch, rollouts]`` less the mean over the *other* rollouts of their instance."""
+    return advantage_shared(reward) * (reward.shape[1] / (reward.shape[1] - 1))
+
+
+class Reinforce(Algorithm):
+    """REINFORCE from the policy's own first action.
+
+    Args:
+        reward_baseline: what a reward is compared with: ``exponential`` (moving average of the batch mean),
+            ``rollout`` (greedy rollout of the best policy so far, replaced when a one-sided paired t-test on a fresh
+            evaluation set says that the new one is better; exponential during the first epoch), ``shared`` (mean over
+            the rollouts of the instance), ``leave-one-out`` or ``none``.
+        rollouts: rollouts per instance; at least 2 for ``shared`` and ``leave-one-out``.
+        decay: of the exponential baseline (0.8 in Kool et al.).
+        significance: level of the t-test (0.05 in Kool et al.).
+        evaluation_size: fresh instances of each t-test (10,000 in Kool et al.).
+    """
+
+    def __init__(
+        self,
+        reward_baseline: Literal["exponential", "rollout", "shared", "leave-one-out", "none"] = "rollout",
+        rollouts: int = 1,
+        decay: float = 0.8,
+        significance: float = 0.05,
+        evaluation_size: int = 10_000,
+    ) -> None:
+        super().__init__()
+        if reward_baseline in ("shared", "leave-one-out") and rollouts < 2:
+            raise ArgumentError(f"rollouts: {rollouts} is not allowed with {reward_baseline}; it takes at least 2")
+        if rollouts < 1:
+            raise ArgumentError(f"rollouts: {rollouts} is not allowed; it must be at least 1")
+        self.kind, self.rollouts, self.decay = reward_baseline, rollouts, decay
+        self.significance, self.evaluation_size = significance, evaluation_size
+        self.register_buffer("average", torch.full((), math.nan))
+        self.champion: nn.Module | None = None
+
+    def reward_baseline(self, env: Any, trajectories: Trajectories) -> Tensor | None:
+        if self.kind == "rollout" and self.champion is not None:
+            return greedy_reward(env, self.champion, trajectories.instances).unsqueeze(1)
+        if self.kind in ("exponential", "rollout"):
+            mean = trajectories.reward.mean()
+            # the first batch is its own average; where() keeps the choice on the device
+            self.average = torch.where(self.average.isnan(), mean, self.decay * self.average + (1 - self.decay) * mean)
+            return self.average
+        return None
+
+    def loss(self, trajectories: Trajectories) -> Tensor:
+        if trajectories.log_prob is None:
+            raise ValueError("loss: these trajectories are not scored")
+        reward = trajectories.reward
+        if trajectories.reward_baseline is not None:
+            advantage = reward - trajectories.reward_baseline
+        elif self.kind == "shared":
+            advantage = advantage_shared(reward)
+        elif self.kind == "leave-one-out":
+            advantage = advantage_leave_one_out(reward)
+        else:
+            advantage = reward
+        return -(advantage * trajectories.log_prob).mean()
+
+    def epoch_end(self, env: Any, policy: nn.Module, rng: torch.Generator) -> None:
+        if self.kind != "rollout":
+            return
+        if self.champion is not None:
+            instances = env.generate(self.evaluation_size, rng)
+            gain = greedy_reward(env, policy, instances) - greedy_reward(env, self.champion, instances)
+            if not significantly_positive(gain, self.significance):
+                return
+        self.champion = copy.deepcopy(policy).eval().requires_grad_(False)
+
+    # the champion is state: without it a resumed run would compare with another policy
+    def get_extra_state(self) -> nn.Module | None:
+        return None if self.champion is None else dict(self.champion.state_dict())
+
+    def set_extra_state(self, state: dict[str, Tensor] | None) -> None:
+        self._champion_state = state
+
+
+def greedy_reward(env: Any, policy: nn.Module, instances: Any, chunk: int = 1024) -> Tensor:
+    """Return the reward of one greedy rollout per instance, float32 ``[batch]``, in evaluation mode."""
+    training = policy.training
+    policy.eval()
+    rng = torch.Generator(device=instances.device or "cpu")
+    rewards = []
+    with torch.no_grad():
+        for part in instances.split(chunk):
+            encoded = policy.encode(env.instance_features(part))
+            rewards.append(act(env, policy, encoded, part, Greedy(), rng).reward[:, 0])
+    policy.train(training)
+    return torch.cat(rewards)
+
+
+def significantly_positive(differences: Tensor, level: float) -> bool:
+    """Test by a one-sided paired t-test whether the mean of ``differences`` is above 0.
+
+    The sets are of thousands, so the t distribution is taken as normal below 1e-3 of difference; it is evaluated
+    exactly through the regularised incomplete beta function only where scipy would be, which this needs not.
+    """
+    count = differences.numel()
+    deviation = differences.double().std()
+    if count < 2 or deviation == 0:
+        return bool(differences.mean() > 0)
+    statistic = differences.double().mean() / deviation * math.sqrt(count)
+    return bool(0.5 * torch.erfc(statistic / math.sqrt(2)) < level)

@@ -1,0 +1,358 @@
+"""What the classical solvers share: which problems are tours, and instances solved one by one in worker processes.
+
+An outside solver takes one instance at a time and does not know `Progress`. `solve_each` runs it over a batch, here or
+in worker processes, and replays what each run reported into a `Progress` of its own, so that the environment scores
+and checks every solution, and so that seconds are those which the run itself took, wherever it ran.
+"""
+
+from __future__ import annotations
+
+import abc
+import multiprocessing
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
+from multiprocessing.connection import Connection, wait
+from typing import Any, ClassVar, NamedTuple, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tensordict import TensorDict
+from torch import Tensor
+
+from ncogym.errors import (
+    ArgumentError,
+    NcogymError,
+    NoSolutionFound,
+    SolverError,
+    SolverNotInstalled,
+    UnsupportedProblem,
+)
+from ncogym.solver import Budget, Progress, Solution, Solutions
+
+
+class TourSolver:
+    """A solver of problems whose solutions are closed tours through all nodes of a distance matrix.
+
+    Attributes:
+        name: the solver's name in tables and records.
+        symmetric_only: whether both directions between two nodes must be equally long.
+    """
+
+    name: str
+    symmetric_only: ClassVar[bool] = False
+
+    def supports(self, env: Any) -> bool:
+        """Return whether ``env`` shows distances and nothing that makes more of it than a tour.
+
+        An environment whose instances are not symmetric says so with an attribute ``symmetric = False``.
+        """
+        is_tour = hasattr(env, "distances") and not hasattr(env, "demands")
+        return is_tour and (getattr(env, "symmetric", True) or not self.symmetric_only)
+
+    def check(self, env: Any) -> None:
+        """Refuse an environment that this solver cannot take.
+
+        Raises:
+            UnsupportedProblem: `supports` says no.
+        """
+        if not self.supports(env):
+            kind = "closed tours on symmetric distances" if self.symmetric_only else "closed tours on distances"
+            raise UnsupportedProblem(f"{self.name} cannot take {env.name}; it solves {kind} (the view `distances`)")
+
+    def distances(self, env: Any, instances: TensorDict) -> Tensor:
+        """Return the distances of ``instances``, float64 ``[batch, nodes, nodes]``.
+
+        Raises:
+            UnsupportedProblem: `supports` says no, or these instances are not symmetric and must be.
+        """
+        self.check(env)
+        dists: Tensor = env.distances(instances)
+        if self.symmetric_only and not torch.allclose(dists, dists.mT, rtol=1e-9, atol=0.0):
+            raise UnsupportedProblem(f"{self.name} cannot take this {env.name}; its distances are not symmetric")
+        return dists
+
+
+class OutsideTourSolver(TourSolver, abc.ABC):
+    """A `TourSolver` from another package, called once per instance.
+
+    Of a budget it keeps the seconds; rollouts are counted (each tour it reports is one) but do not limit it.
+
+    Args:
+        workers: processes that solve instances side by side, each on one thread; 1 solves in this process. A worker
+            takes seconds to start, and more workers than processor cores spoil one another's time.
+        progress_bar: show one on a terminal while a batch is solved.
+    """
+
+    def __init__(self, *, workers: int = 1, progress_bar: bool = True) -> None:
+        if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
+            raise ArgumentError(f"workers: {workers} is not allowed; it must be a whole number of at least 1")
+        self.workers, self.progress_bar = workers, progress_bar
+
+    @abc.abstractmethod
+    def _solve(self, dists: NDArray[np.float64], run: Run) -> None:
+        """Solve one instance, ``dists`` ``[nodes, nodes]``, reporting to ``run``; end soon once it is cancelled."""
+
+    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+        self.check(env)
+        return solve_each(
+            self.name,
+            env,
+            instances,
+            budget,
+            view=lambda one: self.distances(env, one)[0].cpu().numpy(),
+            job=self._solve,
+            workers=self.workers,
+            progress_bar=self.progress_bar,
+        )
+
+
+def to_integers(dists: NDArray[np.float64], longest: int) -> NDArray[np.int64]:
+    """Return distances as whole numbers, for a solver that takes no others.
+
+    Distances that are whole and at most ``longest`` stay as they are. Others are scaled by the one constant that turns
+    the longest distance into ``longest``, and rounded: the resolution is the longest distance divided by ``longest``.
+
+    Args:
+        dists: ``[nodes, nodes]``, not negative.
+        longest: the largest whole number that the solver shall see.
+    """
+    peak = float(dists.max())
+    whole = peak <= longest and bool((dists == np.rint(dists)).all())
+    return np.rint(dists if whole else dists * (longest / peak)).astype(np.int64)
+
+
+@contextmanager
+def needs(package: str, extra: str, note: str = "") -> Iterator[None]:
+    """Turn a failed import into a line that says which extra to install.
+
+    Args:
+        package: the package as pip knows it.
+        extra: the extra of ncogym that brings it.
+        note: what else must be known, such as a licence.
+
+    Raises:
+        SolverNotInstalled: an import inside the ``with`` failed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        more = f"; {note}" if note else ""
+        line = f"{package} cannot be imported ({error}); pip install 'ncogym[{extra}]'{more}"
+        raise SolverNotInstalled(line) from error
+
+
+class Run:
+    """One instance under way: its clock, and where a job reports the solutions that it finds.
+
+    Args:
+        limit: seconds that this run may take; infinite where nothing limits it.
+        cancelled: tells whether it was cancelled from outside.
+        lead: seconds that went into this instance before.
+
+    Attributes:
+        reports: seconds and actions of each solution reported.
+    """
+
+    def __init__(self, limit: float, cancelled: Callable[[], bool], lead: float = 0.0) -> None:
+        self.limit, self._cancelled = limit, cancelled
+        self.reports: list[tuple[float, list[int]]] = []
+        self._start = time.perf_counter() - lead
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds that this instance has taken so far."""
+        return time.perf_counter() - self._start
+
+    @property
+    def left(self) -> float:
+        """Seconds that the limit still allows, at least a millisecond; infinite where nothing limits it."""
+        return max(self.limit - self.elapsed, 1e-3)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the run shall end soon with the best that it has."""
+        return self._cancelled()
+
+    def report(self, actions: Iterable[int]) -> None:
+        """Take note of a solution, as of now."""
+        self.reports.append((self.elapsed, [int(action) for action in actions]))
+
+
+Job = Callable[[Any, Run], None]
+
+
+class _Outcome(NamedTuple):
+    """What is left of a run: its seconds, and the seconds and actions of each report."""
+
+    seconds: float
+    reports: list[tuple[float, list[int]]]
+
+
+_Task = tuple[int, Any, float]
+_Outcomes = Generator[tuple[int, _Outcome], None, None]
+
+
+class _Replay(Progress):
+    """The books of a run that is over; the clock shows what the run's own clock showed."""
+
+    seconds: float = 0.0
+
+
+def solve_each(
+    name: str,
+    env: Any,
+    instances: TensorDict,
+    budget: Budget | None,
+    *,
+    view: Callable[[TensorDict], Any],
+    job: Job,
+    workers: int = 1,
+    progress_bar: bool = True,
+) -> Solutions:
+    """Solve the instances of a batch one by one.
+
+    `Solution.seconds` and the trace are measured around each instance, in the process that solves it. A cancelled
+    budget ends the runs under way with what they have, and begins no other.
+
+    Args:
+        name: the solver's name.
+        env: the problem; scores and checks.
+        instances: batch size ``[batch]``.
+        budget: its seconds limit each run.
+        view: what the job needs of an instance, of a TensorDict of batch size ``[1]``; must be picklable for workers.
+        job: solves one view, reporting to a `Run`; must be picklable for workers.
+        workers: processes; 1 solves in this one.
+        progress_bar: show one on a terminal, if there is more than one instance.
+
+    Raises:
+        NoSolutionFound: an instance got no solution within the budget or before it was cancelled.
+        SolverError: a worker process died.
+    """
+    budget = budget or Budget()
+    batch, workers = instances.batch_size[0], min(workers, instances.batch_size[0])
+    tasks = _tasks(instances, view)
+    runs = _in_workers(name, job, tasks, budget, workers) if workers > 1 else _here(job, tasks, budget)
+    solutions: dict[int, Solution] = {}
+    with closing(runs):
+        for row, outcome in _with_bar(runs, name, batch) if progress_bar and batch > 1 else runs:
+            solutions[row] = _scored(name, env, instances[row : row + 1], budget, outcome)
+    if len(solutions) < batch:
+        raise NoSolutionFound(f"{name}: cancelled after {len(solutions)} of {batch} instances")
+    return [solutions[row] for row in range(batch)]
+
+
+def _tasks(instances: TensorDict, view: Callable[[TensorDict], Any]) -> Iterator[_Task]:
+    """Yield each row, its view and the seconds that the view took, one at a time to spare memory."""
+    for row in range(instances.batch_size[0]):
+        start = time.perf_counter()
+        yield row, view(instances[row : row + 1]), time.perf_counter() - start
+
+
+def _run(job: Job, problem: Any, run: Run) -> _Outcome:
+    job(problem, run)
+    return _Outcome(run.elapsed, run.reports)
+
+
+def _here(job: Job, tasks: Iterator[_Task], budget: Budget) -> _Outcomes:
+    for row, problem, lead in tasks:
+        if budget.cancel.is_set():
+            return
+        yield row, _run(job, problem, Run(budget.seconds, budget.cancel.is_set, lead))
+
+
+def _in_workers(name: str, job: Job, tasks: Iterator[_Task], budget: Budget, workers: int) -> _Outcomes:
+    """Hand out tasks one by one to spawned processes, which share the wish to cancel through an event."""
+    context = multiprocessing.get_context("spawn")
+    cancel = context.Event()
+    processes: dict[Connection, Any] = {}
+    busy: dict[Connection, int] = {}
+
+    def hand_out(pipe: Connection) -> None:
+        task = None if budget.cancel.is_set() else next(tasks, None)
+        if task is not None:
+            busy[pipe] = task[0]
+            pipe.send(task[1:])
+
+    try:
+        with _interrupts_held():
+            for _ in range(workers):
+                pipe, far_end = context.Pipe()
+                process = context.Process(target=_work, args=(far_end, job, budget.seconds, cancel), daemon=True)
+                process.start()
+                far_end.close()
+                processes[pipe] = process
+        for pipe in processes:
+            hand_out(pipe)
+        while busy:
+            if budget.cancel.is_set():
+                cancel.set()
+            for pipe in cast(list[Connection], wait(list(busy), timeout=0.1)):
+                outcome = pipe.recv()
+                if isinstance(outcome, Exception):
+                    raise outcome
+                yield busy.pop(pipe), outcome
+                hand_out(pipe)
+    except (EOFError, ConnectionError) as error:
+        hint = 'a script that uses workers needs the guard `if __name__ == "__main__":`'
+        raise SolverError(f"{name}: a worker process died; {hint}") from error
+    finally:
+        for process in processes.values():
+            process.terminate()
+        for process in processes.values():
+            process.join()
+
+
+def _work(pipe: Connection, job: Job, seconds: float, cancel: threading.Event) -> None:
+    """Solve what comes through ``pipe`` until this process is ended."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which passes it on through `cancel`
+    torch.set_num_threads(1)
+    while True:
+        try:
+            problem, lead = pipe.recv()
+        except EOFError:  # the parent is gone
+            return
+        try:
+            outcome: _Outcome | Exception = _run(job, problem, Run(seconds, cancel.is_set, lead))
+        except Exception as error:  # noqa: BLE001 - it is raised again by the parent
+            outcome = error if isinstance(error, NcogymError) else SolverError(f"{type(error).__name__}: {error}")
+            outcome.add_note(traceback.format_exc())
+        pipe.send(outcome)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Hold back Ctrl-C where the system can, so that processes started meanwhile are born deaf to it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _with_bar(runs: _Outcomes, name: str, batch: int) -> Iterable[tuple[int, _Outcome]]:
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        return runs
+    return track(runs, description=name, total=batch, console=console, transient=True)
+
+
+def _scored(name: str, env: Any, instance: TensorDict, budget: Budget, outcome: _Outcome) -> Solution:
+    """Replay a run into the books of its instance and return the solution."""
+    progress = _Replay(env, instance, budget)
+    device = next(iter(instance.values())).device
+    for seconds, actions in outcome.reports:
+        progress.seconds = seconds
+        progress.offer(torch.tensor(actions, device=device)[None, None])
+    progress.seconds = outcome.seconds
+    return progress.solutions(name)[0]

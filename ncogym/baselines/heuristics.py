@@ -1,0 +1,318 @@
+"""Construction heuristics and local search for tours, on whole batches of instances at once.
+
+All work on the distances that the environment shows, so any metric or rounding will do; nearest neighbour and the
+insertions take asymmetric ones too.
+
+References:
+    Rosenkrantz, Stearns and Lewis (1977), An Analysis of Several Heuristics for the Traveling Salesman Problem, SIAM
+    Journal on Computing 6. Croes (1958), A Method for Solving Traveling-Salesman Problems, Operations Research 6
+    (2-opt). Or (1976), Traveling Salesman-Type Combinatorial Problems and Their Relation to the Logistics of Regional
+    Blood Banking, PhD thesis, Northwestern University (Or-opt).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from ncogym.baselines.base import TourSolver
+from ncogym.errors import ArgumentError
+from ncogym.solver import Budget, Pace, Progress, Solution, Solutions, Solver, TracePoint
+
+CELLS = 2**17  # numbers per step of a construction: large enough to amortise its overhead, small enough for caches
+
+
+class NearestNeighbour(TourSolver):
+    """Go on to the nearest node not yet visited.
+
+    Args:
+        starts: "first" builds one tour, from node 0, as the literature does; "all" builds one from every node (as
+            many as the budget allows) and keeps the best.
+    """
+
+    name = "nearest-neighbour"
+
+    def __init__(self, starts: Literal["first", "all"] = "first") -> None:
+        if starts not in ("first", "all"):
+            raise ArgumentError(f"starts: {starts!r} is not allowed; it must be 'first' or 'all'")
+        self.starts = starts
+
+    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+        progress = Progress(env, instances, budget)
+        dists = self.distances(env, instances)
+        batch, num_nodes = dists.shape[:2]
+        pace = Pace(progress, CELLS // (batch * num_nodes))
+        count = num_nodes if self.starts == "all" else 1
+        while progress.rollouts < count and not (progress.rollouts and progress.spent):
+            begin = progress.rollouts
+            end = begin + pace.next(count - begin)
+            starts = torch.arange(begin, end, device=dists.device).expand(batch, -1)
+            progress.offer(_nearest_neighbour(dists, starts))
+        return progress.solutions(self.name)
+
+
+class FarthestInsertion(TourSolver):
+    """Insert the node that is farthest from the tour where it lengthens the tour least, beginning with the most remote.
+
+    It is deterministic and ties are broken by node index. This is the variant with which Kool et al. (2019) compare.
+    """
+
+    name = "farthest-insertion"
+
+    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+        progress = Progress(env, instances, budget)
+        dists = self.distances(env, instances)
+        progress.offer(_insertion(dists, _farthest_first(dists)[:, None]))
+        return progress.solutions(self.name)
+
+
+class RandomInsertion(TourSolver):
+    """Insert nodes in random order, each where it lengthens the tour least.
+
+    One tour per instance without a budget; under a budget it begins anew with other orders until that is spent, and
+    keeps the best.
+    """
+
+    name = "random-insertion"
+
+    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+        progress = Progress(env, instances, budget)
+        dists = self.distances(env, instances)
+        batch, num_nodes = dists.shape[:2]
+        pace = Pace(progress, CELLS // (batch * num_nodes), first=1)
+        wanted = math.inf if progress.budget.finite else 1
+        while progress.rollouts < wanted and not (progress.rollouts and progress.spent):
+            shape = (batch, pace.next(wanted - progress.rollouts), num_nodes)
+            order = torch.rand(shape, generator=rng, device=rng.device).argsort(-1)
+            progress.offer(_insertion(dists, order.to(dists.device)))
+        return progress.solutions(self.name)
+
+
+class TwoOpt(TourSolver):
+    """Improve another solver's solution by 2-opt and Or-opt moves until there is none that shortens it.
+
+    Each step makes the best move of a neighbourhood: the reversal of a path (2-opt), or up to three nodes in a row
+    moved elsewhere, either way round (Or-opt). At the end no 2-opt move shortens the tour, unless time ran out; Or-opt
+    moves are sought near each node only.
+
+    Under a budget with seconds the other solver gets 90 % of them. Rollouts of the budget are for the other solver;
+    the local search counts none. The anytime curve goes on from that of the other solver.
+
+    Args:
+        start: the solver whose best solution is improved, by default `NearestNeighbour`.
+    """
+
+    symmetric_only = True
+
+    def __init__(self, start: Solver | None = None) -> None:
+        self.start: Solver = NearestNeighbour() if start is None else start
+        self.name = "two-opt" if start is None else f"{start.name}+two-opt"
+
+    def supports(self, env: Any) -> bool:
+        """Return whether ``env`` is a symmetric tour problem that the other solver takes too."""
+        started = getattr(self.start, "supports", None)
+        return super().supports(env) and (started is None or started(env))
+
+    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+        self.check(env)
+        progress = Progress(env, instances, budget)
+        share = None if budget is None else replace(budget, seconds=0.9 * budget.seconds)
+        starts = self.start(env, instances, share, rng)
+        dists = self.distances(env, instances)
+        num_nodes = dists.shape[-1]
+        tours = torch.stack([solution.actions[:num_nodes] for solution in starts]).to(dists.device)
+        progress.offer(tours[:, None], rollouts=0)
+        given, limit = progress.seconds, progress.budget.seconds
+        rows = max(1, 2**20 // (num_nodes * NEIGHBOURS * MOVES * 2))
+        for begin in range(0, len(tours), rows):
+            end = min(begin + rows, len(tours))
+            until = given + (limit - given) * end / len(tours)  # so that the last instances get their share
+
+            def spent(until: float = until) -> bool:
+                return progress.seconds >= until or progress.budget.cancel.is_set()
+
+            tours[begin:end] = local_search(dists[begin:end], tours[begin:end], spent)
+        progress.offer(tours[:, None], rollouts=0)
+        improved = progress.solutions(self.name)
+        return [_continued(first, then, given) for first, then in zip(starts, improved, strict=True)]
+
+
+def _continued(first: Solution, then: Solution, given: float) -> Solution:
+    """Join the books of a solution and of its improvement, whose clock showed ``given`` when the other stopped."""
+    late = first.seconds - given  # not 0 where the other solver had worker processes, whose seconds are their own
+    points = [TracePoint(p.seconds + late, first.rollouts, p.objective) for p in then.trace[1:]]
+    return replace(then, seconds=then.seconds + late, rollouts=first.rollouts, trace=(*first.trace, *points))
+
+
+# ---------------------------------------------------------------------- constructions
+
+
+def _nearest_neighbour(dists: Tensor, starts: Tensor) -> Tensor:
+    """Return tours ``[batch, rollouts, nodes]`` from ``starts`` ``[batch, rollouts]``."""
+    batch, num_nodes = dists.shape[:2]
+    row = torch.arange(batch, device=dists.device)[:, None]
+    open_mask = torch.ones(*starts.shape, num_nodes, dtype=torch.bool, device=dists.device)
+    tour = [starts]
+    for _ in range(num_nodes - 1):
+        open_mask.scatter_(-1, tour[-1].unsqueeze(-1), False)
+        tour.append(dists[row, tour[-1]].masked_fill(~open_mask, math.inf).argmin(-1))
+    return torch.stack(tour, dim=-1)
+
+
+def _farthest_first(dists: Tensor) -> Tensor:
+    """Order nodes ``[batch, nodes]``: the one with the longest distance, then always the one farthest from those."""
+    row = torch.arange(dists.shape[0], device=dists.device)
+    dists = dists.clone()
+    dists.diagonal(dim1=1, dim2=2).zero_()  # files may hold anything there
+    nearest = torch.full_like(dists[:, 0], math.inf)
+    node = dists.amax(2).argmax(1)
+    order = [node]
+    for _ in range(dists.shape[1] - 1):
+        nearest = torch.minimum(nearest, dists[row, node]).scatter(1, node[:, None], -math.inf)
+        node = nearest.argmax(1)
+        order.append(node)
+    return torch.stack(order, dim=-1)
+
+
+def _insertion(dists: Tensor, order: Tensor) -> Tensor:
+    """Return tours ``[batch, rollouts, nodes]`` into which the nodes came in ``order``, each at its cheapest place."""
+    row = torch.arange(dists.shape[0], device=dists.device)[:, None]
+    first, *others = (node.unsqueeze(-1) for node in order.unbind(-1))
+    after = torch.zeros_like(order)  # the tour so far as a linked list: the node that follows each
+    after.scatter_(-1, first, first)
+    length = torch.full(order.shape, -math.inf, dtype=dists.dtype, device=dists.device)  # of the way there
+    length.scatter_(-1, first, 0.0)
+    for node in others:
+        away, back = dists[row, node.squeeze(-1)], dists.mT[row, node.squeeze(-1)]
+        place = (back + away.gather(-1, after) - length).argmin(-1, keepdim=True)  # infinite outside the tour
+        follower = after.gather(-1, place)
+        after.scatter_(-1, place, node).scatter_(-1, node, follower)
+        length.scatter_(-1, place, back.gather(-1, place)).scatter_(-1, node, away.gather(-1, follower))
+    tour = [first]
+    for _ in others:
+        tour.append(after.gather(-1, tour[-1]))
+    return torch.cat(tour, dim=-1)
+
+
+# ---------------------------------------------------------------------- local search
+
+NEIGHBOURS = 10  # nearest nodes that moves connect a node with, before all that may matter are tried
+SEGMENTS = (1, 2, 3)  # nodes in a row that Or-opt moves
+MOVES = 1 + 2 * len(SEGMENTS)
+
+
+def local_search(dists: Tensor, tours: Tensor, stop: Callable[[], bool] = lambda: False) -> Tensor:
+    """Make best moves of 2-opt and Or-opt until none shortens a tour.
+
+    A 2-opt move that shortens a tour connects some node with one that is nearer to it than a neighbour of it in the
+    tour. So moves are first sought among `NEIGHBOURS` nearest nodes, and twice as many as often as some node has a
+    tour neighbour beyond them; then no 2-opt move is left. Each instance's result is the same alone as in a batch.
+
+    Args:
+        dists: float64 ``[batch, nodes, nodes]``, symmetric.
+        tours: int64 ``[batch, nodes]``.
+        stop: asked before each move of the batch.
+
+    Returns:
+        Tours int64 ``[batch, nodes]``, none longer than it was.
+    """
+    num_nodes = tours.shape[1]
+    if num_nodes < 4:  # there is only one tour
+        return tours
+    tours = tours.clone()
+    tolerance = 1e-12 * dists.amax((1, 2))
+    others = dists.clone()
+    others.diagonal(dim1=1, dim2=2).fill_(math.inf)
+    rows, num_near = torch.arange(len(tours), device=tours.device), min(NEIGHBOURS, num_nodes - 1)
+    while len(rows) and not stop():
+        near_dists, near = others[rows].topk(num_near, largest=False)
+        active = torch.arange(len(rows), device=tours.device)
+        while len(active) and not stop():
+            row = rows[active]
+            moved, gained = _best_move(dists, row, tours[row], near[active], near_dists[active], tolerance[row])
+            tours[row], active = moved, active[gained]
+        ahead = dists[rows[:, None], tours[rows], tours[rows].roll(-1, 1)]
+        longest = torch.empty_like(ahead).scatter_(1, tours[rows], torch.maximum(ahead, ahead.roll(1, 1)))
+        reach = (others[rows] < longest[..., None]).sum(-1).amax(-1)
+        rows, num_near = rows[reach > num_near], min(2 * num_near, num_nodes - 1)
+    return tours
+
+
+def _best_move(
+    dists: Tensor, rows: Tensor, tours: Tensor, near: Tensor, near_dists: Tensor, tolerance: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Make the best move of each tour; return the tours, and where one was made.
+
+    A move connects node a with a near node c. Every move is sought on the tour and on its mirror image, which turns
+    "the next node" into "the one before". With s(x) the next node and p(x) the one before:
+
+    - 2-opt: the path from s(a) to c is reversed, so that a-c and s(a)-s(c) are connected;
+    - Or-opt: the segment of 1 to 3 nodes from a to e is cut out, and put between c and s(c) with a next to c, or
+      between p(c) and c, reversed, with a next to c.
+
+    Args:
+        dists: ``[instances, nodes, nodes]``.
+        rows: ``[batch]``, the instance of each tour.
+        tours: ``[batch, nodes]``.
+        near: ``[batch, nodes, near]``, each node's candidates for c.
+        near_dists: ``[batch, nodes, near]``.
+        tolerance: ``[batch]``, what a move must gain to be more than round-off.
+    """
+    batch, num_nodes, num_near = near.shape
+    tour = torch.cat([tours, tours.flip(1)])
+    a = torch.arange(num_nodes, device=tours.device).expand(2 * batch, -1)
+    c, a_to_c = near.repeat(2, 1, 1), near_dists.repeat(2, 1, 1)
+    flat, offset = dists.reshape(-1), (rows * num_nodes**2).repeat(2)
+
+    def dist(x: Tensor, y: Tensor) -> Tensor:
+        return flat.take(offset.view(-1, *(1,) * (max(x.dim(), y.dim()) - 1)) + x * num_nodes + y)
+
+    def at_c(values: Tensor) -> Tensor:
+        return values.gather(1, c.flatten(1)).view_as(c)
+
+    position = torch.empty_like(tour).scatter_(1, tour, a)
+    s, p = (torch.empty_like(tour).scatter_(1, tour, tour.roll(shift, 1)) for shift in (-1, 1))
+    ahead = dist(a, s)
+    behind = ahead.gather(1, p)
+    s_c, p_c, ahead_c, behind_c = at_c(s), at_c(p), at_c(ahead), at_c(behind)
+    steps = at_c(position) - position[..., None]
+    steps += num_nodes * (steps < 0)  # from a onwards to c
+
+    changes = [a_to_c + dist(s[..., None], s_c) - ahead[..., None] - ahead_c]
+    end = a
+    for length in SEGMENTS:
+        follower = s.gather(1, end)
+        cut = behind + ahead.gather(1, end) - dist(p, follower)
+        closed = steps < length  # c is in the segment
+        forward = a_to_c + dist(end[..., None], s_c) - ahead_c - cut[..., None]
+        reverse = a_to_c + dist(end[..., None], p_c) - behind_c - cut[..., None]
+        changes.append(forward.masked_fill(closed | (c == p[..., None]), math.inf))
+        changes.append(reverse.masked_fill(closed | (c == follower[..., None]), math.inf))
+        end = follower
+    # one column for each move of a tour and of its mirror image
+    change, pair = (torch.stack(x, 1) for x in zip(*(change.flatten(1).min(1) for change in changes), strict=True))
+    change, column = change.view(2, batch, MOVES).transpose(0, 1).flatten(1).min(1)
+    mirror, move = column // MOVES, column % MOVES
+    row = torch.arange(batch, device=tours.device) + batch * mirror
+    pair = pair[row, move]
+    steps = steps.flatten(1)[row, pair]
+
+    # every move puts a segment of the tour, reversed or not, behind the nodes that followed it
+    is_two_opt = move == 0
+    reverse_it = is_two_opt | (move % 2 == 0)
+    begin = position[row, pair // num_near] + is_two_opt
+    length = torch.where(is_two_opt, steps, (move + 1) // 2)
+    last = torch.where(reverse_it, steps - 1, steps)  # its last place, counted from its beginning
+    index = torch.arange(num_nodes, device=tours.device)
+    turned = tour[row].gather(1, (begin[:, None] + index) % num_nodes)
+    length, last, reverse_it = length[:, None], last[:, None], reverse_it[:, None]
+    inside = torch.where(reverse_it, last - index, index - last + length - 1)
+    source = torch.where(index > last, index, torch.where(index > last - length, inside, index + length))
+    gained = change < -tolerance
+    return torch.where(gained[:, None], turned.gather(1, source), tours), gained

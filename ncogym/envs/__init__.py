@@ -1,0 +1,34 @@
+"""The problems, in one literal table, and `make`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ncogym.envs.base import ConstructiveEnv
+from ncogym.envs.tsp import TSPEnv
+from ncogym.errors import ArgumentError
+
+PROBLEMS: dict[str, type[ConstructiveEnv]] = {
+    "tsp": TSPEnv,
+}
+
+
+def make(name: str, **arguments: Any) -> ConstructiveEnv:
+    """Build an environment by its name.
+
+    Args:
+        name: a key of `PROBLEMS`.
+        arguments: the constructor's arguments, such as ``num_nodes=50``.
+
+    Raises:
+        ArgumentError: the name or an argument is unknown or its value not allowed.
+    """
+    if name not in PROBLEMS:
+        raise ArgumentError(f"problem: {name!r} is not known; allowed are {', '.join(sorted(PROBLEMS))}")
+    try:
+        return PROBLEMS[name](**arguments)
+    except TypeError as error:
+        raise ArgumentError(f"{name}: {error}") from error
+
+
+__all__ = ["PROBLEMS", "ConstructiveEnv", "make"]

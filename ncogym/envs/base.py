@@ -1,0 +1,224 @@
+"""The contract of a problem, and the bridge from it to TorchRL.
+
+A problem is a subclass of `ConstructiveEnv` in a file of its own, with the methods in the order of docs/design.md
+section 3. `start` and `advance` are pure functions on a NamedTuple of tensors ``[batch, rollouts, ...]``, which
+`ncogym.rollout` drives at full speed; TorchRL's ``reset``/``step``/``rollout`` run the same two functions with one
+rollout per instance and everything in a TensorDict.
+"""
+
+from __future__ import annotations
+
+import abc
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from tensordict import TensorDict, TensorDictBase
+from torch import Tensor
+from torchrl.data import Binary, Categorical, Composite, Unbounded
+from torchrl.envs import EnvBase
+
+from ncogym.errors import ArgumentError
+from ncogym.features import FeatureDims, InstanceFeatures, StepFeatures
+from ncogym.solver import Violation
+
+
+class ConstructiveEnv(EnvBase):
+    """A combinatorial problem whose solutions are built action by action.
+
+    Args:
+        batch_size: TorchRL's batch size, ``()`` or ``(batch,)``: the instances that ``reset()`` draws.
+        device: where ``reset()`` draws its instances.
+
+    Attributes:
+        name: the problem's name in `ncogym.envs.PROBLEMS`.
+        sense: "min" or "max".
+        suffixes: file suffixes that `read` takes.
+    """
+
+    name: ClassVar[str]
+    sense: ClassVar[Literal["min", "max"]]
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    batch_locked = False
+
+    def __init__(self, *, batch_size: tuple[int, ...] = (), device: torch.device | str = "cpu") -> None:
+        super().__init__(device=torch.device(device), batch_size=torch.Size(batch_size), allow_done_after_reset=True)
+        if len(self.batch_size) > 1:
+            raise ArgumentError(f"batch_size: {tuple(batch_size)} is not allowed; it must be () or (batch,)")
+        self._rng = torch.Generator(device=device)
+        self._make_specs()
+
+    # ------------------------------------------------------------------ what a problem defines, in this order
+
+    @abc.abstractmethod
+    def generate(
+        self, batch_size: int, rng: torch.Generator, device: torch.device | str | None = None
+    ) -> TensorDict:
+        """Draw instances from ``rng`` on its device; a TensorDict of batch size ``[batch_size]``."""
+
+    @abc.abstractmethod
+    def read(self, path: str | Path) -> TensorDict:
+        """Read an instance file; a TensorDict of batch size ``[1]`` with the keys of `generate` or more."""
+
+    @abc.abstractmethod
+    def start(self, instance: TensorDict, rollouts: int = 1) -> Any:
+        """Return the state before the first action, a NamedTuple of tensors ``[batch, rollouts, ...]``.
+
+        Its first field is the instance itself, and it has the fields ``action_mask`` and ``done``.
+        """
+
+    @abc.abstractmethod
+    def advance(self, state: Any, action: Tensor) -> Any:
+        """Return the state after ``action`` (int64 ``[batch, rollouts]``); pure, with no host synchronisation."""
+
+    @abc.abstractmethod
+    def reward(self, state: Any, action: Tensor, successor: Any) -> Tensor:
+        """Return the signed step reward, float32 ``[batch, rollouts]``; over a rollout they sum to ± the objective."""
+
+    @abc.abstractmethod
+    def horizon(self, instance: TensorDict) -> int:
+        """Return the number of steps after which every rollout is done, from shapes alone."""
+
+    @abc.abstractmethod
+    def objective(self, instance: TensorDict, actions: Tensor) -> Tensor:
+        """Score ``actions`` ``[batch, rollouts, steps]`` from them alone; float64 ``[batch, rollouts]``."""
+
+    @abc.abstractmethod
+    def violations(self, instance: TensorDict, actions: Tensor) -> list[Violation]:
+        """Name every broken constraint of ``actions`` ``[batch, rollouts, steps]``; empty where all is well."""
+
+    @property
+    @abc.abstractmethod
+    def feature_dims(self) -> FeatureDims:
+        """Widths of the features, from which a policy builds its layers."""
+
+    @abc.abstractmethod
+    def instance_features(self, instance: TensorDict) -> InstanceFeatures:
+        """Return raw numbers of the instance, ``[batch, ...]``."""
+
+    @abc.abstractmethod
+    def step_features(self, state: Any) -> StepFeatures:
+        """Return raw numbers of the step, ``[batch, rollouts, ...]``."""
+
+    @abc.abstractmethod
+    def first_actions(self, instance: TensorDict, rng: torch.Generator | None = None) -> Tensor:
+        """Return the first actions of a multi-start, int64 ``[batch, starts]``, in random order if ``rng`` is given."""
+
+    def equivalent_actions(self, actions: Tensor, count: int, rng: torch.Generator) -> Tensor:
+        """Draw other action sequences of the same solutions.
+
+        Args:
+            actions: int64 ``[batch, steps]``.
+            count: sequences per solution.
+            rng: source of the draw.
+
+        Returns:
+            int64 ``[batch, count, steps]``; a problem that has none gives copies.
+        """
+        return actions.unsqueeze(1).expand(-1, count, -1)
+
+    @abc.abstractmethod
+    def symmetries(self, instance: TensorDict, count: int = 8, rng: torch.Generator | None = None) -> list[TensorDict]:
+        """Return images of the instance on which every action sequence has the same objective; the first is itself."""
+
+    @abc.abstractmethod
+    def render(self, instance: TensorDict, actions: Tensor, path: str | Path, title: str = "") -> None:
+        """Draw the solution ``actions`` ``[steps]`` of an instance of batch size ``[1]`` to a picture file."""
+
+    # ------------------------------------------------------------------ the bridge to TorchRL
+
+    @property
+    @abc.abstractmethod
+    def size(self) -> int:
+        """Number that the constructor's size argument gives (nodes, customers, items, ...)."""
+
+    @abc.abstractmethod
+    def resized(self, size: int) -> ConstructiveEnv:
+        """Return an environment of the same distribution and another size."""
+
+    @abc.abstractmethod
+    def instance_size(self, instance: TensorDict) -> int:
+        """Return the size of given instances, in the units of `size`."""
+
+    def plain_actions(self, instance: TensorDict, actions: Tensor) -> list[int]:
+        """Return ``actions`` ``[steps]`` as the command line prints them, without padding."""
+        return [int(action) for action in actions[: self.horizon(instance)]]
+
+    def published_objective(self, path: str | Path, instance: TensorDict) -> float | None:
+        """Return the objective of the solution file that lies beside an instance file, or None."""
+        return None
+
+    def write_solution(self, instance: TensorDict, actions: Tensor, path: str | Path, name: str) -> Path | None:
+        """Write a solution in the problem's own file format beside ``path``, with its own suffix, or return None."""
+        return None
+
+    def seeded(self, count: int, seed: int) -> TensorDict:
+        """Return the first ``count`` instances that a seed stands for, as evaluation and results name them."""
+        return self.generate(count, torch.Generator().manual_seed(seed))
+
+    @abc.abstractmethod
+    def arguments(self) -> dict[str, Any]:
+        """Return the constructor's arguments that define the distribution, for cards and records."""
+
+    def _make_specs(self) -> None:
+        probe = self.start(self.generate(1, torch.Generator().manual_seed(0)))
+        flat = self._to_tensordict(probe, (1,))
+        batch = self.batch_size
+
+        def spec(key: str, value: Tensor) -> Any:
+            shape = (*batch, *value.shape[1:])
+            if key == "action_mask":
+                return Binary(shape=shape, dtype=torch.bool, device=self.device)
+            return Unbounded(shape=shape, dtype=value.dtype, device=self.device)
+
+        observed = {k: spec(k, v) for k, v in flat.items() if k not in ("done", "terminated")}
+        self.observation_spec = Composite(observed, shape=batch)
+        self.action_spec = Categorical(probe.action_mask.shape[-1], shape=batch, device=self.device)
+        self.reward_spec = Unbounded(shape=(*batch, 1), device=self.device)
+        self.done_spec = Binary(shape=(*batch, 1), dtype=torch.bool, device=self.device)
+
+    def _to_tensordict(self, state: Any, batch: tuple[int, ...]) -> TensorDict:
+        fields = {k: v.squeeze(1) for k, v in state._asdict().items() if k not in ("instance", "done")}
+        done = state.done.reshape(-1, 1)
+        merged = {**dict(state.instance.items()), **fields, "done": done, "terminated": done.clone()}
+        return TensorDict(merged, batch_size=[done.shape[0]]).reshape(batch)
+
+    def _to_state(self, tensordict: TensorDictBase) -> Any:
+        flat = tensordict.reshape(-1)
+        kind = self._state_type
+        own = {k: flat[k].unsqueeze(1) for k in kind._fields if k not in ("instance", "done")}
+        instance = flat.select(*self._instance_keys, strict=False)
+        return kind(instance=instance, done=flat["done"], **own)
+
+    _state_type: ClassVar[Any]
+    _instance_keys: ClassVar[tuple[str, ...]]
+
+    def _reset(self, tensordict: TensorDictBase | None = None, **_: Any) -> TensorDictBase:
+        if tensordict is not None and self._instance_keys[0] in tensordict.keys():
+            instance = tensordict.select(*self._instance_keys, strict=False)
+        else:
+            shape = self.batch_size if tensordict is None else tensordict.batch_size
+            instance = self.generate(shape.numel(), self._rng).reshape(shape)
+        batch = tuple(instance.batch_size)
+        return self._to_tensordict(self.start(instance.reshape(-1)), batch)
+
+    def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
+        batch = tuple(tensordict.batch_size)
+        state, action = self._to_state(tensordict), tensordict["action"].reshape(-1, 1)
+        successor = self.advance(state, action)
+        out = self._to_tensordict(successor, batch)
+        out["reward"] = self.reward(state, action, successor).reshape(*batch, 1)
+        return out
+
+    def rand_action(self, tensordict: TensorDictBase | None = None) -> TensorDictBase:
+        """Draw a uniformly random allowed action into ``tensordict``, from the env's own generator."""
+        if tensordict is None:
+            return super().rand_action(tensordict)
+        mask = tensordict["action_mask"]
+        drawn = torch.multinomial(mask.reshape(-1, mask.shape[-1]).float(), 1, generator=self._rng)
+        tensordict["action"] = drawn.reshape(tensordict.batch_size)
+        return tensordict
+
+    def _set_seed(self, seed: int | None) -> None:
+        if seed is not None:
+            self._rng.manual_seed(seed)

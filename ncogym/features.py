@@ -1,0 +1,75 @@
+"""What a policy may see of an instance and of a step: the words that environments and policies share.
+
+An environment fills these with raw numbers and holds no learnable layer; a policy picks a layer by a feature's *type*
+and never asks which problem it came from. Axes are always ``batch queries nodes features``: the queries are the
+rollouts of one step, or the recorded steps of whole trajectories; nothing here tells the two apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class NodeFeatures(NamedTuple):
+    """Numbers of each node.
+
+    Attributes:
+        values: float32 ``[batch, nodes, features]``.
+        kinds: int64 ``[nodes]``, the kind of each node (0 ordinary, 1 depot, ...), or None where all are of one kind.
+    """
+
+    values: Tensor
+    kinds: Tensor | None = None
+
+
+class EdgeFeatures(NamedTuple):
+    """Numbers of each ordered pair of nodes.
+
+    Attributes:
+        values: float32 ``[batch, nodes, nodes, features]``; entry ``[b, i, j]`` belongs to the move from i to j.
+    """
+
+    values: Tensor
+
+
+InstanceFeatures = tuple[NodeFeatures | EdgeFeatures, ...]
+
+
+class StepFeatures(NamedTuple):
+    """What matters at one decision of one rollout.
+
+    Attributes:
+        nodes: int64 ``[batch, queries, roles]``, the node that plays each role (TSP: first, current); -1 is nobody yet.
+        action_mask: bool ``[batch, queries, actions]``, True = allowed.
+        scalars: float32 ``[batch, queries, scalars]`` (CVRP: load left), or None.
+        candidates: float32 ``[batch, queries, actions, numbers]``, or None.
+    """
+
+    nodes: Tensor
+    action_mask: Tensor
+    scalars: Tensor | None = None
+    candidates: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class FeatureDims:
+    """Widths of an environment's features, from which a policy builds its layers.
+
+    Attributes:
+        node: numbers per node.
+        kinds: kinds of node.
+        edge: numbers per ordered pair, 0 where there are none.
+        roles: nodes that matter at a step.
+        scalars: scalars of a step.
+        candidates: numbers per candidate action of a step.
+    """
+
+    node: int
+    kinds: int = 1
+    edge: int = 0
+    roles: int = 0
+    scalars: int = 0
+    candidates: int = 0

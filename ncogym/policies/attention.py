@@ -1,0 +1,148 @@
+"""The attention model: a transformer encoder and a single-glimpse pointer decoder.
+
+References:
+    Kool, van Hoof, Welling (2019), Attention, Learn to Solve Routing Problems!, ICLR.
+    Kwon et al. (2020), POMO: Policy Optimization with Multiple Optima for Reinforcement Learning, NeurIPS.
+
+Differs from POMO's form in:
+    - the projection after the glimpse, ``W_o``, is folded into the pointer's keys, which is the same function;
+    - the query is a sum of rows of tables, one per role (first node, current node), computed once per instance;
+    - ``edge_bias`` adds a learned function of the distance to the logits (after ReLD); switch it off for POMO's own.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812 - torch's own idiom
+
+from ncogym.errors import ArgumentError, UnsupportedFeatures
+from ncogym.features import EdgeFeatures, FeatureDims, InstanceFeatures, NodeFeatures, StepFeatures
+from ncogym.policies.base import Policy
+from ncogym.policies.embeddings import EdgeBias, NodeEmbedding, refuse_unknown
+from ncogym.policies.layers import Norm, TransformerLayer, attention, make_norm
+
+
+class Encoded(NamedTuple):
+    """An instance as the decoder sees it.
+
+    Attributes:
+        keys: ``[batch, heads, nodes, dim / heads]``, of the glimpse.
+        values: ``[batch, heads, nodes, dim / heads]``, of the glimpse.
+        logit_keys: ``[batch, nodes, dim]``, of the pointer, with the glimpse's output projection folded in.
+        queries: ``[batch, roles, nodes + 1, dim]``: what a node in a role adds to the query; the last row is "nobody".
+        bias: ``[batch, roles, nodes + 1, nodes]``: what a node in a role adds to each candidate's logit, or None.
+    """
+
+    keys: Tensor
+    values: Tensor
+    logit_keys: Tensor
+    queries: Tensor
+    bias: Tensor | None
+
+
+class AttentionPolicy(Policy):
+    """Attention model with rollouts on an axis of their own.
+
+    Args:
+        dims: widths of the environment's features.
+        dim: embedding width.
+        num_layers: encoder layers.
+        num_heads: heads of the encoder and of the glimpse; divides ``dim``.
+        feedforward: hidden width of the encoder's feed-forward networks.
+        norm: normalisation of the encoder: instance (POMO), batch (Kool et al.), layer, rms or none.
+        pre_norm: normalise before each block instead of after it.
+        clip: C in ``C tanh(u)``, the range of the pointer's logits (10 in both papers).
+        edge_bias: add a learned function of edge features to the logits.
+    """
+
+    def __init__(
+        self,
+        dims: FeatureDims,
+        *,
+        dim: int = 128,
+        num_layers: int = 6,
+        num_heads: int = 8,
+        feedforward: int = 512,
+        norm: Norm = "instance",
+        pre_norm: bool = False,
+        clip: float = 10.0,
+        edge_bias: bool = True,
+    ) -> None:
+        super().__init__()
+        if dim < 1 or num_heads < 1 or dim % num_heads:
+            raise ArgumentError(f"num_heads: {num_heads} is not allowed; it must divide dim, which is {dim}")
+        if not clip > 0:
+            raise ArgumentError(f"clip: {clip} is not allowed; it must be above 0")
+        if dims.node < 1:
+            raise UnsupportedFeatures("AttentionPolicy cannot read an environment without NodeFeatures")
+        self._arguments = {
+            "dim": dim,
+            "num_layers": num_layers,
+            "num_heads": num_heads,
+            "feedforward": feedforward,
+            "norm": norm,
+            "pre_norm": pre_norm,
+            "clip": clip,
+            "edge_bias": edge_bias,
+        }
+        self.dims, self.num_heads, self.clip = dims, num_heads, clip
+        self.embed = NodeEmbedding(dims, dim)
+        self.layers = nn.ModuleList(
+            TransformerLayer(dim, num_heads, feedforward, norm, pre_norm) for _ in range(num_layers)
+        )
+        self.final_norm = make_norm(norm, dim) if pre_norm else nn.Identity()
+        self.glimpse = nn.Linear(dim, 2 * dim, bias=False)
+        self.pointer = nn.Linear(dim, dim, bias=False)
+        self.combine = nn.Linear(dim, dim, bias=False)
+        self.roles = nn.Linear(dim, dims.roles * dim, bias=False)
+        self.nobody = nn.Parameter(torch.empty(dims.roles, dim).uniform_(-1, 1) / math.sqrt(dim))
+        self.scalars = nn.Linear(dims.scalars, dim, bias=False) if dims.scalars else None
+        self.candidates = nn.Linear(dims.candidates, 1, bias=False) if dims.candidates else None
+        self.edge_bias = EdgeBias(dims) if edge_bias and dims.edge else None
+
+    def arguments(self) -> dict[str, Any]:
+        return dict(self._arguments)
+
+    def encode(self, features: InstanceFeatures) -> Encoded:
+        refuse_unknown(features, (NodeFeatures, EdgeFeatures), self)
+        by_type = {type(feature): feature for feature in features}
+        x = self.embed(by_type[NodeFeatures])
+        for layer in self.layers:
+            x = layer(x)
+        x = self.final_norm(x)
+        batch, nodes, dim = x.shape
+        keys, values = self.glimpse(x).view(batch, nodes, 2, self.num_heads, -1).permute(2, 0, 3, 1, 4)
+        logit_keys = self.pointer(x) @ self.combine.weight
+        roles = self.roles(x).view(batch, nodes, -1, dim).transpose(1, 2)
+        nobody = self.nobody.to(roles.dtype).expand(batch, -1, -1).unsqueeze(2)
+        bias = None
+        if self.edge_bias is not None and EdgeFeatures in by_type:
+            table = self.edge_bias(by_type[EdgeFeatures].values)
+            bias = F.pad(table, (0, 0, 0, 1)).float()
+        return Encoded(keys.contiguous(), values.contiguous(), logit_keys, torch.cat([roles, nobody], dim=2), bias)
+
+    def logits(self, encoded: Encoded, step: StepFeatures, condition: Tensor | None = None) -> Tensor:
+        batch, num_queries, _ = step.nodes.shape
+        nodes, dim = encoded.logit_keys.shape[1:]
+        query: Tensor | float = 0.0
+        bias: Tensor | float = 0.0
+        for role in range(self.dims.roles):
+            node = step.nodes[..., role]
+            row = torch.where(node < 0, nodes, node).unsqueeze(-1)
+            query = query + encoded.queries[:, role].gather(1, row.expand(-1, -1, dim))
+            if encoded.bias is not None:
+                bias = bias + encoded.bias[:, role].gather(1, row.expand(-1, -1, nodes))
+        if self.scalars is not None and step.scalars is not None:
+            query = query + self.scalars(step.scalars)
+        if self.candidates is not None and step.candidates is not None:
+            bias = bias + self.candidates(step.candidates).squeeze(-1)
+        heads = torch.as_tensor(query).view(batch, num_queries, self.num_heads, -1).transpose(1, 2)
+        seen = attention(heads, encoded.keys, encoded.values, step.action_mask.unsqueeze(1))
+        seen = seen.transpose(1, 2).reshape(batch, num_queries, dim)
+        scores = torch.bmm(seen, encoded.logit_keys.transpose(1, 2)).float() / math.sqrt(dim)
+        logits = self.clip * (torch.tanh(scores) + bias)
+        return logits.masked_fill(~step.action_mask, -math.inf)

@@ -1,0 +1,45 @@
+"""The contract of a policy: encode an instance once, then give logits for any number of queries."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+from torch import Tensor, nn
+
+from ncogym.features import FeatureDims, InstanceFeatures, StepFeatures
+
+
+class Policy(nn.Module, abc.ABC):
+    """A network that reads features and scores actions; it knows of no problem and of no loop.
+
+    Attributes:
+        dims: widths of the features that it was built for.
+    """
+
+    dims: FeatureDims
+
+    @abc.abstractmethod
+    def encode(self, features: InstanceFeatures) -> Any:
+        """Encode the instances once; a NamedTuple of tensors ``[batch, ...]``.
+
+        Raises:
+            UnsupportedFeatures: a feature is of a type that this policy has no layer for.
+        """
+
+    @abc.abstractmethod
+    def logits(self, encoded: Any, step: StepFeatures, condition: Tensor | None = None) -> Tensor:
+        """Score the actions of each query.
+
+        Args:
+            encoded: what `encode` returned.
+            step: of the rollouts of one step or of the recorded steps of whole trajectories.
+            condition: what stays constant through a rollout (a member's index, a latent), ``[batch, queries, ...]``.
+
+        Returns:
+            float32 ``[batch, queries, actions]``, -inf where an action is not allowed.
+        """
+
+    @abc.abstractmethod
+    def arguments(self) -> dict[str, Any]:
+        """Return the constructor's keyword arguments apart from the feature widths, for cards and checkpoints."""

@@ -1,0 +1,74 @@
+"""How an action is chosen from masked logits: greedily, or by sampling with temperature, top-k and top-p."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from ncogym.errors import ArgumentError
+
+
+class Decoding(Protocol):
+    """Chooses actions, int64 ``[batch, queries]``, from logits ``[batch, queries, actions]`` (-inf = not allowed)."""
+
+    stochastic: bool
+
+    def __call__(self, logits: Tensor, rng: torch.Generator) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Greedy:
+    """Take the action of the highest logit."""
+
+    stochastic = False
+
+    def __call__(self, logits: Tensor, rng: torch.Generator) -> Tensor:
+        return logits.argmax(-1)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Draw an action, by Gumbel's trick with the inverse of the exponential distribution.
+
+    Attributes:
+        temperature: divides the logits; below 1 is nearer to greedy.
+        top_k: keep only the k highest logits; 0 keeps all.
+        top_p: keep the smallest set of actions whose probability reaches this share; 1 keeps all.
+    """
+
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    stochastic = True
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < math.inf:
+            raise ArgumentError(f"temperature: {self.temperature} is not allowed; it must be above 0")
+        if self.top_k < 0:
+            raise ArgumentError(f"top_k: {self.top_k} is not allowed; it must be 0 (all) or more")
+        if not 0 < self.top_p <= 1:
+            raise ArgumentError(f"top_p: {self.top_p} is not allowed; it must be above 0 and at most 1")
+
+    def __call__(self, logits: Tensor, rng: torch.Generator) -> Tensor:
+        probs = torch.softmax(self.filtered(logits), dim=-1)
+        noise = torch.empty_like(probs).exponential_(generator=rng)
+        # argmax of p / Exp(1) is distributed as p; an action of probability 0 can never win
+        return (probs / noise).argmax(-1)
+
+    def filtered(self, logits: Tensor) -> Tensor:
+        """Return the tempered logits with those outside of top-k and top-p at -inf."""
+        logits = logits.float() / self.temperature
+        if 0 < self.top_k < logits.shape[-1]:
+            lowest = logits.topk(self.top_k, dim=-1).values[..., -1:]
+            logits = logits.masked_fill(logits < lowest, -math.inf)
+        if self.top_p < 1:
+            ordered, order = logits.sort(dim=-1, descending=True)
+            before = torch.softmax(ordered, dim=-1).cumsum(-1).roll(1, dims=-1)
+            before[..., 0] = 0
+            dropped = (before >= self.top_p).gather(-1, order.argsort(-1))
+            logits = logits.masked_fill(dropped, -math.inf)
+        return logits

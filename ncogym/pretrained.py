@@ -1,0 +1,126 @@
+"""Policies on disk: weights as safetensors beside a JSON card; nothing is pickled.
+
+A policy is a folder with ``weights.safetensors`` and ``card.json``. Those that ship with the package lie in
+``ncogym/weights/NAME``; `load_policy` takes such a name or the path of any other folder.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from ncogym.errors import CheckpointError
+from ncogym.features import FeatureDims
+from ncogym.policies import POLICIES
+from ncogym.policies.base import Policy
+
+SHIPPED = Path(__file__).parent / "weights"
+FORMAT = 1
+
+
+class Pretrained(NamedTuple):
+    """A policy in evaluation mode and its card.
+
+    Attributes:
+        policy: the network.
+        card: its class, arguments, problem, training and measured gaps.
+        name: the shipped name or the folder's name.
+    """
+
+    policy: Policy
+    card: dict[str, Any]
+    name: str
+
+
+def available() -> list[str]:
+    """Return the names of the policies that ship with the package."""
+    return sorted(path.parent.name for path in SHIPPED.glob("*/card.json"))
+
+
+def save_policy(policy: Policy, folder: str | Path, card: dict[str, Any]) -> None:
+    """Write a policy's weights and card to ``folder``.
+
+    Args:
+        policy: of a class in `ncogym.policies.POLICIES`.
+        folder: made if it does not exist.
+        card: what is known of it: ``env``, ``sizes``, ``training``, measured gaps.
+    """
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    described = {
+        "format": FORMAT,
+        "policy": {
+            "class": type(policy).__name__,
+            "arguments": policy.arguments(),
+            "dims": asdict(policy.dims),
+            "parameters": sum(p.numel() for p in policy.parameters()),
+        },
+        **card,
+    }
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in policy.state_dict().items()}
+    save_file(tensors, str(target / "weights.safetensors"))
+    (target / "card.json").write_text(json.dumps(described, indent=1, default=str) + "\n")
+
+
+def load_card(name_or_path: str | Path) -> tuple[Path, dict[str, Any]]:
+    """Return the folder and the card of a policy.
+
+    Raises:
+        CheckpointError: there is no such policy, or its card is not one.
+    """
+    given = str(name_or_path)
+    folder = SHIPPED / given if given in available() else Path(given)
+    path = folder / "card.json"
+    if not path.is_file():
+        shipped = ", ".join(available()) or "none"
+        raise CheckpointError(f"policy: {given!r} is neither a shipped policy ({shipped}) nor a folder with card.json")
+    try:
+        card = json.loads(path.read_text())
+        card["policy"]["class"], card["policy"]["dims"], card["env"]["name"]  # noqa: B018 - must be there
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path}: not a policy's card ({type(error).__name__}: {error})") from error
+    if card.get("format") != FORMAT:
+        raise CheckpointError(f"{path}: format {card.get('format')!r} is not allowed; this version reads {FORMAT}")
+    return folder, card
+
+
+def load_policy(name_or_path: str | Path, device: torch.device | str = "cpu") -> Pretrained:
+    """Load a policy by its shipped name or from a folder, in evaluation mode.
+
+    Args:
+        name_or_path: a name from `available`, or a folder that `save_policy` or a training run wrote.
+        device: where the weights go.
+
+    Raises:
+        CheckpointError: it does not exist, or its weights do not fit its card.
+    """
+    folder, card = load_card(name_or_path)
+    described = card["policy"]
+    if described["class"] not in POLICIES:
+        raise CheckpointError(
+            f"{folder}: policy class {described['class']!r} is not known; allowed are {', '.join(POLICIES)}"
+        )
+    try:
+        policy = POLICIES[described["class"]](FeatureDims(**described["dims"]), **described["arguments"])
+        policy.load_state_dict(load_file(str(folder / "weights.safetensors"), device="cpu"))
+    except (OSError, SafetensorError, RuntimeError, TypeError, ValueError) as error:
+        first_line = str(error).splitlines()[0]
+        raise CheckpointError(f"{folder}: the weights do not fit the card ({first_line})") from error
+    return Pretrained(policy.to(device).eval(), card, Path(folder).name)
+
+
+def find_policy(env_name: str, size: int) -> str | None:
+    """Return the shipped policy for a problem whose training sizes are nearest to ``size``, or None."""
+    candidates = []
+    for name in available():
+        _, card = load_card(name)
+        if card["env"]["name"] == env_name:
+            low, high = card["sizes"]
+            candidates.append((max(low - size, size - high, 0), name))
+    return min(candidates)[1] if candidates else None

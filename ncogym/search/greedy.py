@@ -1,0 +1,34 @@
+"""Greedy search: one rollout per instance, the likeliest action at every step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+
+from ncogym.policies.base import Policy
+from ncogym.policies.decoding import Greedy as GreedyDecoding
+from ncogym.rollout import act
+from ncogym.solver import Budget, Progress, Solutions
+
+
+class Greedy:
+    """Solve by one greedy rollout of a policy.
+
+    Args:
+        policy: in evaluation mode.
+    """
+
+    name = "greedy"
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+
+    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+        """Return one checked solution per instance; any budget pays for one rollout."""
+        progress = Progress(env, instances, budget)
+        with torch.inference_mode():
+            encoded = self.policy.encode(env.instance_features(instances))
+            progress.offer(act(env, self.policy, encoded, instances, GreedyDecoding(), rng).actions)
+        return progress.solutions(self.name)

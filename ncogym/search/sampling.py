@@ -1,0 +1,44 @@
+"""Sampling: independent rollouts drawn from the policy, the best of which counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+
+from ncogym.errors import ArgumentError
+from ncogym.policies.base import Policy
+from ncogym.policies.decoding import Sample
+from ncogym.rollout import act, rollouts_in_memory
+from ncogym.solver import Budget, Pace, Progress, Solutions
+
+
+class Sampling:
+    """Solve by sampling a policy until the budget is spent.
+
+    Args:
+        policy: in evaluation mode.
+        samples: rollouts per instance where no budget limits them (1,280 in Kool et al. 2019).
+        decoding: temperature, top-k and top-p.
+    """
+
+    name = "sampling"
+
+    def __init__(self, policy: Policy, samples: int = 1280, decoding: Sample | None = None) -> None:
+        if samples < 1:
+            raise ArgumentError(f"samples: {samples} is not allowed; it must be at least 1")
+        self.policy, self.samples, self.decoding = policy, samples, decoding or Sample()
+
+    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+        """Return the best checked sample of each instance."""
+        limit = self.samples if budget is None or not budget.finite else float("inf")
+        progress = Progress(env, instances, budget)
+        pace = Pace(progress, rollouts_in_memory(env, instances))
+        with torch.inference_mode():
+            encoded = self.policy.encode(env.instance_features(instances))
+            while progress.rollouts < limit and not (progress.spent and progress.rollouts):
+                count = pace.next(limit - progress.rollouts)
+                drawn = act(env, self.policy, encoded, instances, self.decoding, rng, rollouts=count)
+                progress.offer(drawn.actions)
+        return progress.solutions(self.name)

@@ -1,0 +1,48 @@
+"""Symmetry: solve images of an instance under which every solution keeps its objective, and keep the best.
+
+References:
+    Kwon et al. (2020), POMO, NeurIPS, section 4.3 (instance augmentation by the 8 symmetries of the square).
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+
+from ncogym.errors import ArgumentError
+from ncogym.solver import Budget, Progress, Solutions, Solver
+
+
+class Symmetry:
+    """Run another solver on symmetric images of each instance; each image gets an equal share of what is left.
+
+    Args:
+        inner: any solver.
+        images: images per instance, the instance itself first (8: the dihedral group of the square).
+        endless: go on with random images for as long as a finite budget lasts.
+    """
+
+    def __init__(self, inner: Solver, images: int = 8, endless: bool = False) -> None:
+        if images < 1:
+            raise ArgumentError(f"images: {images} is not allowed; it must be at least 1")
+        self.inner, self.images, self.endless = inner, images, endless
+        self.name = "symmetry" if inner.name == "greedy" else f"{inner.name}+symmetry"
+
+    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+        """Return the best checked solution of each instance over its images."""
+        progress = Progress(env, instances, budget)
+        limited = progress.budget.finite
+        for number in itertools.count():
+            if number >= self.images and not (self.endless and limited):
+                break
+            if progress.spent and progress.rollouts:
+                break
+            share = 1 / max(self.images - number, 1)
+            left = progress.budget.remaining(progress, share) if limited else None
+            image = env.symmetries(instances, number + 1 if number < 8 else 9, rng)[-1]
+            found = self.inner(env, image, left, rng)
+            progress.offer(torch.stack([s.actions for s in found])[:, None].to(instances.device), found[0].rollouts)
+        return progress.solutions(self.name)

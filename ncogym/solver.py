@@ -1,0 +1,297 @@
+"""Solutions, solvers and budgets: the protocol that a search with a policy and a classical solver share.
+
+A `Solver` is called with an environment, a batch of instances, a `Budget` and a generator, and returns one checked
+`Solution` per instance. Time and rollouts are counted in one place, `Progress`, which every solver opens first, and
+which alone may build a `Solution`: each is scored by ``env.objective`` and checked by ``env.violations``, from the
+actions alone, never by the solver's own word.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from ncogym.errors import ArgumentError, NoSolutionFound
+
+
+class Violation(NamedTuple):
+    """A broken constraint, in words.
+
+    Attributes:
+        row: instance of the batch.
+        rollout: rollout of that instance.
+        reason: what is broken, naming the node, job or item.
+    """
+
+    row: int
+    rollout: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"row {self.row}, rollout {self.rollout}: {self.reason}"
+
+
+class Referee(Protocol):
+    """What a solver and its bookkeeping need of an environment."""
+
+    name: str
+    sense: str
+
+    def objective(self, instance: TensorDict, actions: Tensor) -> Tensor: ...
+
+    def violations(self, instance: TensorDict, actions: Tensor) -> list[Violation]: ...
+
+
+class TracePoint(NamedTuple):
+    """One point of an anytime curve: the best objective after so many seconds and rollouts of this instance."""
+
+    seconds: float
+    rollouts: int
+    objective: float
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A solution of one instance, scored and checked by the environment.
+
+    Attributes:
+        actions: int64 ``[steps]``.
+        objective: in the instance's own units.
+        feasible: whether the referee found no violation.
+        violation: the referee's words, or None.
+        seconds: wall-clock seconds of this instance (of a batch: its equal share).
+        rollouts: complete solutions that were built for this instance.
+        trace: the anytime curve, one point per improvement.
+        solver: the solver's name.
+    """
+
+    actions: Tensor
+    objective: float
+    feasible: bool
+    violation: str | None
+    seconds: float
+    rollouts: int
+    trace: tuple[TracePoint, ...]
+    solver: str
+
+
+Solutions = list[Solution]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much one instance may cost; whichever limit is met first ends the search.
+
+    Build one with `MaxSeconds`, `MaxRollouts` or `NoImprovement`, and join two with ``|``.
+
+    Attributes:
+        seconds: wall-clock seconds per instance; a batch of n instances has n times as much.
+        rollouts: complete solutions per instance.
+        patience: rollouts in a row without an improvement of any instance of the batch.
+        cancel: when set from outside (an interrupt), the search ends and returns the best so far.
+    """
+
+    seconds: float = math.inf
+    rollouts: float = math.inf
+    patience: float = math.inf
+    cancel: threading.Event = field(default_factory=threading.Event, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("seconds", "rollouts", "patience"):
+            value = getattr(self, name)
+            if not value > 0:
+                raise ArgumentError(f"budget {name}: {value} is not allowed; it must be above 0")
+
+    def __or__(self, other: Budget) -> Budget:
+        return Budget(
+            min(self.seconds, other.seconds),
+            min(self.rollouts, other.rollouts),
+            min(self.patience, other.patience),
+            self.cancel,
+        )
+
+    @property
+    def finite(self) -> bool:
+        """Whether any limit is set."""
+        return min(self.seconds, self.rollouts, self.patience) < math.inf
+
+    def remaining(self, progress: Progress, share: float = 1.0) -> Budget:
+        """What is left of this budget after `progress`, or that ``share`` of it, for a solver inside a solver."""
+        return Budget(
+            max(self.seconds - progress.seconds, 1e-3) * share,
+            max((self.rollouts - progress.rollouts) * share, 1),
+            self.patience,
+            self.cancel,
+        )
+
+
+def MaxSeconds(seconds: float) -> Budget:  # noqa: N802 - read as a constructor
+    """Return a budget of wall-clock seconds per instance."""
+    return Budget(seconds=seconds)
+
+
+def MaxRollouts(rollouts: int) -> Budget:  # noqa: N802
+    """Return a budget of complete solutions per instance."""
+    return Budget(rollouts=rollouts)
+
+
+def NoImprovement(rollouts: int) -> Budget:  # noqa: N802
+    """Return a budget that ends after so many rollouts per instance without an improvement."""
+    return Budget(patience=rollouts)
+
+
+@runtime_checkable
+class Solver(Protocol):
+    """Anything that solves instances: a search that holds a policy, or a classical solver."""
+
+    name: str
+
+    def __call__(
+        self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator
+    ) -> Solutions: ...
+
+
+class Progress:
+    """The clock, the counter and the best solutions of one call of a solver over a batch of instances.
+
+    Args:
+        env: the problem; scores and checks.
+        instances: a TensorDict of batch size ``[batch]``.
+        budget: the limits; None sets none, and the solver ends of its own accord.
+    """
+
+    def __init__(self, env: Referee, instances: TensorDict, budget: Budget | None) -> None:
+        self.env, self.instances, self.budget = env, instances, budget or Budget()
+        self.batch = instances.batch_size[0]
+        self.rollouts = 0
+        self.actions: Tensor | None = None
+        self.best: Tensor | None = None
+        self._since_improvement = 0
+        self._trace: list[tuple[float, int, Tensor]] = []
+        self._start = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Wall-clock seconds so far, per instance."""
+        return (time.perf_counter() - self._start) / max(self.batch, 1)
+
+    @property
+    def rollouts_left(self) -> float:
+        """Rollouts per instance that the budget still allows."""
+        return self.budget.rollouts - self.rollouts
+
+    @property
+    def spent(self) -> bool:
+        """Whether the budget is used up or the search was cancelled."""
+        return (
+            self.budget.cancel.is_set()
+            or self.seconds >= self.budget.seconds
+            or self.rollouts >= self.budget.rollouts
+            or self._since_improvement >= self.budget.patience
+        )
+
+    def offer(self, actions: Tensor, rollouts: int | None = None) -> Tensor:
+        """Score candidate solutions and keep the best of each instance.
+
+        Args:
+            actions: int64 ``[batch, rollouts, steps]``; fewer steps than an earlier offer are padded by the env.
+            rollouts: complete solutions that these cost per instance, where that is not their number.
+
+        Returns:
+            Their objectives, float64 ``[batch, rollouts]``.
+        """
+        objective = self.env.objective(self.instances, actions)
+        worse_is_higher = self.env.sense == "min"
+        best, index = objective.min(1) if worse_is_higher else objective.max(1)
+        chosen = actions[torch.arange(self.batch, device=actions.device), index]
+        self.rollouts += actions.shape[1] if rollouts is None else rollouts
+        if self.best is None or self.actions is None:
+            self.best, self.actions, improved = best, chosen, torch.ones_like(best, dtype=torch.bool)
+        else:
+            improved = best < self.best if worse_is_higher else best > self.best
+            steps = max(chosen.shape[-1], self.actions.shape[-1])
+            self.best = torch.where(improved, best, self.best)
+            self.actions = torch.where(improved[:, None], _padded(chosen, steps), _padded(self.actions, steps))
+        moved = bool(improved.any())
+        self._since_improvement = 0 if moved else self._since_improvement + actions.shape[1]
+        if moved:
+            self._trace.append((self.seconds, self.rollouts, self.best))
+        return objective
+
+    def solutions(self, solver: str) -> Solutions:
+        """Close the call: check the best actions of every instance and return them.
+
+        Raises:
+            NoSolutionFound: nothing was offered within the budget.
+        """
+        if self.actions is None or self.best is None:
+            raise NoSolutionFound(f"{solver}: no solution of {self.env.name} within the budget")
+        seconds = self.seconds
+        reasons = {v.row: v.reason for v in reversed(self.env.violations(self.instances, self.actions[:, None]))}
+        actions, best = self.actions.cpu(), self.best.tolist()
+        curves = [(s, r, values.tolist()) for s, r, values in self._trace]
+        return [
+            Solution(
+                actions=actions[row],
+                objective=best[row],
+                feasible=row not in reasons,
+                violation=reasons.get(row),
+                seconds=seconds,
+                rollouts=self.rollouts,
+                trace=_improvements(curves, row),
+                solver=solver,
+            )
+            for row in range(self.batch)
+        ]
+
+
+def _padded(actions: Tensor, steps: int) -> Tensor:
+    """Repeat the last action up to ``steps``; every problem's padding is idempotent, so this does nothing more."""
+    return torch.cat([actions, actions[:, -1:].expand(-1, steps - actions.shape[-1])], dim=-1)
+
+
+def _improvements(curves: Sequence[tuple[float, int, list[float]]], row: int) -> tuple[TracePoint, ...]:
+    points: list[TracePoint] = []
+    for seconds, rollouts, values in curves:
+        if not points or values[row] != points[-1].objective:
+            points.append(TracePoint(seconds, rollouts, values[row]))
+    return tuple(points)
+
+
+class Pace:
+    """How many rollouts to start at once: bounded by memory, and by what the time that is left can pay for.
+
+    Args:
+        progress: of the search.
+        most: largest number of rollouts per instance at once, from memory.
+        first: rollouts of the first round where time is limited, so that an answer exists soon.
+    """
+
+    def __init__(self, progress: Progress, most: int, first: int = 8) -> None:
+        self.progress, self.most, self.first = progress, max(1, most), first
+        self._rate: float | None = None
+        self._mark = (0.0, 0)
+
+    def next(self, wanted: float) -> int:
+        """Return the size of the next round, at least 1; call it once per round, before the round."""
+        progress = self.progress
+        count = min(self.most, wanted, max(progress.rollouts_left, 1))
+        if progress.budget.seconds < math.inf:
+            seconds, rollouts = progress.seconds - self._mark[0], progress.rollouts - self._mark[1]
+            if rollouts:
+                self._rate = seconds / rollouts
+            affordable = self.first
+            if self._rate is not None:
+                affordable = int(0.9 * (progress.budget.seconds - progress.seconds) / self._rate)
+            # a round may cost more per rollout than the last, so grow by no more than a factor of 8
+            count = min(count, max(1, affordable), max(rollouts, 1) * 8)
+            self._mark = (progress.seconds, progress.rollouts)
+        return int(max(1, count))

@@ -1,0 +1,227 @@
+"""From a file or an instance to a checked solution: the main flow, and solvers by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tensordict import TensorDict
+
+from ncogym.baselines import SOLVERS
+from ncogym.envs import PROBLEMS, ConstructiveEnv, make
+from ncogym.errors import ArgumentError, InstanceError, UnsupportedProblem
+from ncogym.policies.base import Policy
+from ncogym.policies.decoding import Sample
+from ncogym.pretrained import Pretrained, find_policy, load_policy
+from ncogym.search import SEARCHES, Greedy, MultiStart, Sampling, Symmetry
+from ncogym.solver import Budget, MaxRollouts, MaxSeconds, Solution, Solver
+
+AUTO = "auto"
+
+
+def needs_policy(name: str) -> bool:
+    """Return whether a solver's name has a search in it."""
+    return name == AUTO or any(part in SEARCHES for part in name.split("+"))
+
+
+def make_solver(name: str, policy: Policy | None = None) -> Solver:
+    """Build a solver by its command-line name.
+
+    Args:
+        name: ``auto``; a baseline (`ncogym.baselines.SOLVERS`); or searches composed with ``+`` in any order, such as
+            ``multistart+symmetry`` or ``multistart+sampling``. A trailing ``+two-opt`` improves what comes before it.
+        policy: what the searches use.
+
+    Raises:
+        ArgumentError: a part is unknown, the parts do not compose, or a search has no policy.
+    """
+    if name == AUTO:
+        name = "multistart+symmetry+two-opt"
+        endless = True
+    else:
+        endless = False
+    parts = name.split("+")
+    for part in parts:
+        if part not in SEARCHES and part not in SOLVERS:
+            allowed = ", ".join([AUTO, *SEARCHES, *SOLVERS])
+            raise ArgumentError(f"solver: {part!r} is not known; allowed are {allowed}, composed with +")
+    if len(set(parts)) < len(parts):
+        raise ArgumentError(f"solver: {name!r} is not allowed; it names a part twice")
+    searches = [part for part in parts if part in SEARCHES]
+    others = [part for part in parts if part not in SEARCHES]
+    if not searches and len(others) == 1:
+        return SOLVERS[others[0]]()
+    if others not in ([], ["two-opt"]) or (len(searches) > 1 and "greedy" in searches):
+        raise ArgumentError(f"solver: {name!r} does not compose; searches compose with each other and with two-opt")
+    if policy is None:
+        raise ArgumentError(f"solver: {name!r} is a search and needs a policy")
+    solver: Solver
+    if "multistart" in searches:
+        solver = MultiStart(policy, Sample() if "sampling" in searches else None)
+    elif "sampling" in searches:
+        solver = Sampling(policy)
+    else:
+        solver = Greedy(policy)
+    if "symmetry" in searches:
+        solver = Symmetry(solver, endless=endless)
+    return SOLVERS["two-opt"](solver) if others else solver
+
+
+def check_reads(pretrained: Pretrained, env: ConstructiveEnv) -> None:
+    """Refuse a policy that was trained on another problem.
+
+    Raises:
+        UnsupportedProblem: the problem in the policy's card is not that of ``env``.
+    """
+    trained_on = pretrained.card["env"]["name"]
+    if trained_on != env.name:
+        raise UnsupportedProblem(f"policy {pretrained.name}: it was trained on {trained_on} and cannot solve {env.name}")
+
+
+def choose_policy(name_or_path: str | None, env: ConstructiveEnv, size: int) -> Pretrained:
+    """Load the named policy, or the shipped one that suits problem and size best.
+
+    Raises:
+        UnsupportedProblem: no shipped policy solves the problem, or the named one was trained on another.
+    """
+    chosen = name_or_path or find_policy(env.name, size)
+    if chosen is None:
+        raise UnsupportedProblem(f"policy: none ships for {env.name}; name one with --policy, or a --solver without one")
+    pretrained = load_policy(chosen)
+    check_reads(pretrained, env)
+    return pretrained
+
+
+def recognise(path: str | Path, problem: str | None = None) -> ConstructiveEnv:
+    """Return the environment that reads a file.
+
+    Args:
+        path: an instance file.
+        problem: its problem; None tells it from the file's suffix.
+
+    Raises:
+        ArgumentError: the problem is unknown. InstanceError: the suffix tells none.
+    """
+    if problem is not None:
+        return make(problem)
+    suffix = Path(path).suffix.lower()
+    for name, kind in PROBLEMS.items():
+        if suffix in kind.suffixes:
+            return make(name)
+    known = ", ".join(s for kind in PROBLEMS.values() for s in kind.suffixes)
+    raise InstanceError(f"{Path(path).name}: suffix {suffix!r} tells no problem; known are {known}; or pass --problem")
+
+
+@dataclass(frozen=True)
+class Solved:
+    """What `solve` answers for one file.
+
+    Attributes:
+        file: path as given.
+        instance: the instance's name.
+        env: the problem.
+        data: the instance, batch size ``[1]``.
+        solution: scored and checked.
+        policy: name of the policy, or None.
+        best_known: objective to compare with, or None.
+        seed: of the search.
+    """
+
+    file: str
+    instance: str
+    env: ConstructiveEnv
+    data: TensorDict
+    solution: Solution
+    policy: str | None
+    best_known: float | None
+    seed: int
+
+    @property
+    def gap_percent(self) -> float | None:
+        """``100 * (objective / best_known - 1)``, or its mirror where more is better; None without a reference."""
+        if not self.best_known:
+            return None
+        ratio = self.solution.objective / self.best_known
+        return 100 * ((ratio if self.env.sense == "min" else 1 / ratio) - 1)
+
+    def record(self) -> dict[str, Any]:
+        """Return the JSON object of docs/design.md section 6."""
+        solution = self.solution
+        return {
+            "file": self.file,
+            "instance": self.instance,
+            "problem": self.env.name,
+            "solver": solution.solver,
+            "policy": self.policy,
+            "objective": _plain(solution.objective),
+            "best_known": None if self.best_known is None else _plain(self.best_known),
+            "gap_percent": self.gap_percent,
+            "feasible": solution.feasible,
+            "violation": solution.violation,
+            "seconds": solution.seconds,
+            "rollouts": solution.rollouts,
+            "seed": self.seed,
+            "actions": self.env.plain_actions(self.data, solution.actions),
+        }
+
+
+def _plain(value: float) -> float | int:
+    """Write whole numbers as integers; where the format makes the objective one, it is."""
+    return int(value) if float(value).is_integer() else value
+
+
+def solve(
+    path: str | Path,
+    *,
+    problem: str | None = None,
+    solver: str = AUTO,
+    policy: str | None = None,
+    seconds: float | None = None,
+    rollouts: int | None = None,
+    seed: int = 0,
+    best_known: float | None = None,
+    budget: Budget | None = None,
+) -> Solved:
+    """Solve an instance file.
+
+    Args:
+        path: the file.
+        problem: its problem, where the suffix does not tell.
+        solver: name of a solver (`make_solver`).
+        policy: shipped name or folder; None takes the shipped policy that suits best. Unused by baselines.
+        seconds: wall-clock budget.
+        rollouts: budget of complete solutions; with neither, the solver ends of its own accord.
+        seed: of everything that the solver draws.
+        best_known: objective that the gap is to; None takes that of a published solution beside the file, if any.
+        budget: instead of ``seconds`` and ``rollouts``.
+
+    Returns:
+        The checked solution with its instance.
+
+    Raises:
+        NcogymError: bad input, an unknown name, or no solution within the budget; each says which in one line.
+    """
+    env = recognise(path, problem)
+    data = env.read(path)
+    limits = budget or Budget()
+    if seconds is not None:
+        limits = limits | MaxSeconds(seconds)
+    if rollouts is not None:
+        limits = limits | MaxRollouts(rollouts)
+    chosen = choose_policy(policy, env, env.instance_size(data)) if needs_policy(solver) else None
+    run = make_solver(solver, chosen.policy if chosen else None)
+    solution = run(env, data, limits, torch.Generator().manual_seed(seed))[0]
+    if best_known is None:
+        best_known = env.published_objective(path, data)
+    return Solved(
+        file=str(path),
+        instance=Path(path).stem,
+        env=env,
+        data=data,
+        solution=solution,
+        policy=chosen.name if chosen else None,
+        best_known=best_known,
+        seed=seed,
+    )

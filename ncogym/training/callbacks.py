@@ -1,0 +1,117 @@
+"""What happens around training steps: validation through a Solver, speed, interrupts."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from ncogym.solver import Solver
+
+
+@dataclass(frozen=True)
+class ValidationSet:
+    """Instances with the objectives of a reference solver.
+
+    Attributes:
+        name: in the log.
+        env: the problem.
+        instances: batch size ``[batch]``.
+        reference: float64 ``[batch]``, cached on disk by whoever computed it.
+    """
+
+    name: str
+    env: Any
+    instances: TensorDict
+    reference: Tensor
+
+
+class Validation(pl.Callback):
+    """Solve the validation sets with the policy in evaluation mode after every epoch and log the mean gaps.
+
+    Args:
+        sets: what to solve.
+        solver: builds a Solver around the policy.
+    """
+
+    def __init__(self, sets: Sequence[ValidationSet], solver: Callable[[Any], Solver]) -> None:
+        self.sets, self.solver = list(sets), solver
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        policy = pl_module.policy
+        training = policy.training
+        policy.eval()
+        gaps = []
+        for each in self.sets:
+            rng = torch.Generator().manual_seed(0)
+            solutions = self.solver(policy)(each.env, each.instances.to(pl_module.device), None, rng)
+            objective = torch.tensor([s.objective for s in solutions], dtype=torch.float64)
+            ratio = objective / each.reference if each.env.sense == "min" else each.reference / objective
+            gaps.append(float((ratio - 1).mean() * 100))
+            pl_module.log(f"gap_{each.name}", gaps[-1])
+        if gaps:
+            pl_module.log("gap", sum(gaps) / len(gaps), prog_bar=True)
+        policy.train(training)
+
+
+class Speed(pl.Callback):
+    """Log rollouts per second between two logged steps."""
+
+    def __init__(self) -> None:
+        self._rollouts, self._since = 0, time.perf_counter()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        self._rollouts += pl_module.rollouts_in_step
+        if trainer.global_step % trainer.log_every_n_steps == 0:
+            now = time.perf_counter()
+            pl_module.log("rollouts_per_second", self._rollouts / (now - self._since), prog_bar=True)
+            self._rollouts, self._since = 0, now
+
+
+class Interruptible(pl.Callback):
+    """On SIGINT or SIGTERM finish the step, write a checkpoint and stop; a second signal stops at once.
+
+    Args:
+        path: where the checkpoint goes.
+
+    Attributes:
+        interrupted: the signal that came, or None.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.interrupted = path, None
+        self._before: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._before[number] = signal.signal(number, self._note)
+
+    def _note(self, number: int, frame: Any) -> None:
+        if self.interrupted is not None:
+            raise KeyboardInterrupt
+        self.interrupted = number
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if self.interrupted is not None:
+            trainer.should_stop = True
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self._restore()
+        if self.interrupted is not None:
+            trainer.save_checkpoint(self.path)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()

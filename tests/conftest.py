@@ -1,0 +1,31 @@
+"""Fixtures that several test files share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)  # the tensors of a test are tiny, so that more threads only cost
+
+
+@pytest.fixture
+def rng() -> torch.Generator:
+    """A generator of a fixed seed, new in each test."""
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def data() -> Path:
+    """The folder of tiny instances that can be checked by hand."""
+    return Path(__file__).parent / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_instances() -> Path:
+    """The folder of published instances beside the repository."""
+    path = Path(__file__).resolve().parents[2] / "shared" / "instances"
+    if not path.is_dir():
+        pytest.skip("published instances are not here: no folder shared/instances beside the repository")
+    return path

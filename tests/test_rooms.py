@@ -1,0 +1,249 @@
+"""Who may import whom: the room table of docs/design.md section 2, read from the source without running it."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "ncogym"
+
+
+class Room(NamedTuple):
+    """A row of the table; names are separated by spaces.
+
+    Attributes:
+        members: files or folders of the package; they may import each other.
+        may: other rooms that they may import.
+        packages: third-party packages that they may import, beside those of `OWN_FILES`.
+    """
+
+    members: str
+    may: str = ""
+    packages: str = "numpy torch tensordict"
+
+
+GROUND = "errors features solver plotting"
+ROOMS = [
+    Room("__init__", packages=""),  # names its homes in text and imports them late
+    Room("_resources", "errors", packages=""),
+    Room(GROUND),
+    Room("envs", GROUND),
+    Room("policies", "errors features"),
+    Room("baselines", "errors envs solver"),
+    Room("rollout laws", "errors features solver"),
+    Room("algorithms", "errors features rollout policies"),
+    Room("search", "errors features rollout policies solver"),
+    Room("pretrained", "errors features policies", "torch safetensors"),
+    # run.py puts a policy, an algorithm and references together, and writes the weights with their card
+    Room(
+        "training",
+        "errors features solver rollout policies algorithms evaluation pretrained _resources",
+        "numpy torch tensordict safetensors yaml",
+    ),
+    Room("evaluation report", GROUND, "numpy torch tensordict rich"),
+    Room("solving", f"{GROUND} envs policies baselines search pretrained", "torch tensordict"),
+    Room(
+        "cli",
+        f"_resources {GROUND} envs policies baselines rollout laws algorithms search pretrained training "
+        "evaluation report solving",
+        "numpy torch tensordict rich jsonargparse yaml",
+    ),
+]
+OWN_FILES = {  # packages that only these files may name
+    "elkai": "baselines/lkh.py",
+    "fast_tsp": "baselines/fast_tsp.py",
+    "gymnasium": "envs/gym.py",
+    "lightning": "training/*",
+    "matplotlib": "plotting.py",
+    "ortools": "baselines/ortools_*.py",
+    "pyvrp": "baselines/pyvrp.py",
+    "torch_geometric": "policies/graph.py",
+    "torchrl": "envs/* laws.py",
+}
+APART = ("algorithms", "search")  # one file never imports another, but for base.py; __init__.py lists them all
+READS_CARDS = ("pretrained", "solving")  # compare an env's name with the one on a policy's card, which is data
+
+
+def _problems() -> dict[str, str]:
+    """Return the names in the literal table PROBLEMS and their classes."""
+    for node in ast.parse((PACKAGE / "envs/__init__.py").read_text()).body:
+        match node:
+            case ast.AnnAssign(target=ast.Name("PROBLEMS"), value=ast.Dict(keys, values)):
+                return {key.value: ast.unparse(value) for key, value in zip(keys, values, strict=True)}
+    raise LookupError("envs/__init__.py: no literal table PROBLEMS")
+
+
+PROBLEMS = _problems()
+CONCRETE = {*PROBLEMS.values(), *(p.stem for p in PACKAGE.glob("envs/*.py"))} - {"__init__", "base"}
+
+
+def _walk(node: ast.AST, late: bool = False) -> Iterator[tuple[ast.AST, bool]]:
+    """Yield every node, and whether it is run (or read) later than the module's import."""
+    for child in ast.iter_child_nodes(node):
+        yield child, late
+        deferred = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or (
+            isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING"
+        )
+        yield from _walk(child, late or deferred)
+
+
+def _room(member: str) -> Room | None:
+    return next((room for room in ROOMS if member in room.members.split()), None)
+
+
+def _import_breaches(path: str, target: str, late: bool) -> Iterator[str]:
+    """Yield what is wrong with the import of the dotted name ``target`` by the file ``path`` of the package."""
+    member, *inner = path.removesuffix(".py").split("/")
+    room = _room(member)
+    top, *rest = target.split(".")
+    if room is None or top in sys.stdlib_module_names or target == "ncogym.__version__":
+        return
+    if top in OWN_FILES:
+        if not any(fnmatch(path, pattern) for pattern in OWN_FILES[top].split()):
+            yield f"only {OWN_FILES[top]} may import {top}"
+        elif not late and top == "matplotlib":
+            yield "matplotlib is imported inside functions"
+    elif top != "ncogym":
+        if top not in room.packages.split():
+            yield f"{member} may not import {top}"
+    elif not rest or _room(rest[0]) is None:
+        yield f"{target} is no room; import a name from the file that defines it"
+    elif rest[0] not in room.members.split() and rest[0] not in room.may.split():
+        yield f"{member} may not import {rest[0]}"
+    elif rest[0] == member and member in APART and inner != ["__init__"] and rest[1:2] not in (["base"], inner):
+        yield f"{member}: one file may not import another"
+    elif rest[0] == "envs" != member and CONCRETE.intersection(rest):
+        yield f"{target} is one problem; only envs knows problems"
+
+
+def _asks(node: ast.AST) -> Iterator[ast.expr]:
+    """Yield the expressions whose value ``node`` lets decide."""
+    match node:
+        case ast.Compare():
+            yield from (node.left, *node.comparators)
+        case ast.Match():
+            yield node.subject
+        case ast.MatchValue():
+            yield node.value
+        case ast.Subscript():
+            yield node.slice
+        case ast.Dict():
+            yield from filter(None, node.keys)
+        case ast.Call(func=ast.Attribute(attr="get" | "startswith" | "endswith", value=value), args=args):
+            yield from (value, *args)
+
+
+def _problem_breaches(path: str, node: ast.AST) -> Iterator[str]:
+    """Yield where ``node`` lets a problem's name decide."""
+    member = path.removesuffix(".py").split("/")[0]
+    if member == "envs":
+        return
+    for expression in _asks(node):
+        parts = expression.elts if isinstance(expression, ast.Tuple | ast.List | ast.Set) else [expression]
+        for part in parts:
+            text = ast.unparse(part)
+            if isinstance(part, ast.Constant) and part.value in PROBLEMS:
+                yield f"asks for the problem {text}"
+            if (text == "env_name" or text.endswith("env.name")) and member not in READS_CARDS:
+                yield f"asks {text}"
+
+
+def breaches(path: str, source: str) -> list[str]:
+    """Return what breaks the table in a file of the package.
+
+    Args:
+        path: relative to the package, with slashes.
+        source: its text.
+    """
+    found = [] if _room(path.removesuffix(".py").split("/")[0]) else [f"{path}:1: in no room of the table"]
+    for node, late in _walk(ast.parse(source)):
+        targets: list[str] = []
+        if isinstance(node, ast.Import):
+            targets = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and path != "__init__.py":
+            targets = [f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
+            targets = [] if path == "__init__.py" else ["ncogym"]
+        complaints = [words for target in targets for words in _import_breaches(path, target, late)]
+        complaints += _problem_breaches(path, node)
+        found += [f"{path}:{getattr(node, 'lineno', 1)}: {words}" for words in complaints]
+    return found
+
+
+@pytest.mark.parametrize("path", sorted(p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py")))
+def test_file_keeps_the_table(path: str) -> None:
+    """A file of the package imports only what its room may, and only envs/ lets a problem's name decide."""
+    assert breaches(path, (PACKAGE / path).read_text()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "source", "words"),
+    [
+        ("new.py", "", "in no room"),
+        ("errors.py", "from ncogym.envs import make", "errors may not import envs"),
+        ("solver.py", "from ncogym import envs", "solver may not import envs"),
+        ("envs/tsp.py", "import ncogym.policies.base", "envs may not import policies"),
+        ("envs/tsp.py", "def f():\n    import lightning", "only training/* may import lightning"),
+        ("policies/base.py", "from ncogym.envs.base import ConstructiveEnv", "policies may not import envs"),
+        ("policies/base.py", "from torchrl.envs import EnvBase", "only envs/* laws.py may import torchrl"),
+        ("policies/base.py", "import torch_geometric.nn", "only policies/graph.py may import torch_geometric"),
+        ("baselines/heuristics.py", "from ortools.sat.python import cp_model", "only baselines/ortools_*.py"),
+        ("baselines/lkh.py", "from ncogym.policies import base", "baselines may not import policies"),
+        ("baselines/two_opt.py", "from ncogym.envs.tsp import TSPEnv", "only envs knows problems"),
+        ("baselines/two_opt.py", "from ncogym.envs import TSPEnv", "only envs knows problems"),
+        ("rollout.py", "from ncogym.envs.base import ConstructiveEnv", "rollout may not import envs"),
+        ("algorithms/pomo.py", "import ncogym.search", "algorithms may not import search"),
+        ("algorithms/pomo.py", "from ncogym.training.module import A", "algorithms may not import training"),
+        ("algorithms/pomo.py", "import lightning", "only training/* may import lightning"),
+        ("algorithms/pomo.py", "from ncogym.algorithms.reinforce import REINFORCE", "one file may not import another"),
+        ("algorithms/pomo.py", "from ncogym.algorithms import reinforce", "one file may not import another"),
+        ("search/beam.py", "from ncogym.algorithms.pomo import POMO", "search may not import algorithms"),
+        ("search/beam.py", "from ncogym.search.greedy import Greedy", "one file may not import another"),
+        ("training/module.py", "from ncogym.search import Greedy", "training may not import search"),
+        ("training/module.py", "from ncogym.baselines import SOLVERS", "training may not import baselines"),
+        ("evaluation.py", "from ncogym.training import module", "evaluation may not import training"),
+        ("report.py", "import matplotlib.pyplot", "only plotting.py may import matplotlib"),
+        ("plotting.py", "import matplotlib.pyplot", "inside functions"),
+        ("solving.py", "from ncogym.cli import main", "solving may not import cli"),
+        ("solving.py", "from ncogym import make", "no room"),
+        ("search/eas.py", "from .greedy import Greedy", "search may not import "),
+        ("search/eas.py", "import importlib\nimportlib.import_module(x)", "no room"),
+        ("policies/base.py", "if self.env.name == x: ...", "asks self.env.name"),
+        ("search/eas.py", "TABLE[env.name]", "asks env.name"),
+        ("search/eas.py", "if env_name in names: ...", "asks env_name"),
+        ("search/eas.py", "match env.name:\n    case _: ...", "asks env.name"),
+        ("search/eas.py", "x = name in ('tsp', 'other')", "asks for the problem 'tsp'"),
+        ("search/eas.py", "STARTS = {'tsp': 1}", "asks for the problem 'tsp'"),
+        ("pretrained.py", "if name == 'tsp': ...", "asks for the problem 'tsp'"),
+    ],
+)
+def test_breach_is_named(path: str, source: str, words: str) -> None:
+    """Each kind of breach is found, so that the test above is able to fail."""
+    assert words in " ".join(breaches(path, source))
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("plotting.py", "def draw():\n    import matplotlib.pyplot"),
+        ("plotting.py", "if TYPE_CHECKING:\n    from matplotlib.figure import Figure"),
+        ("baselines/ortools_routing.py", "from ortools.constraint_solver import pywrapcp"),
+        ("baselines/two_opt.py", "from ncogym.envs.base import ConstructiveEnv"),
+        ("algorithms/pomo.py", "from ncogym.algorithms.base import Algorithm"),
+        ("search/__init__.py", "from ncogym.search.greedy import Greedy"),
+        ("envs/__init__.py", "PROBLEMS = {'tsp': TSPEnv}"),
+        ("envs/formats/tsplib.py", "import torchrl"),
+        ("training/run.py", "from ncogym import __version__"),
+        ("laws.py", "raise LawBroken(f'{env.name} breaks it')"),
+        ("pretrained.py", "if card['env']['name'] == env_name: ..."),
+    ],
+)
+def test_permitted_is_not_named(path: str, source: str) -> None:
+    """What the table allows raises no complaint."""
+    assert breaches(path, source) == []

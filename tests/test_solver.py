@@ -1,0 +1,296 @@
+from __future__ import annotations
+
+import math
+import time
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from ncogym import solver
+from ncogym.errors import ArgumentError, NoSolutionFound
+from ncogym.solver import Budget, MaxRollouts, MaxSeconds, NoImprovement, Pace, Progress, TracePoint, Violation
+
+
+class Shelf:
+    """Take items off a shelf: a solution's objective is the sum of its items' numbers; item 9 may not be taken."""
+
+    name = "shelf"
+
+    def __init__(self, sense: str = "min") -> None:
+        self.sense = sense
+
+    def objective(self, instance, actions):
+        """Add up the items' numbers, the last item once however often it is repeated at the end."""
+        repeated = torch.cat([torch.zeros_like(actions[..., :1]), actions[..., :-1] == actions[..., 1:]], -1).bool()
+        numbers = instance["number"].gather(1, actions.flatten(1)).view(actions.shape).double()
+        return numbers.masked_fill(repeated, 0).sum(-1)
+
+    def violations(self, instance, actions):
+        """Object to every item 9."""
+        return [
+            Violation(row, rollout, f"step {step} takes item 9")
+            for row, rollout, step in (actions == 9).nonzero().tolist()
+        ]
+
+
+class Clock:
+    """A clock that moves only when told to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Replace the clock of the solver module."""
+    clock = Clock()
+    monkeypatch.setattr(solver.time, "perf_counter", clock)
+    return clock
+
+
+@pytest.fixture
+def instances():
+    """Two shelves of ten items with the numbers 0 to 9 and 0 to 90."""
+    numbers = torch.arange(10.0)
+    return TensorDict({"number": torch.stack([numbers, 10 * numbers])}, batch_size=[2])
+
+
+def offers(*rows):
+    """Return actions of two instances, ``[2, rollouts, steps]``."""
+    return torch.tensor(rows)
+
+
+# ---------------------------------------------------------------------- budgets
+
+
+def test_a_budget_limits_what_it_names():
+    """Each constructor sets one limit and leaves the others infinite."""
+    assert MaxSeconds(1.5) == Budget(1.5, math.inf, math.inf)
+    assert MaxRollouts(8) == Budget(math.inf, 8, math.inf)
+    assert NoImprovement(3) == Budget(math.inf, math.inf, 3)
+
+
+@pytest.mark.parametrize("name", ["seconds", "rollouts", "patience"])
+@pytest.mark.parametrize("value", [0, -1, math.nan])
+def test_a_budget_of_nothing_is_refused(name, value):
+    """A limit that is not above 0 is refused, with its name and value."""
+    with pytest.raises(ArgumentError, match=f"{name}: {value} is not allowed"):
+        Budget(**{name: value})
+
+
+def test_joined_budgets_take_the_tighter_limit():
+    """Of each limit ``|`` keeps the smaller, in either order."""
+    one, other = Budget(seconds=5, rollouts=10), Budget(seconds=2, patience=4)
+    assert one | other == other | one == Budget(2, 10, 4)
+
+
+@pytest.mark.parametrize("budget", [MaxSeconds(1), MaxRollouts(1), NoImprovement(1)])
+def test_any_limit_makes_a_budget_finite(budget):
+    """A budget is finite as soon as one limit is."""
+    assert budget.finite
+    assert not Budget().finite
+
+
+def test_budgets_do_not_share_their_cancel():
+    """Cancelling one search leaves another alone."""
+    one, other = MaxSeconds(1), MaxSeconds(1)
+    one.cancel.set()
+    assert not other.cancel.is_set()
+
+
+def test_what_remains_is_what_was_not_used(clock, instances):
+    """A nested solver gets the share of what is left, and hears the same cancel."""
+    progress = Progress(Shelf(), instances, Budget(seconds=10, rollouts=9, patience=7))
+    progress.offer(offers([[1]], [[1]]))
+    clock.now += 8.0  # of two instances: 4 seconds each
+    rest = progress.budget.remaining(progress, share=0.5)
+    assert (rest.seconds, rest.rollouts, rest.patience) == (3.0, 4.0, 7)
+    progress.budget.cancel.set()
+    assert rest.cancel.is_set()
+
+
+def test_what_remains_of_a_spent_budget_is_still_a_budget(clock, instances):
+    """After overtime a nested solver may still build one solution."""
+    progress = Progress(Shelf(), instances, Budget(seconds=1, rollouts=1))
+    progress.offer(offers([[1], [2]], [[1], [2]]))
+    clock.now += 60.0
+    rest = progress.budget.remaining(progress)
+    assert 0 < rest.seconds <= 1e-3
+    assert rest.rollouts == 1
+
+
+# ---------------------------------------------------------------------- progress
+
+
+@pytest.mark.parametrize(("sense", "best", "actions"), [("min", [1, 20], [1, 2]), ("max", [7, 50], [7, 5])])
+def test_the_best_of_each_instance_is_kept(instances, sense, best, actions):
+    """Over several offers each instance keeps its own best, by the problem's sense."""
+    progress = Progress(Shelf(sense), instances, None)
+    first = progress.offer(offers([[3], [4]], [[2], [5]]))
+    progress.offer(offers([[1], [7]], [[3], [4]]))
+    progress.offer(offers([[2], [6]], [[4], [3]]))
+    assert first.dtype == torch.float64
+    assert first.tolist() == [[3, 4], [20, 50]]
+    found = progress.solutions("shelf-search")
+    assert [s.objective for s in found] == best
+    assert [s.actions.tolist() for s in found] == [[a] for a in actions]
+    assert all(s.feasible and s.violation is None and s.solver == "shelf-search" for s in found)
+
+
+def test_rollouts_are_counted_per_instance(instances):
+    """An offer costs its number of rollouts, or what the solver says that it cost."""
+    progress = Progress(Shelf(), instances, MaxRollouts(10))
+    progress.offer(offers([[3], [4]], [[2], [5]]))
+    assert (progress.rollouts, progress.rollouts_left) == (2, 8)
+    progress.offer(offers([[3]], [[2]]), rollouts=7)
+    assert (progress.rollouts, progress.rollouts_left) == (9, 1)
+    assert not progress.spent
+    progress.offer(offers([[3]], [[2]]))
+    assert progress.spent
+    assert {s.rollouts for s in progress.solutions("x")} == {10}
+
+
+def test_time_is_shared_by_the_instances_of_a_batch(clock, instances):
+    """Two instances in six seconds took three seconds each, and a budget of seconds is per instance."""
+    progress = Progress(Shelf(), instances, MaxSeconds(4))
+    progress.offer(offers([[3]], [[2]]))
+    clock.now += 6.0
+    assert not progress.spent
+    assert {s.seconds for s in progress.solutions("x")} == {3.0}
+    clock.now += 2.0
+    assert progress.spent
+
+
+def test_time_runs_forward(instances):
+    """On the real clock a solution took a positive time, not above what passed."""
+    begin = time.perf_counter()
+    progress = Progress(Shelf(), instances, None)
+    progress.offer(offers([[3]], [[2]]))
+    (one, other), passed = progress.solutions("x"), time.perf_counter() - begin
+    assert 0 < one.seconds <= passed / 2
+    assert one.seconds == other.seconds
+    assert 0 < one.trace[0].seconds <= one.seconds
+
+
+def test_no_budget_is_never_spent(clock, instances):
+    """Without a budget the solver ends of its own accord."""
+    progress = Progress(Shelf(), instances, None)
+    for _ in range(50):
+        progress.offer(offers([[3]], [[2]]))
+    clock.now += 1e9
+    assert not progress.spent
+
+
+def test_cancel_ends_a_search_and_keeps_the_best(instances):
+    """A cancelled search is spent and still returns its best solution."""
+    budget = MaxSeconds(1e6)
+    progress = Progress(Shelf(), instances, budget)
+    progress.offer(offers([[3]], [[2]]))
+    assert not progress.spent
+    budget.cancel.set()
+    assert progress.spent
+    assert progress.solutions("x")[0].objective == 3
+
+
+def test_patience_ends_where_no_instance_improves(instances):
+    """Patience counts the rollouts since any instance of the batch last improved."""
+    progress = Progress(Shelf(), instances, NoImprovement(4))
+    progress.offer(offers([[3]], [[5]]))
+    progress.offer(offers([[3], [3], [3]], [[5], [5], [5]]))
+    assert not progress.spent
+    progress.offer(offers([[3]], [[4]]))
+    progress.offer(offers([[3], [3], [3]], [[4], [4], [4]]))
+    assert not progress.spent
+    progress.offer(offers([[3]], [[4]]))
+    assert progress.spent
+
+
+def test_patience_counts_what_an_offer_cost(instances):
+    """Patience is in rollouts: one candidate that cost five rollouts wears it by five."""
+    progress = Progress(Shelf(), instances, NoImprovement(5))
+    progress.offer(offers([[3]], [[5]]))
+    progress.offer(offers([[3]], [[5]]), rollouts=5)
+    assert progress.spent
+
+
+@pytest.mark.parametrize("sense", ["min", "max"])
+def test_the_trace_rises_to_the_answer(clock, instances, sense):
+    """A trace has a point per improvement of its own instance, in time, and ends at the objective."""
+    progress = Progress(Shelf(sense), instances, None)
+    for one, other in ([5, 5], [5, 4], [6, 4], [4, 5], [4, 4]):
+        clock.now += 2.0
+        progress.offer(offers([[one]], [[other]]))
+    first, second = (s.trace for s in progress.solutions("x"))
+    if sense == "min":
+        assert first == (TracePoint(1.0, 1, 5.0), TracePoint(4.0, 4, 4.0))
+        assert second == (TracePoint(1.0, 1, 50.0), TracePoint(2.0, 2, 40.0))
+    else:
+        assert first == (TracePoint(1.0, 1, 5.0), TracePoint(3.0, 3, 6.0))
+        assert second == (TracePoint(1.0, 1, 50.0),)
+
+
+def test_shorter_offers_are_padded_with_their_last_action(instances):
+    """Solutions of different lengths are kept side by side: the shorter repeats its last action, before and after."""
+    progress = Progress(Shelf(), instances, None)
+    progress.offer(offers([[1, 2]], [[1, 2]]))
+    progress.offer(offers([[9, 9, 9, 9]], [[0, 1, 0, 1]]))
+    progress.offer(offers([[2]], [[8]]))
+    one, other = progress.solutions("x")
+    assert one.actions.tolist() == [2, 2, 2, 2]
+    assert one.objective == 2
+    assert other.actions.tolist() == [0, 1, 0, 1]
+    progress = Progress(Shelf(), instances, None)
+    progress.offer(offers([[1, 2]], [[1, 2]]))
+    progress.offer(offers([[9, 8, 7]], [[0, 1, 0]]))
+    assert [s.actions.tolist() for s in progress.solutions("x")] == [[1, 2, 2], [0, 1, 0]]
+
+
+def test_the_referee_has_the_last_word(instances):
+    """An infeasible answer is returned as such, with the first of the referee's reasons, and its neighbour is not."""
+    progress = Progress(Shelf("max"), instances, None)
+    progress.offer(offers([[9, 0, 9]], [[1, 2, 3]]))
+    broken, sound = progress.solutions("x")
+    assert not broken.feasible
+    assert broken.violation == "step 0 takes item 9"
+    assert sound.feasible
+    assert sound.violation is None
+
+
+def test_no_offer_is_no_solution(instances):
+    """A budget that ends before the first solution is an error that names solver and problem."""
+    with pytest.raises(NoSolutionFound, match="snail: no solution of shelf"):
+        Progress(Shelf(), instances, MaxRollouts(1)).solutions("snail")
+
+
+def test_a_violation_reads_as_a_sentence():
+    """A violation says where it is and what is broken."""
+    assert str(Violation(2, 0, "node 3 is visited twice")) == "row 2, rollout 0: node 3 is visited twice"
+
+
+# ---------------------------------------------------------------------- pace
+
+
+def test_pace_is_bounded_by_memory_wish_and_budget(instances):
+    """Without a time limit a round is as large as memory, the wish and the rollouts that are left allow."""
+    progress = Progress(Shelf(), instances, MaxRollouts(30))
+    assert Pace(progress, most=20).next(100) == 20
+    assert Pace(progress, most=20).next(7) == 7
+    assert Pace(progress, most=200).next(100) == 30
+    assert Pace(progress, most=0).next(100) == 1
+
+
+def test_pace_follows_the_clock(clock, instances):
+    """Under a time limit rounds grow by at most a factor of 8 and to what the time that is left can pay for."""
+    progress = Progress(Shelf(), instances, MaxSeconds(100))
+    pace = Pace(progress, most=10_000)
+    assert pace.next(math.inf) == 8
+    clock.now += 2 * 8 * 0.1  # two instances, a tenth of a second each per rollout
+    progress.offer(torch.zeros(2, 8, 1, dtype=torch.int64))
+    assert pace.next(math.inf) == 64
+    clock.now += 2 * 64 * 1.0
+    progress.offer(torch.zeros(2, 64, 1, dtype=torch.int64))
+    assert pace.next(math.inf) == int(0.9 * (100 - 64.8))
