@@ -7,9 +7,11 @@ rollouts of one step, or the recorded steps of whole trajectories; nothing here 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 
@@ -52,6 +54,31 @@ class StepFeatures(NamedTuple):
     action_mask: Tensor
     scalars: Tensor | None = None
     candidates: Tensor | None = None
+
+    def select(self, part: slice) -> StepFeatures:
+        """Return some of the queries."""
+        return StepFeatures(
+            self.nodes[:, part],
+            self.action_mask[:, part],
+            None if self.scalars is None else self.scalars[:, part],
+            None if self.candidates is None else self.candidates[:, part],
+        )
+
+
+def join_steps(steps: Sequence[StepFeatures]) -> StepFeatures:
+    """Join the steps of the same rollouts into one set of queries, ``rollouts * steps``, steps running fastest."""
+
+    def join(values: Sequence[Tensor | None]) -> Tensor | None:
+        present = [value for value in values if value is not None]
+        return torch.stack(present, dim=2).flatten(1, 2) if present else None
+
+    nodes, masks, scalars, candidates = zip(*steps, strict=True)
+    return StepFeatures(
+        torch.stack(nodes, dim=2).flatten(1, 2),
+        torch.stack(masks, dim=2).flatten(1, 2),
+        join(scalars),
+        join(candidates),
+    )
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ def load_card(name_or_path: str | Path) -> tuple[Path, dict[str, Any]]:
         raise CheckpointError(f"policy: {given!r} is neither a shipped policy ({shipped}) nor a folder with card.json")
     try:
         card = json.loads(path.read_text())
-        card["policy"]["class"], card["policy"]["dims"], card["env"]["name"]  # noqa: B018 - must be there
+        card["policy"]["class"], card["policy"]["dims"], card["env"]["name"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{path}: not a policy's card ({type(error).__name__}: {error})") from error
     if card.get("format") != FORMAT:

@@ -14,7 +14,7 @@ from tensordict import TensorDict
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ncogym.features import StepFeatures
+from ncogym.features import StepFeatures, join_steps
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def log_probs(policy: Any, encoded: Any, trajectories: Trajectories, *, max_quer
     size = max_queries if 0 < max_queries < queries else queries
     parts = []
     for begin in range(0, queries, size):
-        chunk = StepFeatures(*(None if x is None else x[:, begin : begin + size] for x in steps))
+        chunk = steps.select(slice(begin, begin + size))
         taken = actions[:, begin : begin + size]
         if size == queries:
             parts.append(_chosen(policy, encoded, chunk, taken))
@@ -145,11 +145,7 @@ def _collect(
     stacked = torch.stack(actions, dim=-1)
     objective = env.objective(instances, stacked)
     reward = (-objective if env.sense == "min" else objective).float()
-    steps = None
-    if seen:
-        joined = (None if x[0] is None else torch.stack(x, dim=2).flatten(1, 2) for x in zip(*seen, strict=True))
-        steps = StepFeatures(*joined)
-    return Trajectories(instances, stacked, reward, forced, steps)
+    return Trajectories(instances, stacked, reward, forced, join_steps(seen) if seen else None)
 
 
 def rollouts_in_memory(env: Any, instances: TensorDict, budget_bytes: float = 512e6) -> int:

@@ -154,9 +154,7 @@ class Solver(Protocol):
 
     name: str
 
-    def __call__(
-        self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator
-    ) -> Solutions: ...
+    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions: ...
 
 
 class Progress:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +14,7 @@ from tensordict import TensorDict
 
 from ncogym.baselines import SOLVERS
 from ncogym.envs import PROBLEMS, ConstructiveEnv, make
-from ncogym.errors import ArgumentError, InstanceError, UnsupportedProblem
+from ncogym.errors import ArgumentError, InstanceError, InvalidSolution, UnsupportedProblem
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Sample
 from ncogym.pretrained import Pretrained, find_policy, load_policy
@@ -77,7 +80,9 @@ def check_reads(pretrained: Pretrained, env: ConstructiveEnv) -> None:
     """
     trained_on = pretrained.card["env"]["name"]
     if trained_on != env.name:
-        raise UnsupportedProblem(f"policy {pretrained.name}: it was trained on {trained_on} and cannot solve {env.name}")
+        raise UnsupportedProblem(
+            f"policy {pretrained.name}: it was trained on {trained_on} and cannot solve {env.name}"
+        )
 
 
 def choose_policy(name_or_path: str | None, env: ConstructiveEnv, size: int) -> Pretrained:
@@ -88,7 +93,9 @@ def choose_policy(name_or_path: str | None, env: ConstructiveEnv, size: int) -> 
     """
     chosen = name_or_path or find_policy(env.name, size)
     if chosen is None:
-        raise UnsupportedProblem(f"policy: none ships for {env.name}; name one with --policy, or a --solver without one")
+        raise UnsupportedProblem(
+            f"policy: none ships for {env.name}; name one with --policy, or a --solver without one"
+        )
     pretrained = load_policy(chosen)
     check_reads(pretrained, env)
     return pretrained
@@ -99,19 +106,31 @@ def recognise(path: str | Path, problem: str | None = None) -> ConstructiveEnv:
 
     Args:
         path: an instance file.
-        problem: its problem; None tells it from the file's suffix.
+        problem: its problem; None tells it from the header that TSPLIB and CVRPLIB files have, or from the suffix.
 
     Raises:
-        ArgumentError: the problem is unknown. InstanceError: the suffix tells none.
+        ArgumentError: the problem is unknown. InstanceError: there is no such file, or nothing in it tells a problem.
     """
     if problem is not None:
         return make(problem)
-    suffix = Path(path).suffix.lower()
+    told, suffix = _header_type(path), Path(path).suffix.lower()
     for name, kind in PROBLEMS.items():
-        if suffix in kind.suffixes:
+        if told == name or (told not in PROBLEMS and suffix in kind.suffixes):
             return make(name)
     known = ", ".join(s for kind in PROBLEMS.values() for s in kind.suffixes)
-    raise InstanceError(f"{Path(path).name}: suffix {suffix!r} tells no problem; known are {known}; or pass --problem")
+    raise InstanceError(
+        f"{path}: neither a header nor the suffix {suffix!r} tells a problem; known are {known}; or pass --problem"
+    )
+
+
+def _header_type(path: str | Path) -> str | None:
+    """Return the TYPE that a file's header names, which is our problem's name in capitals, or None."""
+    try:
+        with open(path, encoding="latin-1") as file:
+            match = re.search(r"^[ \t]*TYPE[ \t]*:?[ \t]*(\w+)", file.read(4096), re.MULTILINE | re.IGNORECASE)
+    except OSError as error:
+        raise InstanceError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
+    return match[1].lower() if match else None
 
 
 @dataclass(frozen=True)
@@ -141,10 +160,11 @@ class Solved:
     @property
     def gap_percent(self) -> float | None:
         """``100 * (objective / best_known - 1)``, or its mirror where more is better; None without a reference."""
-        if not self.best_known:
+        if self.best_known is None:
             return None
-        ratio = self.solution.objective / self.best_known
-        return 100 * ((ratio if self.env.sense == "min" else 1 / ratio) - 1)
+        ours, best = self.solution.objective, self.best_known
+        above, below = (ours, best) if self.env.sense == "min" else (best, ours)
+        return 100 * (above / below - 1) if below else None
 
     def record(self) -> dict[str, Any]:
         """Return the JSON object of docs/design.md section 6."""
@@ -165,6 +185,20 @@ class Solved:
             "seed": self.seed,
             "actions": self.env.plain_actions(self.data, solution.actions),
         }
+
+    def write(self, folder: str | Path) -> None:
+        """Write to ``folder`` the record, the solution in the problem's own format, and a picture.
+
+        All are named after the instance; files of these names are replaced.
+        """
+        target = Path(folder) / f"{self.instance}.json"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(json.dumps(self.record()) + "\n")
+        if self.solution.feasible:
+            actions = self.solution.actions
+            self.env.write_solution(self.data, actions, target, self.instance)
+            title = f"{self.instance}: {_plain(self.solution.objective):,}"
+            self.env.render(self.data, actions, target.with_suffix(".png"), title)
 
 
 def _plain(value: float) -> float | int:
@@ -195,7 +229,7 @@ def solve(
         rollouts: budget of complete solutions; with neither, the solver ends of its own accord.
         seed: of everything that the solver draws.
         best_known: objective that the gap is to; None takes that of a published solution beside the file, if any.
-        budget: instead of ``seconds`` and ``rollouts``.
+        budget: joined with ``seconds`` and ``rollouts``; its ``cancel`` ends the search.
 
     Returns:
         The checked solution with its instance.
@@ -203,6 +237,8 @@ def solve(
     Raises:
         NcogymError: bad input, an unknown name, or no solution within the budget; each says which in one line.
     """
+    if best_known is not None and not 0 < best_known < math.inf:
+        raise ArgumentError(f"best_known: {best_known} is not allowed; it must be above 0")
     env = recognise(path, problem)
     data = env.read(path)
     limits = budget or Budget()
@@ -225,3 +261,34 @@ def solve(
         best_known=best_known,
         seed=seed,
     )
+
+
+def render(record: str | Path, picture: str | Path) -> None:
+    """Draw the solution in a record that `Solved.write` wrote, once the referee has checked it again.
+
+    Args:
+        record: a JSON file; the instance file that it names is looked for here, then beside it.
+        picture: where the picture goes; its suffix is the format.
+
+    Raises:
+        InstanceError: the record or its instance cannot be read.
+        InvalidSolution: its actions break a constraint, or do not have the objective that it says.
+    """
+    try:
+        said = json.loads(Path(record).read_text())
+        file, env = Path(said["file"]), make(said["problem"])
+        actions = torch.tensor(said["actions"], dtype=torch.int64).reshape(len(said["actions"]))
+        objective = float(said["objective"])
+    except OSError as error:
+        raise InstanceError(f"{record}: {(error.strerror or 'cannot be read').lower()}") from error
+    except (ValueError, KeyError, TypeError, RuntimeError) as error:  # torch: RuntimeError for numbers beyond int64
+        raise InstanceError(f"{record}: not a record of solve ({type(error).__name__}: {error})") from error
+    places = [file, Path(record).parent / file, Path(record).parent / file.name]
+    data = env.read(next((place for place in places if place.is_file()), file))
+    broken = env.violations(data, actions[None, None])
+    if broken:
+        raise InvalidSolution(f"{record}: {broken[0].reason}")
+    again = float(env.objective(data, actions[None, None]))
+    if not math.isclose(again, objective, rel_tol=1e-9):
+        raise InvalidSolution(f"{record}: objective {_plain(objective)} is not that of its actions, {_plain(again)}")
+    env.render(data, actions, picture, f"{file.stem}: {_plain(again):,}")

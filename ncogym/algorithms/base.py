@@ -25,6 +25,9 @@ class Algorithm(nn.Module, abc.ABC):
     forced: int = 0
     rollouts: int = 1
 
+    def attach(self, policy: nn.Module) -> None:
+        """Meet the policy before training and before a checkpoint is loaded, to build what depends on it."""
+
     def first_actions(self, env: Any, instances: TensorDict, rng: torch.Generator) -> Tensor | None:
         """Return the forced starts, int64 ``[batch, rollouts]``, or None for the policy's own first action."""
         return None

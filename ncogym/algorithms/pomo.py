@@ -1,6 +1,7 @@
 r"""POMO: policy optimisation with multiple optima.
 
-.. math:: \nabla J = \frac{1}{P} \sum_{i=1}^{P} \Big(R(\tau^i) - \frac{1}{P}\sum_j R(\tau^j)\Big)\, \nabla \log p(\tau^i \mid a^i_1)
+.. math:: \nabla J = \frac{1}{P} \sum_{i=1}^{P} (R(\tau^i) - b)\, \nabla \log p(\tau^i \mid a^i_1),
+          \quad b = \frac{1}{P}\sum_j R(\tau^j)
 
 One rollout from each of P starts of an instance; the mean over them is the baseline of all.
 

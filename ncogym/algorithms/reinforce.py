@@ -4,7 +4,7 @@ r"""REINFORCE with a choice of reward baselines.
 
 References:
     Williams (1992), Simple statistical gradient-following algorithms, Machine Learning 8.
-    Kool, van Hoof, Welling (2019), Attention, Learn to Solve Routing Problems!, ICLR: exponential and rollout baselines.
+    Kool, van Hoof, Welling (2019), Attention, Learn to Solve Routing Problems!, ICLR: exponential, rollout.
     Kwon et al. (2020), POMO, NeurIPS: the shared mean. Kool et al. (2019), Buy 4 REINFORCE Samples, Get a Baseline for
     Free!: leave-one-out.
 
@@ -62,15 +62,26 @@ class Reinforce(Algorithm):
         super().__init__()
         if reward_baseline in ("shared", "leave-one-out") and rollouts < 2:
             raise ArgumentError(f"rollouts: {rollouts} is not allowed with {reward_baseline}; it takes at least 2")
+        if reward_baseline == "rollout" and evaluation_size < 100:
+            raise ArgumentError(f"evaluation_size: {evaluation_size} is not allowed; a t-test takes at least 100")
         if rollouts < 1:
             raise ArgumentError(f"rollouts: {rollouts} is not allowed; it must be at least 1")
         self.kind, self.rollouts, self.decay = reward_baseline, rollouts, decay
         self.significance, self.evaluation_size = significance, evaluation_size
         self.register_buffer("average", torch.full((), math.nan))
+        self.register_buffer("num_epochs", torch.zeros((), dtype=torch.int64))
         self.champion: nn.Module | None = None
 
+    average: Tensor
+    num_epochs: Tensor
+
+    def attach(self, policy: nn.Module) -> None:
+        """Copy the policy as the first champion; being a submodule, it is in every checkpoint."""
+        if self.kind == "rollout":
+            self.champion = copy.deepcopy(policy).eval().requires_grad_(False)
+
     def reward_baseline(self, env: Any, trajectories: Trajectories) -> Tensor | None:
-        if self.kind == "rollout" and self.champion is not None:
+        if self.kind == "rollout" and self.champion is not None and int(self.num_epochs) > 0:
             return greedy_reward(env, self.champion, trajectories.instances).unsqueeze(1)
         if self.kind in ("exponential", "rollout"):
             mean = trajectories.reward.mean()
@@ -94,24 +105,15 @@ class Reinforce(Algorithm):
         return -(advantage * trajectories.log_prob).mean()
 
     def epoch_end(self, env: Any, policy: nn.Module, rng: torch.Generator) -> None:
-        if self.kind != "rollout":
-            return
         if self.champion is not None:
             instances = env.generate(self.evaluation_size, rng)
             gain = greedy_reward(env, policy, instances) - greedy_reward(env, self.champion, instances)
-            if not significantly_positive(gain, self.significance):
-                return
-        self.champion = copy.deepcopy(policy).eval().requires_grad_(False)
-
-    # the champion is state: without it a resumed run would compare with another policy
-    def get_extra_state(self) -> nn.Module | None:
-        return None if self.champion is None else dict(self.champion.state_dict())
-
-    def set_extra_state(self, state: dict[str, Tensor] | None) -> None:
-        self._champion_state = state
+            if significantly_positive(gain, self.significance):
+                self.champion.load_state_dict(policy.state_dict())
+        self.num_epochs += 1
 
 
-def greedy_reward(env: Any, policy: nn.Module, instances: Any, chunk: int = 1024) -> Tensor:
+def greedy_reward(env: Any, policy: Any, instances: Any, chunk: int = 1024) -> Tensor:
     """Return the reward of one greedy rollout per instance, float32 ``[batch]``, in evaluation mode."""
     training = policy.training
     policy.eval()
@@ -128,12 +130,16 @@ def greedy_reward(env: Any, policy: nn.Module, instances: Any, chunk: int = 1024
 def significantly_positive(differences: Tensor, level: float) -> bool:
     """Test by a one-sided paired t-test whether the mean of ``differences`` is above 0.
 
-    The sets are of thousands, so the t distribution is taken as normal below 1e-3 of difference; it is evaluated
-    exactly through the regularised incomplete beta function only where scipy would be, which this needs not.
+    From 100 differences on the t distribution is the normal one to within 0.001 of the level, and is taken as such.
+
+    Raises:
+        ArgumentError: fewer than 100 differences.
     """
     count = differences.numel()
     deviation = differences.double().std()
-    if count < 2 or deviation == 0:
+    if count < 100:
+        raise ArgumentError(f"evaluation_size: {count} is not allowed; a t-test takes at least 100")
+    if deviation == 0:
         return bool(differences.mean() > 0)
     statistic = differences.double().mean() / deviation * math.sqrt(count)
     return bool(0.5 * torch.erfc(statistic / math.sqrt(2)) < level)

@@ -118,9 +118,10 @@ def to_integers(dists: NDArray[np.float64], longest: int) -> NDArray[np.int64]:
     the longest distance into ``longest``, and rounded: the resolution is the longest distance divided by ``longest``.
 
     Args:
-        dists: ``[nodes, nodes]``, not negative.
+        dists: ``[nodes, nodes]``, not negative; files hold anything on the diagonal, which becomes 0.
         longest: the largest whole number that the solver shall see.
     """
+    dists = np.where(np.eye(len(dists), dtype=bool), 0.0, dists)
     peak = float(dists.max())
     whole = peak <= longest and bool((dists == np.rint(dists)).all())
     return np.rint(dists if whole else dists * (longest / peak)).astype(np.int64)
@@ -224,8 +225,8 @@ def solve_each(
         env: the problem; scores and checks.
         instances: batch size ``[batch]``.
         budget: its seconds limit each run.
-        view: what the job needs of an instance, of a TensorDict of batch size ``[1]``; must be picklable for workers.
-        job: solves one view, reporting to a `Run`; must be picklable for workers.
+        view: takes a TensorDict of batch size ``[1]`` and returns what the job needs of it, picklable for workers.
+        job: solves one view, reporting to a `Run`; picklable for workers.
         workers: processes; 1 solves in this one.
         progress_bar: show one on a terminal, if there is more than one instance.
 
@@ -295,8 +296,9 @@ def _in_workers(name: str, job: Job, tasks: Iterator[_Task], budget: Budget, wor
                 outcome = pipe.recv()
                 if isinstance(outcome, Exception):
                     raise outcome
-                yield busy.pop(pipe), outcome
+                row = busy.pop(pipe)
                 hand_out(pipe)
+                yield row, outcome
     except (EOFError, ConnectionError) as error:
         hint = 'a script that uses workers needs the guard `if __name__ == "__main__":`'
         raise SolverError(f"{name}: a worker process died; {hint}") from error

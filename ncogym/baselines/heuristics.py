@@ -25,7 +25,8 @@ from ncogym.baselines.base import TourSolver
 from ncogym.errors import ArgumentError
 from ncogym.solver import Budget, Pace, Progress, Solution, Solutions, Solver, TracePoint
 
-CELLS = 2**17  # numbers per step of a construction: large enough to amortise its overhead, small enough for caches
+CELLS = 2**17  # distances looked at per step of a construction: enough to amortise its overhead, few enough for caches
+WEIGHED = 2**19  # moves looked at per step of the local search
 
 
 class NearestNeighbour(TourSolver):
@@ -129,7 +130,7 @@ class TwoOpt(TourSolver):
         tours = torch.stack([solution.actions[:num_nodes] for solution in starts]).to(dists.device)
         progress.offer(tours[:, None], rollouts=0)
         given, limit = progress.seconds, progress.budget.seconds
-        rows = max(1, 2**20 // (num_nodes * NEIGHBOURS * MOVES * 2))
+        rows = max(1, WEIGHED // (num_nodes * NEIGHBOURS * MOVES * 2))
         for begin in range(0, len(tours), rows):
             end = min(begin + rows, len(tours))
             until = given + (limit - given) * end / len(tours)  # so that the last instances get their share
@@ -211,8 +212,9 @@ def local_search(dists: Tensor, tours: Tensor, stop: Callable[[], bool] = lambda
     """Make best moves of 2-opt and Or-opt until none shortens a tour.
 
     A 2-opt move that shortens a tour connects some node with one that is nearer to it than a neighbour of it in the
-    tour. So moves are first sought among `NEIGHBOURS` nearest nodes, and twice as many as often as some node has a
-    tour neighbour beyond them; then no 2-opt move is left. Each instance's result is the same alone as in a batch.
+    tour. So moves are first sought among the `NEIGHBOURS` nearest nodes of each, then among twice as many, and so on
+    until no node has a tour neighbour beyond them: no 2-opt move is left. An instance's result does not depend on the
+    others of the batch.
 
     Args:
         dists: float64 ``[batch, nodes, nodes]``, symmetric.
@@ -285,16 +287,16 @@ def _best_move(
     steps += num_nodes * (steps < 0)  # from a onwards to c
 
     changes = [a_to_c + dist(s[..., None], s_c) - ahead[..., None] - ahead_c]
-    end = a
-    for length in SEGMENTS:
-        follower = s.gather(1, end)
-        cut = behind + ahead.gather(1, end) - dist(p, follower)
-        closed = steps < length  # c is in the segment
-        forward = a_to_c + dist(end[..., None], s_c) - ahead_c - cut[..., None]
-        reverse = a_to_c + dist(end[..., None], p_c) - behind_c - cut[..., None]
+    e = a
+    for size in SEGMENTS:
+        follower = s.gather(1, e)
+        cut = behind + ahead.gather(1, e) - dist(p, follower)
+        closed = steps < size  # c is in the segment
+        forward = a_to_c + dist(e[..., None], s_c) - ahead_c - cut[..., None]
+        reverse = a_to_c + dist(e[..., None], p_c) - behind_c - cut[..., None]
         changes.append(forward.masked_fill(closed | (c == p[..., None]), math.inf))
         changes.append(reverse.masked_fill(closed | (c == follower[..., None]), math.inf))
-        end = follower
+        e = follower
     # one column for each move of a tour and of its mirror image
     change, pair = (torch.stack(x, 1) for x in zip(*(change.flatten(1).min(1) for change in changes), strict=True))
     change, column = change.view(2, batch, MOVES).transpose(0, 1).flatten(1).min(1)

@@ -51,9 +51,7 @@ class ConstructiveEnv(EnvBase):
     # ------------------------------------------------------------------ what a problem defines, in this order
 
     @abc.abstractmethod
-    def generate(
-        self, batch_size: int, rng: torch.Generator, device: torch.device | str | None = None
-    ) -> TensorDict:
+    def generate(self, batch_size: int, rng: torch.Generator, device: torch.device | str | None = None) -> TensorDict:
         """Draw instances from ``rng`` on its device; a TensorDict of batch size ``[batch_size]``."""
 
     @abc.abstractmethod
@@ -151,6 +149,14 @@ class ConstructiveEnv(EnvBase):
     def write_solution(self, instance: TensorDict, actions: Tensor, path: str | Path, name: str) -> Path | None:
         """Write a solution in the problem's own file format beside ``path``, with its own suffix, or return None."""
         return None
+
+    def write(self, instance: TensorDict, path: str | Path) -> None:
+        """Write an instance of batch size ``[1]`` in the problem's own file format, which `read` reads.
+
+        Raises:
+            ArgumentError: the problem has no such format.
+        """
+        raise ArgumentError(f"{path}: {self.name} has no file format to write")
 
     def seeded(self, count: int, seed: int) -> TensorDict:
         """Return the first ``count`` instances that a seed stands for, as evaluation and results name them."""

@@ -97,9 +97,7 @@ class TSPEnv(ConstructiveEnv):
 
     # ------------------------------------------------------------------ instances
 
-    def generate(
-        self, batch_size: int, rng: torch.Generator, device: torch.device | str | None = None
-    ) -> TensorDict:
+    def generate(self, batch_size: int, rng: torch.Generator, device: torch.device | str | None = None) -> TensorDict:
         n, at = self.num_nodes, rng.device
         locs = torch.rand(batch_size, n, 2, generator=rng, device=at)
         if self.distribution == "clustered":
@@ -115,8 +113,8 @@ class TSPEnv(ConstructiveEnv):
     def seeded(self, count: int, seed: int) -> TensorDict:
         """Return the field's test instances: uniform sets are those of Kool et al., drawn by numpy's legacy generator.
 
-        ``numpy.random.seed(seed)``, then ``uniform(size=(10000, nodes, 2))`` (1,000 for seed 1235, as in SGBS, Poppy and
-        COMPASS), of which the first ``count`` are taken, in float64. Other distributions, and more instances than the
+        ``numpy.random.seed(seed)``, then ``uniform(size=(10000, nodes, 2))`` (1,000 for seed 1235, as in SGBS and
+        Poppy), of which the first ``count`` are taken, in float64. Other distributions, and more instances than the
         set has, come from `generate`.
         """
         whole = 1000 if seed == 1235 else 10_000
@@ -135,7 +133,8 @@ class TSPEnv(ConstructiveEnv):
         if problem.coords is None:
             locs = _scaled_coordinates(dists[None])[0]
         elif problem.edge_weight_type == "GEO":
-            latitude, longitude = torch.from_numpy(problem.coords).unbind(-1)
+            whole = torch.from_numpy(problem.coords).trunc()  # DDD.MM: the decimals are minutes
+            latitude, longitude = (whole + (torch.from_numpy(problem.coords) - whole) * 5 / 3).unbind(-1)
             locs = torch.stack([longitude * torch.cos(torch.deg2rad(latitude.mean())), latitude], dim=-1)
         else:
             locs = torch.from_numpy(problem.coords)
@@ -152,6 +151,21 @@ class TSPEnv(ConstructiveEnv):
         if broken:
             raise InstanceError(f"{beside.name}: {broken[0].reason}")
         return float(self.objective(instance, tour))
+
+    def write(self, instance: TensorDict, path: str | Path) -> None:
+        """Write a TSPLIB file: ``dists`` as they are, or else the coordinates in millionths of their unit.
+
+        TSPLIB rounds each Euclidean distance to a whole number, so a tour of the file is 1,000,000 times as long as
+        the instance's own, to within half a millionth for each edge.
+        """
+        from ncogym.envs.formats.tsplib import write_tsplib
+
+        name = Path(path).stem
+        if "dists" in instance.keys():
+            write_tsplib(path, instance["dists"][0].numpy(), name, "EXPLICIT")
+        else:
+            scaled = instance["locs"][0].double().numpy() * 1e6
+            write_tsplib(path, scaled, name, comment="coordinates in millionths")
 
     def write_solution(self, instance: TensorDict, actions: Tensor, path: str | Path, name: str) -> Path | None:
         from ncogym.envs.formats.tsplib import write_tour
@@ -247,10 +261,10 @@ class TSPEnv(ConstructiveEnv):
     def equivalent_actions(self, actions: Tensor, count: int, rng: torch.Generator) -> Tensor:
         """Draw the tour's rotations to random starts, each in a random direction."""
         batch, nodes = actions.shape
-        at = {"generator": rng, "device": rng.device}
-        offset = torch.randint(nodes, (batch, count, 1), **at)
-        direction = torch.randint(0, 2, (batch, count, 1), **at) * 2 - 1
-        steps = torch.arange(nodes, device=rng.device)
+        at = rng.device
+        offset = torch.randint(nodes, (batch, count, 1), generator=rng, device=at)
+        direction = torch.randint(2, (batch, count, 1), generator=rng, device=at) * 2 - 1
+        steps = torch.arange(nodes, device=at)
         place = ((offset + direction * steps) % nodes).to(actions.device)
         return actions.unsqueeze(1).expand(-1, count, -1).gather(-1, place)
 

@@ -22,7 +22,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 from ncogym.errors import ArgumentError, UnsupportedFeatures
 from ncogym.features import EdgeFeatures, FeatureDims, InstanceFeatures, NodeFeatures, StepFeatures
 from ncogym.policies.base import Policy
-from ncogym.policies.embeddings import EdgeBias, NodeEmbedding, refuse_unknown
+from ncogym.policies.embeddings import EdgeBias, NodeEmbedding, embed
 from ncogym.policies.layers import Norm, TransformerLayer, attention, make_norm
 
 
@@ -108,9 +108,8 @@ class AttentionPolicy(Policy):
         return dict(self._arguments)
 
     def encode(self, features: InstanceFeatures) -> Encoded:
-        refuse_unknown(features, (NodeFeatures, EdgeFeatures), self)
-        by_type = {type(feature): feature for feature in features}
-        x = self.embed(by_type[NodeFeatures])
+        embedded = {type(feature): embed(feature, self) for feature in features}
+        x, table = embedded[NodeFeatures], embedded.get(EdgeFeatures)
         for layer in self.layers:
             x = layer(x)
         x = self.final_norm(x)
@@ -119,10 +118,7 @@ class AttentionPolicy(Policy):
         logit_keys = self.pointer(x) @ self.combine.weight
         roles = self.roles(x).view(batch, nodes, -1, dim).transpose(1, 2)
         nobody = self.nobody.to(roles.dtype).expand(batch, -1, -1).unsqueeze(2)
-        bias = None
-        if self.edge_bias is not None and EdgeFeatures in by_type:
-            table = self.edge_bias(by_type[EdgeFeatures].values)
-            bias = F.pad(table, (0, 0, 0, 1)).float()
+        bias = None if table is None else F.pad(table, (0, 0, 0, 1)).float()
         return Encoded(keys.contiguous(), values.contiguous(), logit_keys, torch.cat([roles, nobody], dim=2), bias)
 
     def logits(self, encoded: Encoded, step: StepFeatures, condition: Tensor | None = None) -> Tensor:

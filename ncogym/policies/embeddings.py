@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from ncogym.features import FeatureDims, InstanceFeatures, NodeFeatures
 from ncogym.errors import UnsupportedFeatures
+from ncogym.features import EdgeFeatures, FeatureDims, NodeFeatures
 
 
 class NodeEmbedding(nn.Module):
@@ -43,25 +46,33 @@ class EdgeBias(nn.Module):
 
     def __init__(self, dims: FeatureDims, hidden: int = 16) -> None:
         super().__init__()
-        self.network = nn.Sequential(nn.Linear(dims.edge, hidden), nn.SiLU(), nn.Linear(hidden, dims.roles))
-        nn.init.zeros_(self.network[2].weight)
-        nn.init.zeros_(self.network[2].bias)
+        last = nn.Linear(hidden, dims.roles)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.network = nn.Sequential(nn.Linear(dims.edge, hidden), nn.SiLU(), last)
 
     def forward(self, edges: Tensor) -> Tensor:
         biased: Tensor = self.network(edges)
         return biased.permute(0, 3, 1, 2)
 
 
-def pick(features: InstanceFeatures, kind: type, reader: nn.Module) -> tuple | None:
-    """Return the feature of type ``kind``, or None."""
-    return next((feature for feature in features if isinstance(feature, kind)), None)
+@functools.singledispatch
+def embed(feature: object, policy: Any) -> Tensor | None:
+    """Embed a feature with the layer that ``policy`` keeps for its type; a new type registers its own function here.
+
+    Raises:
+        UnsupportedFeatures: no layer is known for the type.
+    """
+    known = ", ".join(kind.__name__ for kind in embed.registry if kind is not object)
+    raise UnsupportedFeatures(f"{type(policy).__name__} cannot read {type(feature).__name__}; it reads {known}")
 
 
-def refuse_unknown(features: InstanceFeatures, known: tuple[type, ...], policy: nn.Module) -> None:
-    """Raise `UnsupportedFeatures` for a feature that ``policy`` has no layer for."""
-    for feature in features:
-        if not isinstance(feature, known):
-            read = ", ".join(kind.__name__ for kind in known)
-            raise UnsupportedFeatures(
-                f"{type(policy).__name__} cannot read {type(feature).__name__}; it reads {read}"
-            )
+@embed.register
+def _(feature: NodeFeatures, policy: Any) -> Tensor | None:
+    embedded: Tensor = policy.embed(feature)
+    return embedded
+
+
+@embed.register
+def _(feature: EdgeFeatures, policy: Any) -> Tensor | None:
+    return None if policy.edge_bias is None else policy.edge_bias(feature.values)

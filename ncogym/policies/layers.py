@@ -25,7 +25,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Te
     """
     if q.dtype == torch.bfloat16 and q.device.type == "cpu":
         if mask is None:
-            return torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5, dim=-1) @ v
+            return torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2), dim=-1) @ v
         return F.scaled_dot_product_attention(q.float(), k.float(), v.float(), mask).to(q.dtype)
     return F.scaled_dot_product_attention(q, k, v, mask)
 

@@ -41,7 +41,7 @@ class Symmetry:
             if progress.spent and progress.rollouts:
                 break
             share = 1 / max(self.images - number, 1)
-            left = progress.budget.remaining(progress, share) if limited else None
+            left = progress.budget.remaining(progress, share)  # without limits, too: it carries the cancel event
             image = env.symmetries(instances, number + 1 if number < 8 else 9, rng)[-1]
             found = self.inner(env, image, left, rng)
             progress.offer(torch.stack([s.actions for s in found])[:, None].to(instances.device), found[0].rollouts)

@@ -63,55 +63,58 @@ class Validation(pl.Callback):
 
 
 class Speed(pl.Callback):
-    """Log rollouts per second between two logged steps."""
+    """Log rollouts per second.
 
-    def __init__(self) -> None:
+    Args:
+        every: training steps between two readings.
+    """
+
+    def __init__(self, every: int) -> None:
+        self.every = every
         self._rollouts, self._since = 0, time.perf_counter()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         self._rollouts += pl_module.rollouts_in_step
-        if trainer.global_step % trainer.log_every_n_steps == 0:
+        if trainer.global_step % self.every == 0:
             now = time.perf_counter()
             pl_module.log("rollouts_per_second", self._rollouts / (now - self._since), prog_bar=True)
             self._rollouts, self._since = 0, now
 
 
+class Interrupted(Exception):
+    """Training ended by a signal, after its checkpoint was written."""
+
+
 class Interruptible(pl.Callback):
-    """On SIGINT or SIGTERM finish the step, write a checkpoint and stop; a second signal stops at once.
+    """On SIGINT or SIGTERM finish the step, write a checkpoint and raise `Interrupted`; a second signal acts at once.
 
     Args:
         path: where the checkpoint goes.
-
-    Attributes:
-        interrupted: the signal that came, or None.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path, self.interrupted = path, None
+        self.path = path
+        self._pending = False
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Take over the signals, keeping the handlers that were there."""
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._note)
 
     def _note(self, number: int, frame: Any) -> None:
-        if self.interrupted is not None:
+        if self._pending:
             raise KeyboardInterrupt
-        self.interrupted = number
+        self._pending = True
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if self.interrupted is not None:
-            trainer.should_stop = True
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self._restore()
-        if self.interrupted is not None:
+        """Act on a signal between two steps, in the middle of an epoch."""
+        if self._pending:
             trainer.save_checkpoint(self.path)
+            raise Interrupted(f"interrupted at step {trainer.global_step}; resume from {self.path}")
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
-        self._restore()
-
-    def _restore(self) -> None:
+    def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
+        """Give the signals back, however training ended."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before.clear()

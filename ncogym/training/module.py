@@ -77,6 +77,7 @@ class TrainingModule(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.policy, self.algorithm = policy, algorithm
+        algorithm.attach(policy)
         self.source, self.optimiser = source, optimiser
         self.max_steps, self.steps_per_epoch = max_steps, steps_per_epoch
         self.seed, self.max_queries = seed, max_queries
@@ -89,7 +90,7 @@ class TrainingModule(pl.LightningModule):
         host = step_generator(self.seed + 1, step, rank, "cpu")
         env, instances, labels = self.source.draw(rng, host)
         encoded = self.policy.encode(env.instance_features(instances))
-        if self.algorithm.imitates:
+        if self.algorithm.imitates and labels is not None:
             demonstrations = self.algorithm.demonstrations(env, labels, rng)
             trajectories = replay(env, instances, demonstrations, forced=self.algorithm.forced)
         else:
@@ -120,7 +121,7 @@ class TrainingModule(pl.LightningModule):
         rng = step_generator(self.seed + 2, self.global_step, 0, self.device)
         self.algorithm.epoch_end(self.source.env, self.policy, rng)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         """Build AdamW and its schedule, stepped once per training step."""
         o = self.optimiser
         adam = torch.optim.AdamW(self.policy.parameters(), lr=o.lr, betas=o.betas, weight_decay=o.weight_decay)
@@ -129,4 +130,17 @@ class TrainingModule(pl.LightningModule):
 
     def train_dataloader(self) -> Any:
         """Count the steps of an epoch; the instances are drawn in `training_step`, on the device."""
-        return torch.utils.data.DataLoader(range(self.steps_per_epoch), batch_size=None)
+        return torch.utils.data.DataLoader(_Steps(self.steps_per_epoch), batch_size=None)
+
+
+class _Steps(torch.utils.data.Dataset[int]):
+    """The numbers of an epoch's steps."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> int:
+        return index

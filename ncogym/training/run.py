@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import csv
 import json
 import logging
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +29,7 @@ from ncogym.policies.attention import AttentionPolicy
 from ncogym.policies.base import Policy
 from ncogym.pretrained import load_policy, save_policy
 from ncogym.solver import MaxSeconds, Solver
-from ncogym.training.callbacks import Interruptible, Speed, Validation, ValidationSet
+from ncogym.training.callbacks import Interrupted, Interruptible, Speed, Validation, ValidationSet
 from ncogym.training.data import Generated, Labelled
 from ncogym.training.labels import LabelledPool
 from ncogym.training.module import Optimiser, TrainingModule
@@ -148,6 +151,8 @@ def train(
     facts = {"versions": versions(), "commit": git_commit(), "config": config or {}}
     (folder / "run.json").write_text(json.dumps(facts, indent=1, default=str) + "\n")
 
+    kept = _metrics(folder / "metrics.csv", last) if resume else []
+
     source: Generated | Labelled
     if algorithm.imitates:
         if labels is None:
@@ -168,30 +173,38 @@ def train(
         network.load_state_dict(load_policy(init).policy.state_dict())
     module = TrainingModule(network, algorithm, source, optimiser, max_steps, steps_per_epoch, seed, max_queries)
 
-    interruptible = Interruptible(last)
-    trainer = pl.Trainer(
-        max_steps=max_steps,
-        accelerator=accelerator,
-        devices=1,
-        precision=precision,
-        gradient_clip_val=optimiser.gradient_clip or None,
-        logger=CSVLogger(folder, name="", version=""),
-        log_every_n_steps=min(25, steps_per_epoch),
-        enable_progress_bar=sys.stderr.isatty(),
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        callbacks=[
-            Validation(_validation_sets(env, validation, make_solver), lambda p: make_solver(validation.solver, p)),
-            Speed(),
-            interruptible,
-            ModelCheckpoint(folder, filename="last", every_n_train_steps=checkpoint_every, enable_version_counter=False),
-            *([TQDMProgressBar(refresh_rate=1)] if sys.stderr.isatty() else []),
-        ],
-    )
-    trainer.fit(module, ckpt_path=last if resume else None, weights_only=True)
-    if interruptible.interrupted is not None:
-        raise KeyboardInterrupt(f"interrupted at step {trainer.global_step}; resume from {last}")
-    trainer.save_checkpoint(last)
+    log_every = min(25, steps_per_epoch)
+    with _quiet():
+        logger = CSVLogger(folder, name="", version="")
+        if resume:
+            # Lightning would start the table anew; keep the rows of the steps that the checkpoint has seen
+            logger.experiment.metrics = kept
+        trainer = pl.Trainer(
+            max_steps=max_steps,
+            accelerator=accelerator,
+            devices=1,
+            precision=precision,
+            gradient_clip_val=optimiser.gradient_clip or None,
+            logger=logger,
+            log_every_n_steps=log_every,
+            enable_progress_bar=sys.stderr.isatty(),
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            callbacks=[
+                Validation(_validation_sets(env, validation, make_solver), lambda p: make_solver(validation.solver, p)),
+                Speed(log_every),
+                Interruptible(last),
+                ModelCheckpoint(
+                    folder, filename="last", every_n_train_steps=checkpoint_every, enable_version_counter=False
+                ),
+                *([TQDMProgressBar(refresh_rate=1)] if sys.stderr.isatty() else []),
+            ],
+        )
+        try:
+            trainer.fit(module, ckpt_path=last if resume else None, weights_only=True)
+        except Interrupted as signalled:
+            raise KeyboardInterrupt(str(signalled)) from signalled
+        trainer.save_checkpoint(last)
     metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
     card = {
         "env": {"name": env.name, "arguments": env.arguments()},
@@ -203,9 +216,36 @@ def train(
     return folder
 
 
-def _validation_sets(
-    env: Any, settings: ValidationSettings, make_solver: Callable[..., Solver]
-) -> list[ValidationSet]:
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence what Lightning says of every run and what does not hold here."""
+    talker = logging.getLogger("lightning.pytorch")
+    level = talker.level
+    talker.setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        # what a step sees depends on its number alone, so a run may go on in the middle of an epoch
+        warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")
+        warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*module\\(s\\) in eval mode.*")
+        warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
+        try:
+            yield
+        finally:
+            talker.setLevel(level)
+
+
+def _metrics(path: Path, checkpoint: Path) -> list[dict[str, Any]]:
+    """Return the logged rows up to the step of a checkpoint."""
+    if not path.exists():
+        return []
+    reached = torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"]
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if v != ""} for row in rows if int(row["step"]) < reached]
+
+
+def _validation_sets(env: Any, settings: ValidationSettings, make_solver: Callable[..., Solver]) -> list[ValidationSet]:
     sets = []
     for size in settings.sizes:
         sized = env.resized(size)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 
 from ncogym.errors import ArgumentError, UnsupportedFeatures
@@ -254,10 +254,3 @@ def test_bad_arguments_are_refused(arguments, words):
     """A value outside of what is allowed is refused in one line that names it."""
     with pytest.raises(ArgumentError, match=words):
         AttentionPolicy(DIMS, **arguments)
-
-
-def test_a_policy_is_a_module():
-    """A policy has parameters, can be moved and saved like any module, and begins in training mode."""
-    policy = AttentionPolicy(DIMS, dim=16, num_layers=1, num_heads=2, feedforward=16)
-    assert isinstance(policy, nn.Module)
-    assert policy.training

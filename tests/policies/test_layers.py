@@ -52,12 +52,12 @@ def test_batch_norm_uses_running_statistics_in_evaluation(rng):
     torch.testing.assert_close(norm(x)[:1], norm(x[:1]))
 
 
-def test_instance_norm_keeps_half_precision(rng):
-    """Instance norm works in float32 inside and returns what came in."""
-    x = torch.randn(SHAPE, generator=rng)
-    half = make_norm("instance", 8)(x.bfloat16())
-    assert half.dtype == torch.bfloat16
-    torch.testing.assert_close(half.float(), make_norm("instance", 8)(x), rtol=0.02, atol=0.02)
+@pytest.mark.parametrize("kind", ["instance", "rms", "none"])
+def test_norms_keep_half_precision(rng, kind):
+    """A norm with float32 weights returns bfloat16 for bfloat16, and nearly the same numbers."""
+    x, norm = torch.randn(SHAPE, generator=rng), make_norm(kind, 8)
+    assert norm(x.bfloat16()).dtype == torch.bfloat16
+    torch.testing.assert_close(norm(x.bfloat16()).float(), norm(x), rtol=0.02, atol=0.02)
 
 
 def test_an_unknown_norm_is_refused():

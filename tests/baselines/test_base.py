@@ -1,0 +1,267 @@
+from __future__ import annotations
+
+import itertools
+import operator
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from tensordict import TensorDict
+
+from ncogym.baselines import SOLVERS, base
+from ncogym.baselines.base import OutsideTourSolver, Run, needs, solve_each, to_integers
+from ncogym.envs.tsp import TSPEnv
+from ncogym.errors import ArgumentError, NoSolutionFound, SolverError, SolverNotInstalled, UnsupportedProblem
+from ncogym.solver import Budget, MaxRollouts, MaxSeconds
+
+
+class Given(OutsideTourSolver):
+    """Reports the tours that it was given."""
+
+    name = "given"
+
+    def __init__(self, *tours: list[int]) -> None:
+        super().__init__()
+        self.tours = tours
+
+    def _solve(self, dists, run):
+        for tour in self.tours:
+            run.report(tour)
+
+
+@pytest.fixture
+def square() -> TensorDict:
+    """A unit square, nodes in order around it."""
+    return TensorDict({"locs": torch.tensor([[[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]])}, batch_size=[1])
+
+
+@pytest.fixture
+def three(square: TensorDict) -> TensorDict:
+    """The unit square thrice."""
+    return torch.cat([square] * 3)
+
+
+def report(tour: list[int]):
+    """A task that says itself how to report its tour; `operator.call` is the job that lets it, in any process."""
+    return operator.methodcaller("report", tour)
+
+
+# ---------------------------------------------------------------------- the table
+
+
+def test_the_table_holds_solvers_under_their_own_names():
+    """Every entry builds a solver without arguments, and a result carries the name by which it was asked for."""
+    assert {name: make().name for name, make in SOLVERS.items()} == {name: name for name in SOLVERS}
+
+
+def test_importing_the_table_imports_no_outside_solver():
+    """The table can be listed where no outside package is installed."""
+    code = "import sys, ncogym.baselines; print({'ortools', 'fast_tsp', 'elkai'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
+
+
+# ---------------------------------------------------------------------- what is supported
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_an_environment_without_distances_is_refused_by_name(name, square, rng):
+    """A solver of tours refuses a problem that shows no distances, naming both."""
+
+    class Sorting:
+        name = "sorting"
+
+    solver = SOLVERS[name]()
+    assert not solver.supports(Sorting())
+    with pytest.raises(UnsupportedProblem, match=rf"{name} cannot take sorting"):
+        solver(Sorting(), square, None, rng)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_distances_with_demands_are_more_than_a_tour(name):
+    """A problem that shows demands beside distances is not taken for a tour."""
+
+    class Delivery:
+        distances = demands = staticmethod(lambda instances: None)
+
+    assert not SOLVERS[name]().supports(Delivery())
+
+
+def test_symmetric_solvers_refuse_asymmetric_problems(rng):
+    """What needs symmetry says no to an environment that denies it, and to instances that turn out otherwise."""
+
+    class OneWay(TSPEnv):
+        symmetric = False
+
+    needy = {name for name, make in SOLVERS.items() if not make().supports(OneWay())}
+    assert needy == {"two-opt", "fast-tsp"}
+    dists = torch.tensor([[[0.0, 1.0, 1.0, 9.0], [9.0, 0.0, 1.0, 1.0], [1.0, 9.0, 0.0, 1.0], [1.0, 1.0, 9.0, 0.0]]])
+    instance = TensorDict({"dists": dists.double()}, batch_size=[1])
+    for name in needy:
+        with pytest.raises(UnsupportedProblem, match="not symmetric"):
+            SOLVERS[name]()(TSPEnv(4), instance, None, rng)
+
+
+# ---------------------------------------------------------------------- whole numbers, missing packages
+
+
+def test_whole_distances_stay_as_they_are():
+    """Whole distances within the range are not scaled, whatever stands on the diagonal."""
+    dists = np.array([[9e8, 3.0], [5.0, 9e8]])
+    assert to_integers(dists, 100).tolist() == [[0, 3], [5, 0]]
+
+
+def test_other_distances_are_scaled_to_the_longest():
+    """The longest distance becomes the largest number allowed, and no other is off by more than half a unit."""
+    dists = np.random.default_rng(0).random((20, 20))
+    np.fill_diagonal(dists, 0.0)
+    whole = to_integers(dists, 65535)
+    assert whole.max() == 65535
+    assert np.abs(whole / 65535 - dists / dists.max()).max() <= 0.5 / 65535 + 1e-12
+    assert to_integers(np.array([[0.0, 200.0], [100.0, 0.0]]), 100).tolist() == [[0, 100], [50, 0]]
+
+
+def test_distances_that_are_all_zero_can_be_scaled():
+    """Nodes that all lie in one place give zeros, not a division by zero."""
+    assert to_integers(np.zeros((3, 3)), 100).tolist() == [[0, 0, 0]] * 3
+
+
+def test_a_missing_package_is_told_with_its_extra():
+    """A failed import becomes one line with the package, the extra and the note."""
+    with pytest.raises(SolverNotInstalled, match=r"^abc cannot be .* pip install 'ncogym\[letters\]'; mind the gap$"):
+        with needs("abc", extra="letters", note="mind the gap"):
+            import abcdefgh  # noqa: F401
+
+
+# ---------------------------------------------------------------------- runs and their books
+
+
+def test_the_environment_scores_what_a_run_reports(square, rng):
+    """Of several reports the environment's best one counts, and the curve holds each improvement."""
+    crossed, around = [0, 2, 1, 3], [3, 2, 1, 0]
+    (solution,) = Given(crossed, around, crossed)(TSPEnv(4), square, None, rng)
+    assert solution.actions.tolist() == around
+    assert solution.objective == 4.0
+    assert [round(point.objective, 6) for point in solution.trace] == [round(2 + 2 * 2**0.5, 6), 4.0]
+    assert (solution.rollouts, solution.solver, solution.feasible) == (3, "given", True)
+
+
+def test_seconds_are_those_of_each_instance(three, monkeypatch):
+    """The seconds of a solution and its trace are read off its own run's clock, its view included."""
+    ticks = itertools.count()
+    monkeypatch.setattr(base.time, "perf_counter", lambda: float(next(ticks)))
+    solutions = solve_each(
+        "given",
+        TSPEnv(4),
+        three,
+        None,
+        view=lambda one: report([0, 1, 2, 3]),
+        job=operator.call,
+    )
+    # the view takes a tick, the run starts a tick later and reports after one more
+    assert [solution.trace[0].seconds for solution in solutions] == [2.0] * 3
+    assert [solution.seconds for solution in solutions] == [3.0] * 3
+
+
+def test_an_infeasible_report_is_not_taken_on_trust(square, rng):
+    """A tour that misses a node comes back as infeasible, in the referee's words."""
+    (solution,) = Given([0, 1, 1, 3])(TSPEnv(4), square, None, rng)
+    assert not solution.feasible
+    assert "node 1 is visited" in solution.violation
+
+
+def test_a_run_without_a_report_is_no_solution(square, rng):
+    """A solver that finds nothing in its time has no solution."""
+    with pytest.raises(NoSolutionFound, match="given: no solution of tsp"):
+        Given()(TSPEnv(4), square, MaxSeconds(1), rng)
+
+
+def test_a_run_knows_what_is_left(monkeypatch):
+    """What is left of the limit shrinks with the clock, the lead included, and stays above zero."""
+    now = [10.0]
+    monkeypatch.setattr(base.time, "perf_counter", lambda: now[0])
+    run = Run(5.0, lambda: False, lead=1.0)
+    assert run.left == 4.0
+    now[0] = 20.0
+    assert (run.elapsed, run.left) == (11.0, 1e-3)
+    assert Run(float("inf"), lambda: False).left == float("inf")
+
+
+def test_a_cancelled_batch_begins_no_other_instance(three):
+    """Once cancelled, no further instance begins, and the error tells how far it came."""
+    budget = Budget()
+
+    def job(problem, run):
+        run.report([0, 1, 2, 3])
+        budget.cancel.set()
+
+    with pytest.raises(NoSolutionFound, match="cancelled after 1 of 3"):
+        solve_each("given", TSPEnv(4), three, budget, view=lambda one: one, job=job)
+
+
+def test_a_run_under_way_sees_that_it_is_cancelled(square):
+    """A cancelled run ends with the best that it has, which is returned."""
+    budget = MaxRollouts(5)
+
+    def job(problem, run):
+        run.report([0, 1, 2, 3])
+        budget.cancel.set()
+        if not run.cancelled:
+            run.report([0, 2, 1, 3])
+
+    (solution,) = solve_each("given", TSPEnv(4), square, budget, view=lambda one: one, job=job)
+    assert solution.rollouts == 1
+
+
+@pytest.mark.parametrize("workers", [0, -1, 1.5, True, "2"])
+def test_workers_must_be_a_positive_whole_number(workers):
+    """A number of workers that makes no sense is refused in words."""
+    with pytest.raises(ArgumentError, match=f"workers: {workers} is not allowed"):
+        SOLVERS["fast-tsp"](workers=workers)
+
+
+# ---------------------------------------------------------------------- worker processes
+
+
+def solved_by_two(tasks, three):
+    """Solve three instances, whose tasks act for themselves, in two worker processes."""
+    views, env = iter(tasks), TSPEnv(4)
+    return solve_each("given", env, three, None, view=lambda one: next(views), job=operator.call, workers=2)
+
+
+def test_workers_give_the_same_answers_in_the_same_order(three):
+    """Solutions of worker processes are those of this process, row by row, each with its own seconds."""
+    tours = [[0, 1, 2, 3], [0, 2, 1, 3], [3, 2, 1, 0]]
+    solutions = solved_by_two(map(report, tours), three)
+    assert [solution.actions.tolist() for solution in solutions] == tours
+    assert len({solution.seconds for solution in solutions}) == 3
+    assert all(0 < solution.trace[0].seconds <= solution.seconds < 1 for solution in solutions)
+
+
+def test_an_error_in_a_worker_is_raised_here(three):
+    """What goes wrong in a worker is raised in the parent, as one line, with the worker's traceback as a note."""
+    with pytest.raises(SolverError) as caught:
+        solved_by_two([operator.methodcaller("nonsense")] * 3, three)
+    assert str(caught.value) == "AttributeError: 'Run' object has no attribute 'nonsense'"
+    assert "Traceback" in caught.value.__notes__[0]
+
+
+def test_a_worker_that_dies_is_told(three):
+    """A worker process that ends is an error, not a wait without end."""
+    with pytest.raises(SolverError, match="a worker process died"):
+        solved_by_two([sys.exit] * 3, three)
+
+
+# ---------------------------------------------------------------------- the progress bar
+
+
+@pytest.mark.parametrize(("terminal", "wanted", "shown"), [("1", True, True), ("1", False, False), ("0", True, False)])
+def test_the_bar_is_for_terminals(terminal, wanted, shown, three, monkeypatch, capsys):
+    """A terminal shows a progress bar, unless it is not wanted; a pipe sees nothing."""
+    monkeypatch.setenv("TTY_COMPATIBLE", terminal)
+    view, env = (lambda one: report([0, 1, 2, 3])), TSPEnv(4)
+    solve_each("given", env, three, None, view=view, job=operator.call, progress_bar=wanted)
+    out, err = capsys.readouterr()
+    assert not out
+    assert ("given" in err) == shown

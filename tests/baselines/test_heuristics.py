@@ -1,0 +1,324 @@
+from __future__ import annotations
+
+import itertools
+import math
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from ncogym.baselines.heuristics import FarthestInsertion, NearestNeighbour, RandomInsertion, TwoOpt, local_search
+from ncogym.envs.tsp import TSPEnv
+from ncogym.errors import ArgumentError
+from ncogym.solver import Budget, MaxRollouts, MaxSeconds, Progress, TracePoint
+
+ALL = {
+    "nearest-neighbour": NearestNeighbour,
+    "farthest-insertion": FarthestInsertion,
+    "random-insertion": RandomInsertion,
+    "two-opt": TwoOpt,
+}
+
+
+def cities(batch: int, num_nodes: int, distribution: str = "uniform") -> tuple[TSPEnv, TensorDict]:
+    env = TSPEnv(num_nodes, distribution)
+    return env, env.generate(batch, torch.Generator().manual_seed(7))
+
+
+def length(dists: list[list[float]], tour: list[int]) -> float:
+    return sum(dists[a][b] for a, b in zip(tour, tour[1:] + tour[:1], strict=True))
+
+
+def shortest(dists: list[list[float]]) -> float:
+    """The shortest closed tour by trying all."""
+    return min(length(dists, [0, *rest]) for rest in itertools.permutations(range(1, len(dists))))
+
+
+def plain_insertion(dists: list[list[float]], order: list[int]) -> list[int]:
+    """Insertion as a textbook writes it."""
+    tour = order[:1]
+    for node in order[1:]:
+        costs = [
+            dists[a][node] + dists[node][b] - (dists[a][b] if a != b else 0.0)
+            for a, b in zip(tour, tour[1:] + tour[:1], strict=True)
+        ]
+        tour.insert(costs.index(min(costs)) + 1, node)
+    return tour
+
+
+def canonical(tour: list[int]) -> list[int]:
+    """The tour from node 0 on, in its direction."""
+    at = tour.index(0)
+    return tour[at:] + tour[:at]
+
+
+class Fixed:
+    """A solver that returns given tours and remembers its budget."""
+
+    name = "fixed"
+
+    def __init__(self, tours: list[list[int]], rollouts: int = 5) -> None:
+        self.tours, self.rollouts, self.budget = torch.tensor(tours), rollouts, Budget(rollouts=999)
+
+    def __call__(self, env, instances, budget, rng):
+        self.budget = budget
+        progress = Progress(env, instances, None)
+        progress.offer(self.tours[:, None].flip(-1).roll(1, -1))
+        progress.offer(self.tours[:, None], rollouts=self.rollouts - 1)
+        return progress.solutions(self.name)
+
+
+# ---------------------------------------------------------------------- all of them
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("num_nodes", [3, 4, 5, 17])
+def test_tours_are_feasible_and_scored_by_the_environment(name, num_nodes, rng):
+    """Every tour visits all nodes once, and its objective is the environment's."""
+    env, instances = cities(4, num_nodes)
+    solutions = ALL[name]()(env, instances, None, rng)
+    actions = torch.stack([solution.actions for solution in solutions])
+    assert not env.violations(instances, actions[:, None])
+    expected = env.objective(instances, actions[:, None])[:, 0]
+    assert [solution.objective for solution in solutions] == expected.tolist()
+    assert {solution.solver for solution in solutions} == {name}
+
+
+@pytest.mark.parametrize("name", ["nearest-neighbour", "farthest-insertion", "two-opt"])
+def test_a_row_of_a_batch_equals_that_row_alone(name, rng):
+    """What an instance gets does not depend on its neighbours in the batch."""
+    env, instances = cities(5, 40, "mixed")
+    together = ALL[name]()(env, instances, None, rng)
+    alone = [ALL[name]()(env, instances[row : row + 1], None, rng)[0] for row in range(5)]
+    assert [s.actions.tolist() for s in together] == [s.actions.tolist() for s in alone]
+
+
+# ---------------------------------------------------------------------- constructions
+
+
+def test_nearest_neighbour_by_hand(rng):
+    """On a line, from 0: to 1, on to 3 (2 away, against 2.5 back), then back to -1.5."""
+    locs = torch.tensor([[[0.0, 0.0], [1.0, 0.0], [-1.5, 0.0], [3.0, 0.0]]])
+    (solution,) = NearestNeighbour()(TSPEnv(4), TensorDict({"locs": locs}, batch_size=[1]), None, rng)
+    assert solution.actions.tolist() == [0, 1, 3, 2]
+    assert solution.objective == 9.0
+
+
+def test_nearest_neighbour_from_all_starts_keeps_the_best(rng):
+    """The best over all starts is what a plain loop over them finds."""
+    env, instances = cities(3, 12)
+    solutions = NearestNeighbour(starts="all")(env, instances, None, rng)
+    for dists, solution in zip(env.distances(instances).tolist(), solutions, strict=True):
+        lengths = []
+        for start in range(12):
+            tour = [start]
+            while len(tour) < 12:
+                tour.append(min((n for n in range(12) if n not in tour), key=dists[tour[-1]].__getitem__))
+            lengths.append(length(dists, tour))
+        assert solution.objective == pytest.approx(min(lengths))
+        assert solution.rollouts == 12
+
+
+def test_nearest_neighbour_starts_within_the_budget(rng):
+    """Under a budget of rollouts no more starts are tried; without need for more, no more are."""
+    env, instances = cities(2, 12)
+    assert NearestNeighbour(starts="all")(env, instances, MaxRollouts(5), rng)[0].rollouts == 5
+    assert NearestNeighbour(starts="all")(env, instances, MaxRollouts(50), rng)[0].rollouts == 12
+    assert NearestNeighbour()(env, instances, MaxRollouts(50), rng)[0].rollouts == 1
+
+
+def test_unknown_starts_are_refused():
+    """Starts are first or all."""
+    with pytest.raises(ArgumentError, match="starts: 'some' is not allowed"):
+        NearestNeighbour(starts="some")
+
+
+def test_farthest_insertion_is_that_of_a_plain_loop(rng):
+    """Order and places are those of the textbook's loops."""
+    env, instances = cities(4, 15)
+    solutions = FarthestInsertion()(env, instances, None, rng)
+    for dists, solution in zip(env.distances(instances).tolist(), solutions, strict=True):
+        order = [max(range(15), key=lambda node: max(dists[node]))]
+        while len(order) < 15:
+            rest = (node for node in range(15) if node not in order)
+            order.append(max(rest, key=lambda node: min(dists[other][node] for other in order)))
+        assert canonical(solution.actions.tolist()) == canonical(plain_insertion(dists, order))
+
+
+def test_insertion_minds_the_direction(rng):
+    """On asymmetric distances a node is inserted by the way there and the way on."""
+    dists = torch.rand(6, 9, 9, generator=rng, dtype=torch.float64)
+    instances = TensorDict({"dists": dists}, batch_size=[6])
+    order = torch.rand(6, 1, 9, generator=torch.Generator().manual_seed(3)).argsort(-1)[:, 0].tolist()
+    solutions = RandomInsertion()(TSPEnv(9), instances, None, torch.Generator().manual_seed(3))
+    for matrix, nodes, solution in zip(dists.tolist(), order, solutions, strict=True):
+        assert canonical(solution.actions.tolist()) == canonical(plain_insertion(matrix, nodes))
+
+
+def test_random_insertion_follows_its_generator():
+    """The same seed gives the same tours, another seed others, and the global generator is left alone."""
+    env, instances = cities(3, 30)
+    before = torch.get_rng_state()
+    runs = [
+        [s.actions.tolist() for s in RandomInsertion()(env, instances, None, torch.Generator().manual_seed(seed))]
+        for seed in (1, 1, 2)
+    ]
+    assert runs[0] == runs[1] != runs[2]
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_random_insertion_spends_a_budget_of_rollouts(rng):
+    """Without a budget it builds one tour, with one as many as that allows, and the best is kept."""
+    env, instances = cities(3, 30)
+    once = RandomInsertion()(env, instances, None, torch.Generator().manual_seed(1))
+    often = RandomInsertion()(env, instances, MaxRollouts(40), torch.Generator().manual_seed(1))
+    assert (once[0].rollouts, often[0].rollouts) == (1, 40)
+    assert sum(s.objective for s in often) < sum(s.objective for s in once)
+
+
+def test_random_insertion_stops_when_cancelled(rng):
+    """A budget that is cancelled beforehand still gets one round, and no more."""
+    env, instances = cities(1, 10)
+    budget = MaxSeconds(600)
+    budget.cancel.set()
+    assert RandomInsertion()(env, instances, budget, rng)[0].rollouts == 1
+
+
+# ---------------------------------------------------------------------- local search
+
+
+def test_two_opt_uncrosses_a_square(rng):
+    """The two diagonals of a square are exchanged for sides."""
+    locs = torch.tensor([[[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]])
+    instance = TensorDict({"locs": locs}, batch_size=[1])
+    (solution,) = TwoOpt(Fixed([[0, 2, 1, 3]]))(TSPEnv(4), instance, None, rng)
+    assert solution.objective == 4.0
+
+
+@pytest.mark.parametrize("distribution", ["uniform", "clustered"])
+@pytest.mark.parametrize("whole", [False, True])
+def test_no_two_opt_move_is_left(distribution, whole, rng):
+    """From a poor start, no exchange of any two edges shortens the tours, with and without many equal distances."""
+    env, instances = cities(6, 60, distribution)
+    if whole:
+        instances["dists"] = (env.distances(instances) * 20).round()
+    start = Fixed([random.Random(row).sample(range(60), 60) for row in range(6)])
+    for dists, solution in zip(
+        env.distances(instances).tolist(), TwoOpt(start)(env, instances, None, rng), strict=True
+    ):
+        tour = solution.actions.tolist()
+        for i, j in itertools.combinations(range(60), 2):
+            a, b, c, d = tour[i], tour[i + 1], tour[j], tour[(j + 1) % 60]
+            assert dists[a][c] + dists[b][d] >= dists[a][b] + dists[c][d] - 1e-9
+
+
+def test_no_or_opt_move_is_left_where_all_nodes_are_near(rng):
+    """With few nodes, no segment of up to three can be moved anywhere, either way round, to shorten a tour."""
+    env, instances = cities(8, 11)
+    start = Fixed([random.Random(row).sample(range(11), 11) for row in range(8)])
+    for dists, solution in zip(
+        env.distances(instances).tolist(), TwoOpt(start)(env, instances, None, rng), strict=True
+    ):
+        tour = solution.actions.tolist()
+        for begin, size in itertools.product(range(11), (1, 2, 3)):
+            turned = tour[begin:] + tour[:begin]
+            segment, rest = turned[:size], turned[size:]
+            for place, way in itertools.product(range(len(rest)), (1, -1)):
+                other = rest[:place] + segment[::way] + rest[place:]
+                assert length(dists, other) >= solution.objective - 1e-9
+
+
+@pytest.mark.parametrize("num_nodes", [3, 4, 5, 6, 7])
+def test_local_search_is_sane_on_tiny_instances(num_nodes):
+    """Every tour that it returns is a tour, none is shorter than the shortest, and most are the shortest."""
+    env, instances = cities(20, num_nodes)
+    tours = torch.stack([torch.randperm(num_nodes, generator=torch.Generator().manual_seed(row)) for row in range(20)])
+    dists = env.distances(instances)
+    found = local_search(dists, tours)
+    assert torch.equal(found.sort(-1).values, torch.arange(num_nodes).expand(20, -1))
+    gaps = [length(d, t) / shortest(d) - 1 for d, t in zip(dists.tolist(), found.tolist(), strict=True)]
+    assert min(gaps) > -1e-9
+    assert sum(gap < 1e-9 for gap in gaps) >= 17
+
+
+def test_local_search_stops_when_told():
+    """Stopped after any number of moves it returns tours, and never a longer one than after fewer."""
+    env, instances = cities(3, 25)
+    dists = env.distances(instances)
+    tours = torch.stack([torch.randperm(25, generator=torch.Generator().manual_seed(row)) for row in range(3)])
+    lengths = []
+    for moves in range(12):
+        answers = iter([False] * (moves + 1))
+        found = local_search(dists, tours, lambda answers=answers: next(answers, True))
+        assert torch.equal(found.sort(-1).values, torch.arange(25).expand(3, -1))
+        lengths.append(env.objective(instances, found[:, None]).squeeze(1))
+    assert torch.equal(lengths[0], env.objective(instances, tours[:, None]).squeeze(1))
+    assert all((after <= before).all() for before, after in itertools.pairwise(lengths))
+    assert lengths[-1].sum() < lengths[1].sum() < lengths[0].sum()
+
+
+def test_two_opt_is_never_worse_than_its_start(rng):
+    """A start that cannot be improved comes back as it was."""
+    env, instances = cities(3, 30)
+    once = TwoOpt()(env, instances, None, rng)
+    again = TwoOpt(Fixed([s.actions.tolist() for s in once]))(env, instances, None, rng)
+    assert [s.objective for s in again] == pytest.approx([s.objective for s in once], rel=1e-12)
+    assert all(len(s.trace) == 2 for s in again)  # both of the start
+
+
+def test_the_start_gets_its_share_of_the_budget(rng):
+    """The start gets nine tenths of the seconds, all rollouts, and the same wish to cancel; or no budget for none."""
+    env, instances = cities(1, 5)
+    budget = MaxSeconds(100) | MaxRollouts(7)
+    start = Fixed([[0, 1, 2, 3, 4]])
+    TwoOpt(start)(env, instances, budget, rng)
+    assert (start.budget.seconds, start.budget.rollouts, start.budget.patience) == (90, 7, math.inf)
+    assert start.budget.cancel is budget.cancel
+    TwoOpt(start)(env, instances, None, rng)
+    assert start.budget is None
+
+
+def test_no_move_is_made_once_cancelled(rng):
+    """A cancelled budget returns the start's solution."""
+    env, instances = cities(2, 20)
+    tours = [random.Random(row).sample(range(20), 20) for row in range(2)]
+    budget = Budget()
+    budget.cancel.set()
+    solutions = TwoOpt(Fixed(tours))(env, instances, budget, rng)
+    assert [length(d, t) for d, t in zip(env.distances(instances).tolist(), tours, strict=True)] == pytest.approx(
+        [s.objective for s in solutions]
+    )
+
+
+def test_the_curve_goes_on_from_the_start(rng):
+    """The result keeps the start's curve and rollouts, adds its own improvement, and bears both names."""
+    env, instances = cities(1, 20)
+
+    class Late(Fixed):
+        def __call__(self, *arguments):
+            (solution,) = super().__call__(*arguments)
+            trace = (TracePoint(40.0, 2, 99.0), TracePoint(50.0, 5, solution.objective))
+            return [replace(solution, seconds=60.0, trace=trace)]
+
+    (solution,) = TwoOpt(Late([list(range(20))]))(env, instances, None, rng)
+    assert solution.solver == "fixed+two-opt"
+    assert solution.rollouts == 5
+    assert [(p.seconds, p.rollouts) for p in solution.trace[:2]] == [(40.0, 2), (50.0, 5)]
+    last = solution.trace[2]
+    assert (last.rollouts, last.objective) == (5, solution.objective)
+    assert 60.0 < last.seconds <= solution.seconds < 70.0
+    assert len(solution.trace) == 3
+
+
+def test_two_opt_asks_its_start_too():
+    """What the start cannot take, two-opt from it cannot take."""
+
+    class Picky(Fixed):
+        def supports(self, env):
+            return False
+
+    env = TSPEnv(5)
+    assert TwoOpt(Fixed([[0]])).supports(env)
+    assert not TwoOpt(Picky([[0]])).supports(env)

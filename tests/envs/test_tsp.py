@@ -1,0 +1,433 @@
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from tensordict import TensorDict
+
+from ncogym.envs.tsp import TSPEnv
+from ncogym.errors import ArgumentError, InstanceError
+from ncogym.laws import check_env
+from ncogym.policies.attention import AttentionPolicy
+
+DISTRIBUTIONS = ("uniform", "clustered", "explosion", "mixed")
+
+
+@pytest.fixture
+def rectangle():
+    """The corners of a rectangle of 3 by 4, in order round it; its diagonals are 5."""
+    return TensorDict({"locs": torch.tensor([[[0.0, 0.0], [3.0, 0.0], [3.0, 4.0], [0.0, 4.0]]])}, batch_size=[1])
+
+
+@pytest.fixture
+def env():
+    """Tours of four nodes."""
+    return TSPEnv(num_nodes=4)
+
+
+def tours(*each):
+    """Return tours of one instance, ``[1, rollouts, steps]``."""
+    return torch.tensor([each])
+
+
+def shortest_tour(instance: TensorDict) -> float:
+    """Try every tour, from the definition."""
+    places = instance["locs"][0].double().tolist()
+    return min(
+        sum(math.dist(places[tour[i - 1]], places[tour[i]]) for i in range(len(tour)))
+        for tour in itertools.permutations(range(len(places)))
+    )
+
+
+# ---------------------------------------------------------------------- laws
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_the_laws_hold(distribution):
+    """Every law holds, and the best of all action sequences is the shortest tour that brute force finds."""
+    env, tiny = TSPEnv(9, distribution), TSPEnv(6, distribution)
+    assert "enumeration finds the optimum" in check_env(env, seed=3, tiny=tiny, brute_force=shortest_tour)
+
+
+# ---------------------------------------------------------------------- dynamics and referee, by hand
+
+
+def test_a_tour_step_by_step(env, rectangle):
+    """Four steps along the rectangle: mask, nodes, count and reward are what one reads off the picture."""
+    state, rewards = env.start(rectangle), []
+    assert state.first.tolist() == state.current.tolist() == [[-1]]
+    for action, mask, left in (
+        (2, [1, 1, 0, 1], 3),
+        (3, [1, 1, 0, 0], 2),
+        (0, [0, 1, 0, 0], 1),
+        (1, [0, 1, 0, 0], 0),  # all visited: only the last node may be repeated
+        (1, [0, 1, 0, 0], 0),
+    ):
+        before, action = state, torch.tensor([[action]])
+        state = env.advance(before, action)
+        rewards.append(env.reward(before, action, state).item())
+        assert state.first.item() == 2
+        assert torch.equal(state.current, action)
+        assert state.action_mask.int().tolist() == [[mask]]
+        assert state.num_left.item() == left
+        assert state.done.item() == (left == 0)
+    assert rewards == [0, -3, -4, -3 - 4, 0]
+
+
+def test_the_objective_is_the_closed_tour(env, rectangle):
+    """Round the rectangle it is 14, across its diagonals 18 or 16, in float64."""
+    objective = env.objective(rectangle, tours([0, 1, 2, 3], [0, 2, 1, 3], [1, 3, 2, 0], [0, 1, 3, 2]))
+    assert objective.tolist() == [[14, 18, 16, 16]]
+    assert objective.dtype == torch.float64
+
+
+@pytest.mark.parametrize("padded", [[2, 1, 0, 3], [2, 1, 0, 3, 3], [2, 1, 0, 3, 3, 3, 3]])
+def test_padding_is_read_as_nothing_done(env, rectangle, padded):
+    """Repeats of the last node change neither the objective nor the verdict."""
+    assert env.objective(rectangle, tours(padded)).item() == 14
+    assert env.violations(rectangle, tours(padded)) == []
+
+
+@pytest.mark.parametrize(
+    ("tour", "words"),
+    [
+        ([0, 1, 2], "3 nodes are visited; all 4 must be"),
+        ([0, 1, 2, 1], "node 1 is visited at step 1 and again at step 3"),
+        ([0, 1, 2, 4], "step 3 visits node 4; nodes are 0 to 3"),
+        ([-1, 1, 2, 3], "step 0 visits node -1; nodes are 0 to 3"),
+        ([0, 1, 2, 3, 0], "step 4 moves on to node 0 after the tour's last node 3"),
+        ([0, 0, 1, 2, 3], "node 0 is visited at step 0 and again at step 1"),
+        ([0, 1, 2, 3, 7], "step 4 visits node 7; nodes are 0 to 3"),
+        ([], "0 nodes are visited; all 4 must be"),
+    ],
+)
+def test_violations_are_told_in_words(env, rectangle, tour, words):
+    """The referee says which step and node break a tour."""
+    assert [v.reason for v in env.violations(rectangle, tours(tour))] == [words]
+
+
+def test_violations_name_their_row_and_rollout(env, rng):
+    """In a batch the referee points at the broken rollouts and at no other."""
+    actions = torch.arange(4).repeat(2, 3, 1)
+    actions[0, 2, 1] = actions[1, 0, 3] = 0
+    found = env.violations(env.generate(2, rng), actions)
+    assert [(v.row, v.rollout) for v in found] == [(0, 2), (1, 0)]
+
+
+def test_objective_is_precise_far_from_the_origin(env, rectangle):
+    """Distances are differences in float64: a shift by a million does not touch them."""
+    far = TensorDict({"locs": rectangle["locs"] + 1e6}, batch_size=[1])
+    assert env.objective(far, tours([0, 2, 1, 3])).item() == 18
+
+
+def test_distances_are_what_the_objective_adds_up(env, rng):
+    """The matrix for outside solvers gives each tour its objective, from coordinates and from given distances."""
+    instances = env.generate(2, rng)
+    given = instances.clone().update({"dists": (1000 * env.distances(instances)).round()})
+    actions = torch.stack([torch.randperm(4, generator=rng) for _ in range(6)]).view(2, 3, 4)
+    for each in (instances, given):
+        dists = env.distances(each)
+        assert dists.dtype == torch.float64
+        assert torch.equal(dists, dists.mT)
+        assert (dists.diagonal(dim1=1, dim2=2) == 0).all()
+        for row in range(2):
+            for rollout, tour in enumerate(actions[row].tolist()):
+                length = sum(float(dists[row, tour[i - 1], tour[i]]) for i in range(4))
+                assert math.isclose(env.objective(each, actions)[row, rollout], length, rel_tol=1e-12)
+
+
+# ---------------------------------------------------------------------- instances
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_instances_lie_in_the_unit_box(distribution, rng):
+    """Generated nodes are finite float32 numbers of the unit box, and no two of them are at one place."""
+    locs = TSPEnv(100, distribution).generate(32, rng)["locs"]
+    assert locs.shape == (32, 100, 2)
+    assert locs.dtype == torch.float32
+    assert (locs >= 0).all()
+    assert (locs <= 1).all()
+    apart = torch.cdist(locs, locs, compute_mode="donot_use_mm_for_euclid_dist") + torch.eye(100)
+    assert (apart > 0).all()
+
+
+def test_distributions_differ_as_they_should(rng):
+    """Clustered nodes have nearer neighbours than uniform ones, exploded ones a larger hole; mixed holds all three."""
+
+    def nearest(distribution):
+        locs = TSPEnv(100, distribution).generate(200, rng)["locs"]
+        return (torch.cdist(locs, locs) + 9 * torch.eye(100)).amin(-1).mean(-1)
+
+    def hole(distribution):  # the largest disc with its centre on a grid and without a node
+        locs = TSPEnv(100, distribution).generate(200, rng)["locs"]
+        grid = torch.cartesian_prod(*[torch.linspace(0.2, 0.8, 13)] * 2)
+        return torch.cdist(grid.expand(200, -1, -1), locs).amin(-1).amax(-1)
+
+    assert nearest("clustered").mean() < 0.6 * nearest("uniform").mean()
+    assert hole("explosion").mean() > 1.3 * hole("uniform").mean()
+    assert nearest("clustered").mean() < nearest("mixed").mean() < nearest("uniform").mean()
+    assert nearest("mixed").std() > 2 * nearest("uniform").std()
+
+
+@pytest.mark.parametrize("distribution", DISTRIBUTIONS)
+def test_a_seed_names_a_sequence_of_instances(distribution):
+    """The first two instances of a seed are the same however many are asked for."""
+    env = TSPEnv(6, distribution)
+    assert torch.equal(env.seeded(2, seed=7)["locs"], env.seeded(5, seed=7)["locs"][:2])
+    assert not torch.equal(env.seeded(2, seed=7)["locs"], env.seeded(2, seed=8)["locs"])
+
+
+def test_seeded_instances_are_the_fields(shared_instances):
+    """Seed 4321 gives the published validation set of Kool et al., to the last bit."""
+    with np.load(shared_instances / "nco" / "tsp20_seed4321.npz") as published:
+        places = torch.from_numpy(published["coords"])
+    assert torch.equal(TSPEnv(20).seeded(len(places), seed=4321)["locs"], places)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"num_nodes": 2}, "num_nodes: 2 is not allowed; it must be a whole number of at least 3"),
+        ({"num_nodes": -5}, "num_nodes: -5 is not allowed"),
+        ({"num_nodes": 4.0}, "num_nodes: 4.0 is not allowed"),
+        ({"num_nodes": True}, "num_nodes: True is not allowed"),
+        ({"num_nodes": "4"}, "num_nodes: 4 is not allowed"),
+        ({"distribution": "gaussian"}, "distribution: 'gaussian' is not allowed; it must be one of uniform, clustered"),
+        ({"batch_size": (2, 3)}, r"batch_size: \(2, 3\) is not allowed; it must be \(\) or \(batch,\)"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, words):
+    """A value outside of what is allowed is refused in one line that names it."""
+    with pytest.raises(ArgumentError, match=words):
+        TSPEnv(**arguments)
+
+
+def test_an_env_can_be_resized():
+    """An environment tells its size and that of given instances, and keeps its distribution in another size."""
+    env = TSPEnv(5, "clustered")
+    other = env.resized(8)
+    assert (env.size, other.size) == (5, 8)
+    assert other.arguments() == {"num_nodes": 8, "distribution": "clustered"}
+    assert env.instance_size(other.seeded(2, 0)) == 8
+
+
+# ---------------------------------------------------------------------- files
+
+
+def test_a_file_is_scored_by_its_own_rule(env, data):
+    """In the unit square the file rounds its diagonals to 1, so that every tour is 4; unrounded, two are 4.83."""
+    instance = env.read(data / "square4.tsp")
+    crossed = tours([0, 2, 1, 3])
+    assert env.objective(instance, crossed).item() == 4
+    assert env.objective(instance.select("locs"), crossed).item() == pytest.approx(2 + 2 * math.sqrt(2))
+
+
+def test_rewards_follow_the_files_rule(env, data):
+    """The rewards sum to the rounded length too."""
+    instance, total = env.read(data / "square4.tsp"), 0.0
+    state = env.start(instance)
+    for node in (0, 2, 1, 3):
+        action = torch.tensor([[node]])
+        successor = env.advance(state, action)
+        total, state = total + env.reward(state, action, successor).item(), successor
+    assert total == -4
+
+
+def test_a_file_of_distances_alone_is_read(env, data):
+    """An explicit matrix defines the three tours of four nodes, and gets places to draw and to embed."""
+    instance = env.read(data / "matrix4.tsp")
+    assert instance.batch_size == (1,)
+    assert env.objective(instance, tours([0, 1, 2, 3], [0, 1, 3, 2], [0, 2, 1, 3])).tolist() == [[16, 20, 18]]
+    assert instance["locs"].shape == (1, 4, 2)
+    assert instance["locs"].isfinite().all()
+
+
+def test_another_problems_file_is_refused(env, data):
+    """A file of the asymmetric problem is refused, with its name and type."""
+    with pytest.raises(InstanceError, match="ring3.atsp: TYPE ATSP is not allowed"):
+        env.read(data / "ring3.atsp")
+
+
+def test_the_published_tour_beside_a_file_is_found(env, data):
+    """The tour file beside an instance gives the published objective; without one there is none."""
+    path = data / "rectangle4.tsp"
+    assert env.published_objective(path, env.read(path)) == 14
+    assert env.published_objective(data / "square4.tsp", env.read(data / "square4.tsp")) is None
+
+
+def test_a_written_tour_is_the_published_one(env, data, tmp_path):
+    """A solution that is written beside a copy of the file is read back with its own length."""
+    path = tmp_path / "mine.tsp"
+    path.write_text((data / "matrix4.tsp").read_text(encoding="utf-8"), encoding="utf-8")
+    instance = env.read(path)
+    written = env.write_solution(instance, torch.tensor([0, 2, 1, 3]), path, "mine")
+    written.rename(path.with_suffix(".opt.tour"))
+    assert env.published_objective(path, instance) == 18
+
+
+def test_a_published_instance_has_its_published_optimum(env, shared_instances):
+    """The optimal tour of berlin52 is 7542 long, of eil51 426 (EUC_2D)."""
+    for name, optimum in (("berlin52", 7542), ("eil51", 426)):
+        path = shared_instances / "tsp" / f"{name}.tsp"
+        assert env.published_objective(path, env.read(path)) == optimum
+
+
+def test_plain_actions_are_without_padding(env, rectangle):
+    """For output a tour has each node once."""
+    assert env.plain_actions(rectangle, torch.tensor([2, 1, 0, 3, 3, 3])) == [2, 1, 0, 3]
+
+
+# ---------------------------------------------------------------------- features
+
+
+def test_features_are_free_of_shift_and_scale(rng):
+    """An instance moved and enlarged shows the same numbers."""
+    env = TSPEnv(12)
+    instances = env.generate(4, rng)
+    moved = TensorDict({"locs": 700 * instances["locs"] + torch.tensor([300.0, -50.0])}, batch_size=[4])
+    for mine, theirs in zip(env.instance_features(moved), env.instance_features(instances), strict=True):
+        torch.testing.assert_close(mine.values, theirs.values, rtol=1e-3, atol=1e-4)
+
+
+def test_features_are_in_the_unit_box(rectangle, env):
+    """The rectangle's longer side becomes 1 and its middle 0; edges hold distances and their logarithm by spacing."""
+    nodes, edges = env.instance_features(rectangle)
+    assert nodes.values.tolist() == [[[-0.375, -0.5], [0.375, -0.5], [0.375, 0.5], [-0.375, 0.5]]]
+    assert edges.values[0, 0, :, 0].tolist() == [0, 0.75, 1.25, 1]
+    expected = torch.tensor([0, 0.75, 1.25, 1]) * 2 + 0.05  # the mean spacing of four nodes is one half
+    torch.testing.assert_close(edges.values[0, 0, :, 1], expected.log())
+
+
+def test_the_files_distances_are_what_features_show(env, data):
+    """Where a file defines distances the edges show these, in the coordinates' unit, and not the coordinates'."""
+    edges = env.instance_features(env.read(data / "square4.tsp"))[1].values[0, ..., 0]
+    off_diagonal = edges[~torch.eye(4, dtype=torch.bool)]
+    torch.testing.assert_close(off_diagonal, off_diagonal[:1].expand(12))
+    assert 1 < off_diagonal[0] < math.sqrt(2)
+
+
+def test_distances_alone_are_enough(rng):
+    """An instance without coordinates has finite features and symmetries, and keeps its objective under them."""
+    env = TSPEnv(8)
+    places = env.generate(3, rng)
+    instances = TensorDict({"dists": env.distances(places)}, batch_size=[3])
+    actions = torch.stack([torch.randperm(8, generator=rng) for _ in range(6)]).view(3, 2, 8)
+    assert torch.allclose(env.objective(instances, actions), env.objective(places, actions))
+    for feature in env.instance_features(instances):
+        assert feature.values.isfinite().all()
+    for image in env.symmetries(instances, 10, rng):
+        assert torch.equal(env.objective(image, actions), env.objective(instances, actions))
+    assert env.start(instances).action_mask.shape == (3, 1, 8)
+    assert env.first_actions(instances).shape == (3, 8)
+
+
+def test_places_of_a_planar_set_have_its_distances(rng):
+    """Nodes placed from the distances of points of the plane have these distances again."""
+    env = TSPEnv(10)
+    instances = env.generate(4, rng)
+    dists = env.distances(instances)
+    nodes, _ = env.instance_features(TensorDict({"dists": dists}, batch_size=[4]))
+    found = torch.cdist(nodes.values.double(), nodes.values.double())
+    scale = found[:, 0, 1] / dists[:, 0, 1]  # features are in a unit of their own
+    torch.testing.assert_close(found, dists * scale[:, None, None], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("key", ["locs", "dists"])
+def test_nodes_at_one_place_have_finite_features(key, env):
+    """Even if all nodes fall together, nothing is divided by zero."""
+    value = torch.ones(1, 4, 2) if key == "locs" else torch.zeros(1, 4, 4, dtype=torch.float64)
+    for feature in env.instance_features(TensorDict({key: value}, batch_size=[1])):
+        assert feature.values.isfinite().all()
+
+
+def test_a_policy_sees_no_shift_and_no_scale(rng):
+    """An attention policy gives the same logits for an instance moved and enlarged."""
+    env = TSPEnv(10)
+    torch.manual_seed(0)
+    policy = AttentionPolicy(env.feature_dims, dim=16, num_layers=1, num_heads=2, feedforward=16).eval()
+    instances = env.generate(2, rng)
+    moved = TensorDict({"locs": 8 * instances["locs"] - 3}, batch_size=[2])
+    step = env.step_features(env.start(instances, 3))
+    one, other = (policy.logits(policy.encode(env.instance_features(i)), step) for i in (instances, moved))
+    torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-3)
+
+
+def test_step_features_name_first_and_current(env, rectangle):
+    """The roles are the tour's first node and its current one, nobody before the first action."""
+    state = env.start(rectangle, 2)
+    assert env.step_features(state).nodes.tolist() == [[[-1, -1], [-1, -1]]]
+    for nodes in ([3, 1], [0, 2]):
+        state = env.advance(state, torch.tensor([nodes]))
+    assert env.step_features(state).nodes.tolist() == [[[3, 0], [1, 2]]]
+
+
+# ---------------------------------------------------------------------- starts, symmetries, pictures
+
+
+def test_every_node_is_a_start(env, rng):
+    """A multi-start begins at each node, in their order or in a drawn one."""
+    instances = env.generate(50, rng)
+    assert torch.equal(env.first_actions(instances), torch.arange(4).expand(50, -1))
+    drawn = env.first_actions(instances, rng)
+    assert torch.equal(drawn.sort(-1).values, torch.arange(4).expand(50, -1))
+    assert (drawn != torch.arange(4)).any()
+    assert set(drawn[:, 0].tolist()) == {0, 1, 2, 3}
+
+
+def test_the_eight_images_are_the_squares(env, rng):
+    """The first eight images are all different, the first is the instance but for a shift, and all are congruent."""
+    instances = env.generate(3, rng)
+    images = env.symmetries(instances)
+    places = [image["locs"] - image["locs"].mean(1, keepdim=True) for image in images]
+    assert len(images) == 8
+    torch.testing.assert_close(places[0], instances["locs"] - instances["locs"].mean(1, keepdim=True))
+    for number, one in enumerate(places):
+        assert all((one - other).abs().max() > 0.01 for other in places[:number])
+        torch.testing.assert_close(env.distances(images[number]), env.distances(instances), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 4, 8, 12])
+def test_as_many_images_as_asked_for(env, rng, count):
+    """Images beyond the eighth are random rotations, another for each instance and each image."""
+    images = env.symmetries(env.generate(2, rng), count, rng)
+    assert len(images) == count
+    for number, image in enumerate(images):
+        assert not any(torch.equal(image["locs"], other["locs"]) for other in images[:number])
+
+
+def test_random_images_need_a_generator(env, rng):
+    """More than eight images without a generator are refused."""
+    with pytest.raises(ArgumentError, match="count: 9 images need a generator"):
+        env.symmetries(env.generate(2, rng), 9)
+
+
+def test_images_leave_the_instance_alone(env, rng):
+    """An image is a new TensorDict; the instance keeps its places."""
+    instances = env.generate(2, rng)
+    before = instances["locs"].clone()
+    env.symmetries(instances, 9, rng)
+    assert torch.equal(instances["locs"], before)
+
+
+def test_equivalent_actions_are_the_same_tour(rng):
+    """Rotations and reversals of a tour have its objective and no fault, and they differ."""
+    env = TSPEnv(7)
+    instances = env.generate(3, rng)
+    tour = torch.stack([torch.randperm(7, generator=rng) for _ in range(3)])
+    others = env.equivalent_actions(tour, 50, rng)
+    assert env.violations(instances, others) == []
+    expected = env.objective(instances, tour[:, None]).expand(-1, 50)
+    torch.testing.assert_close(env.objective(instances, others), expected)
+    assert len(set(map(tuple, others[0].tolist()))) > 7  # of 14: all starts and both directions
+
+
+def test_a_tour_can_be_drawn(env, rectangle, tmp_path):
+    """A picture file is written, from coordinates and from distances alone."""
+    pytest.importorskip("matplotlib")
+    dists = TensorDict({"dists": env.distances(rectangle)}, batch_size=[1])
+    for name, instance in (("locs.png", rectangle), ("dists.png", dists)):
+        env.render(instance, torch.tensor([0, 1, 2, 3]), tmp_path / name, title="a rectangle")
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
