@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_type_hints
 
 import docstring_parser
 from jsonargparse import ArgumentParser
-from jsonargparse.typing import restricted_number_type
+from jsonargparse.typing import PositiveInt, restricted_number_type
 
 from ncogym.errors import ArgumentError, CheckpointError, NcogymError, NoSolutionFound
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     Count = int
     Seed = int
 else:
-    Count = restricted_number_type("Count", int, (">", 0))
+    Count = PositiveInt
     Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 
 DONE, BAD, UNSOLVED, INTERRUPTED = 0, 2, 3, 130
@@ -291,3 +291,307 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "list": list_,
     "bench": bench,
 }
+
+
+# ---------------------------------------------------------------------- from arguments to a call
+
+
+def _run(argv: list[str]) -> int:
+    """Parse the arguments of one command and call it."""
+    name, rest = (argv[0], argv[1:]) if argv else (None, [])
+    if name in ("-h", "--help"):
+        sys.stdout.write(_help())
+        return DONE
+    if name == "--version":
+        from ncogym import __version__
+
+        sys.stdout.write(f"ncogym {__version__}\n")
+        return DONE
+    if name not in COMMANDS:
+        said = "none is given" if name is None else f"{name!r} is not known"
+        raise ArgumentError(f"command: {said}; allowed are {', '.join(COMMANDS)}; see ncogym --help")
+    command = COMMANDS[name]
+    rest = [re.sub(r"^--env(?==|$)", "--env.name", argument) for argument in rest]
+    try:
+        parser = _parser(name, command, rest)
+        parsed = parser.parse_args(rest)
+        values = vars(parser.instantiate(parsed))
+    except (argparse.ArgumentError, TypeError, ValueError) as error:
+        raise ArgumentError(_in_one_line(str(error), name)) from error
+    if command is train:
+        import yaml
+
+        values["resolved"], values["argv"] = yaml.safe_load(parser.dump(parsed)), argv[1:]
+        values.pop("config"), values["resolved"].pop("debug")
+    if "env" in values:
+        from ncogym.envs import make
+
+        values["env"] = make(**vars(values["env"]))
+    if "debug" not in inspect.signature(command).parameters:
+        values.pop("debug")
+    places = [p.name for p in inspect.signature(command).parameters.values() if p.kind is p.POSITIONAL_ONLY]
+    return command(*[values.pop(place) for place in places], **values)
+
+
+def _help() -> str:
+    lines = [f"  {name:<10} {(command.__doc__ or '').splitlines()[0]}" for name, command in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: ncogym COMMAND ...",
+            "",
+            "Neural combinatorial optimisation: solve instances, train policies, compare solvers.",
+            "",
+            "commands:",
+            *lines,
+            "",
+            "`ncogym COMMAND --help` tells the arguments of a command, `ncogym --version` the version.",
+            "",
+        ]
+    )
+
+
+def _parser(name: str, command: Callable[..., int], argv: list[str]) -> ArgumentParser:
+    """Build the parser of a command from the signature and the docstring of its function."""
+    told = docstring_parser.parse(command.__doc__ or "")
+    parser = ArgumentParser(
+        prog=f"ncogym {name}",
+        description="\n\n".join(filter(None, [told.short_description, told.long_description])),
+        exit_on_error=False,
+        allow_abbrev=False,
+    )
+    helps = {each.arg_name: each.description for each in told.params}
+    for parameter in inspect.signature(command).parameters.values():
+        if parameter.name == "env":
+            _add_env(parser, name, argv)
+        elif parameter.name in helps:
+            _add(parser, parameter, get_type_hints(command)[parameter.name], helps[parameter.name])
+    if command is train:
+        from ncogym import algorithms, policies  # so that their classes are known by their short names  # noqa: F401
+        from ncogym.training.run import train as run
+
+        parser.add_argument("--config", action="config", help="YAML file of options; those after it replace its own")
+        parser.add_function_arguments(run, skip={"env", "make_solver", "config"}, as_group=False, as_positional=False)
+    if "debug" not in helps:
+        parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
+    return parser
+
+
+def _add(parser: ArgumentParser, parameter: inspect.Parameter, hint: Any, told: str | None, prefix: str = "") -> None:
+    """Add one parameter of a function to a parser."""
+    required = parameter.default is parameter.empty
+    settings: dict[str, Any] = {"help": told}
+    if parameter.kind is parameter.POSITIONAL_ONLY:
+        many = hint == list[str]
+        settings |= {"type": str, "nargs": "+", "metavar": "FILE"} if many else {"type": hint}
+        settings |= {} if required else {"default": parameter.default, "nargs": "?"}
+        parser.add_argument(parameter.name, **settings)
+    elif hint is bool:
+        parser.add_argument(f"--{prefix}{parameter.name}", action="store_true", **settings)
+    else:
+        settings |= {"type": hint, "required": True} if required else {"type": hint, "default": parameter.default}
+        flag = parameter.name if prefix else parameter.name.replace("_", "-")
+        parser.add_argument(f"--{prefix}{flag}", **settings)
+
+
+def _add_env(parser: ArgumentParser, command: str, argv: list[str]) -> None:
+    """Add ``--env`` and, once it is known which, the arguments of its constructor."""
+    chosen = _chosen_env(argv)
+    told = f"Problem, also as --env NAME; `ncogym {command} --env NAME --help` lists its arguments."
+    if chosen is None:
+        parser.add_argument("--env.name", type=str, required=True, help=told)
+        return
+    from ncogym.envs import PROBLEMS
+
+    parser.add_argument("--env.name", type=Literal[tuple(PROBLEMS)], required=True, help=told)
+    if chosen in PROBLEMS:
+        kind = PROBLEMS[chosen]
+        helps = {each.arg_name: each.description for each in docstring_parser.parse(kind.__doc__ or "").params}
+        hints = get_type_hints(kind.__init__)
+        for parameter in inspect.signature(kind.__init__).parameters.values():
+            if parameter.name not in ("self", "batch_size", "device"):  # the last two are of TorchRL's reset()
+                _add(parser, parameter, hints[parameter.name], helps.get(parameter.name), prefix="env.")
+
+
+def _chosen_env(argv: list[str]) -> str | None:
+    """Look ahead for the problem's name, on the command line or in a config; what is wrong there is told later."""
+    look = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    look.add_argument("--env.name", dest="name")
+    look.add_argument("--config")
+    try:
+        found, _ = look.parse_known_args(argv)
+    except argparse.ArgumentError:
+        return None
+    if found.name is None and found.config is not None:
+        import yaml
+
+        try:
+            found.name = yaml.safe_load(Path(found.config).read_text(encoding="utf-8"))["env"]["name"]
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+            return None
+    return found.name if isinstance(found.name, str) else None
+
+
+def _in_one_line(text: str, command: str) -> str:
+    """Say in one line what jsonargparse says in many."""
+    text = " ".join(text.split())
+    for pattern, words in (
+        (r"Does not validate against any of the Union subtypes Subtypes: .*? Errors: - ", ""),
+        (r" - Expected a <class 'NoneType'>", ""),
+        (r" Given value type: .*? Given value: ", ". Got value: "),
+        (r"<class '(?:\w+\.)*(\w+)'>", r"\1"),
+        (r"typing\.Literal\[(.*?)\]", r"one of \1"),
+        (r"Parser key \"(.+?)\": ", r"\1: "),
+        (r"Not of type \w+: (.*) does not conform to restriction (.*)", r"Expected \2. Got value: \1"),
+        (r"Not of type \w+: invalid literal .*: (.*)", r"Expected int. Got value: \1"),
+        (r"\bv(?=[<>]=?)", ""),
+        (r"Expected (?:an? )?(.*?)\. Got value: (.*)", r"\2 is not allowed; it must be \1"),
+        (r"\benv\.name\b", "--env"),
+        (r"(unrecognized arguments.*|are required.*|not accept.*)", rf"\1; see ncogym {command} --help"),
+    ):
+        text = re.sub(pattern, words, text)
+    return text
+
+
+# ---------------------------------------------------------------------- what is printed, and signals
+
+
+_SOLVE_COLUMNS = {  # key of a record, heading
+    "instance": "instance",
+    "problem": "problem",
+    "solver": "solver",
+    "policy": "policy",
+    "objective": "objective",
+    "best_known": "best known",
+    "gap_percent": "gap %",
+    "feasible": "feasible",
+    "seconds": "seconds",
+    "rollouts": "rollouts",
+}
+
+
+def _console() -> Console:
+    """Return a console on standard output that breaks no line in a pipe."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 10_000)
+
+
+def _print_json(record: Mapping[str, Any]) -> None:
+    sys.stdout.write(json.dumps(record) + "\n")
+    sys.stdout.flush()
+
+
+def _print_table(records: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(*columns.values(), box=box.SIMPLE)
+    for record in records:
+        table.add_row(*(_cell(record[key]) for key in columns))
+    _console().print(table)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,.3f}" if isinstance(value, float) else str(value)
+
+
+def _complain(error: BaseException, debug: bool) -> int:
+    """Write an error as one line to stderr, with its traceback before it if asked for, and return its exit code."""
+    if debug:
+        traceback.print_exception(error)
+    text = str(error)
+    if isinstance(error, OSError) and error.filename is not None:
+        text = f"{error.filename}: {(error.strerror or 'cannot be used').lower()}"
+    sys.stderr.write(f"ncogym: {' '.join(text.split()) or 'interrupted'}\n")
+    if isinstance(error, KeyboardInterrupt):
+        return INTERRUPTED
+    return UNSOLVED if isinstance(error, NoSolutionFound) else BAD
+
+
+@contextmanager
+def _busy(what: str) -> Iterator[None]:
+    """Show on a terminal that work is going on; print nothing on stdout meanwhile, for rich redirects it."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+
+        with Console(stderr=True).status(what):
+            yield
+    else:
+        yield
+
+
+@contextmanager
+def _cancelled_by_signals() -> Iterator[threading.Event]:
+    """Give an event that the first SIGINT or SIGTERM sets; the second raises KeyboardInterrupt."""
+    cancel = threading.Event()
+
+    def note(number: int, frame: Any) -> None:
+        if cancel.is_set():
+            raise KeyboardInterrupt
+        cancel.set()
+
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield cancel
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+# ---------------------------------------------------------------------- what `list` lists
+
+
+def _first_sentence(thing: Any) -> str:
+    return (inspect.getdoc(thing) or "").split("\n\n")[0].replace("\n", " ")
+
+
+def _list_envs() -> Iterator[tuple[str, str]]:
+    from ncogym.envs import PROBLEMS
+
+    for name, kind in PROBLEMS.items():
+        yield name, f"{_first_sentence(kind)} Files: {' '.join(kind.suffixes) or 'none'}"
+
+
+def _list_policies() -> Iterator[tuple[str, str]]:
+    from ncogym.policies import POLICIES
+
+    for name, kind in POLICIES.items():
+        yield name, _first_sentence(kind)
+
+
+def _list_solvers() -> Iterator[tuple[str, str]]:
+    from ncogym.baselines import SOLVERS
+    from ncogym.search import SEARCHES
+    from ncogym.solving import AUTO
+
+    yield AUTO, "The best search with a policy for the size and the budget."
+    for name, kind in (SEARCHES | SOLVERS).items():
+        yield name, _first_sentence(kind)
+
+
+def _list_pretrained() -> Iterator[tuple[str, str]]:
+    from ncogym.pretrained import available, load_card
+
+    for name in available():
+        _, card = load_card(name)
+        low, high = card["sizes"]
+        gaps = [f"{key} {value:.3f} %" for key, value in card.get("validation", {}).items() if key.startswith("gap_")]
+        policy, env = card["policy"], card["env"]["name"]
+        facts = [f"{policy['class']}, {policy['parameters']:,} parameters, {env} of sizes {low} to {high}", *gaps]
+        yield name, ", ".join(facts)
+
+
+def _list_configs() -> Iterator[tuple[str, str]]:
+    from ncogym._resources import configs_folder
+
+    for path in sorted(configs_folder().glob("*.yaml")):
+        first = path.read_text(encoding="utf-8").split("\n", 1)[0]
+        yield path.stem, f"{path}  {first.lstrip('# ')}" if first.startswith("#") else str(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -205,8 +205,8 @@ def finished_rows_rest(case: Case) -> Iterator[str]:
         for name, value in _tensors(state).items():
             if not torch.equal(value[done], _tensors(successor)[name][done]):
                 yield f"{at}: padding changes {name!r}"
-    if not torch.equal(case.env.objective(case.instances, padded), case.env.objective(case.instances, case.actions)):
-        yield "padding changes the objective"
+    after, before = (case.env.objective(case.instances, actions) for actions in (padded, case.actions))
+    yield from _difference("the objective with padding", after, before, tolerance=1e-12)
     if case.env.violations(case.instances, padded) != case.env.violations(case.instances, case.actions):
         yield "padding changes the violations"
 
@@ -246,6 +246,7 @@ def seeds_decide(case: Case) -> Iterator[str]:
         yield "the same set_seed gives another random rollout"
     for what in (case.env.first_actions, case.env.symmetries):
         what(case.instances, rng=case.rng)
+    case.env.seeded(2, case.seed)
     if not torch.equal(before, torch.random.get_rng_state()):
         yield "torch's global generator has moved"
 
@@ -382,6 +383,16 @@ def symmetries_keep_the_objective(case: Case) -> Iterator[str]:
         yield from _difference(f"objective under image {number}", scored, objective)
 
 
+def equivalent_actions_are_the_same_solution(case: Case) -> Iterator[str]:
+    """What ``equivalent_actions`` draws has the objective of the solution it comes from, and no violation."""
+    solution = case.actions[:, 0]
+    others = case.env.equivalent_actions(solution, 6, case.rng)
+    expected = case.env.objective(case.instances, case.actions[:, :1]).expand(-1, 6)
+    yield from _difference("objective of equivalent actions", case.env.objective(case.instances, others), expected)
+    for violation in case.env.violations(case.instances, others):
+        yield f"equivalent actions are refused: {violation}"
+
+
 LAWS: tuple[Callable[[Case], Iterator[str]], ...] = (
     random_solutions_are_valid,
     rewards_sum_to_the_objective,
@@ -396,6 +407,7 @@ LAWS: tuple[Callable[[Case], Iterator[str]], ...] = (
     features_fit,
     starts_are_allowed,
     symmetries_keep_the_objective,
+    equivalent_actions_are_the_same_solution,
 )
 
 
@@ -433,8 +445,8 @@ def _equal(ones: dict[str, Tensor], others: dict[str, Tensor]) -> bool:
     return ones.keys() == others.keys() and all(torch.equal(ones[name], others[name]) for name in ones)
 
 
-def _difference(what: str, found: Tensor, expected: Tensor) -> Iterator[str]:
-    """Complain if ``found`` is not ``expected``: exactly for whole numbers and masks, to `TOLERANCE` otherwise."""
+def _difference(what: str, found: Tensor, expected: Tensor, tolerance: float = TOLERANCE) -> Iterator[str]:
+    """Complain if ``found`` is not ``expected``: exact for whole numbers and masks, else relative to the largest."""
     if found.shape != expected.shape:
         yield f"{what} has the shape {tuple(found.shape)}; it must be {tuple(expected.shape)}"
     elif not found.is_floating_point():
@@ -444,7 +456,7 @@ def _difference(what: str, found: Tensor, expected: Tensor) -> Iterator[str]:
         found, expected = found.double(), expected.double()
         error = (found - expected).abs().nan_to_num(torch.inf).where(found != expected, 0.0)
         scale = expected[expected.isfinite()].abs().amax() if expected.isfinite().any() else 0.0
-        if (error > TOLERANCE * scale).any():
+        if (error > tolerance * scale).any():
             worst = int(error.argmax())
             yield f"{what} is {found.flatten()[worst]}; it must be {expected.flatten()[worst]}"
 

@@ -129,9 +129,9 @@ def test_distances_that_are_all_zero_can_be_scaled():
 
 def test_a_missing_package_is_told_with_its_extra():
     """A failed import becomes one line with the package, the extra and the note."""
-    with pytest.raises(SolverNotInstalled, match=r"^abc cannot be .* pip install 'ncogym\[letters\]'; mind the gap$"):
-        with needs("abc", extra="letters", note="mind the gap"):
-            import abcdefgh  # noqa: F401
+    line = r"^abc cannot be .* pip install 'ncogym\[letters\]'; mind the gap$"
+    with pytest.raises(SolverNotInstalled, match=line), needs("abc", extra="letters", note="mind the gap"):
+        import abcdefgh  # noqa: F401
 
 
 # ---------------------------------------------------------------------- runs and their books

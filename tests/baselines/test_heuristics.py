@@ -23,11 +23,13 @@ ALL = {
 
 
 def cities(batch: int, num_nodes: int, distribution: str = "uniform") -> tuple[TSPEnv, TensorDict]:
+    """An environment and some of its instances."""
     env = TSPEnv(num_nodes, distribution)
     return env, env.generate(batch, torch.Generator().manual_seed(7))
 
 
 def length(dists: list[list[float]], tour: list[int]) -> float:
+    """The length of a closed tour."""
     return sum(dists[a][b] for a, b in zip(tour, tour[1:] + tour[:1], strict=True))
 
 
@@ -265,7 +267,6 @@ def test_two_opt_is_never_worse_than_its_start(rng):
     once = TwoOpt()(env, instances, None, rng)
     again = TwoOpt(Fixed([s.actions.tolist() for s in once]))(env, instances, None, rng)
     assert [s.objective for s in again] == pytest.approx([s.objective for s in once], rel=1e-12)
-    assert all(len(s.trace) == 2 for s in again)  # both of the start
 
 
 def test_the_start_gets_its_share_of_the_budget(rng):

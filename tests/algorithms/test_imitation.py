@@ -1,0 +1,41 @@
+"""Imitation: cross-entropy per decision on equivalent action sequences."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from ncogym.algorithms.imitation import Imitation
+from ncogym.envs import make
+from ncogym.errors import ArgumentError
+from ncogym.rollout import Trajectories
+
+
+def test_loss_by_hand() -> None:
+    """The loss is the mean negative log-probability of a decision that was not given."""
+    log_prob = torch.tensor([[-3.0, -6.0]])
+    record = Trajectories(
+        TensorDict({}, [1]), torch.zeros(1, 2, 4, dtype=torch.int64), torch.zeros(1, 2), 1, log_prob=log_prob
+    )
+    assert Imitation().loss(record).item() == pytest.approx(4.5 / 3)
+
+
+def test_demonstrations_are_the_same_tour() -> None:
+    """Every demonstration has the edges of its label, and both directions and several starts occur."""
+    env, rng = make("tsp", num_nodes=6), torch.Generator().manual_seed(0)
+    label = torch.tensor([[[3, 0, 5, 1, 4, 2]]])
+    shown = Imitation(sequences=40).demonstrations(env, label, rng)[0].tolist()
+
+    def edges(tour: list[int]) -> set[frozenset[int]]:
+        return {frozenset(pair) for pair in zip(tour, tour[1:] + tour[:1], strict=True)}
+
+    assert all(edges(tour) == edges(label[0, 0].tolist()) for tour in shown)
+    assert len({tour[0] for tour in shown}) == 6
+    assert len({tuple(tour) for tour in shown}) > 6
+
+
+def test_refusal() -> None:
+    """At least one sequence per label."""
+    with pytest.raises(ArgumentError, match="sequences: 0"):
+        Imitation(sequences=0)

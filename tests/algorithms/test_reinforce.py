@@ -1,0 +1,121 @@
+"""REINFORCE: losses worked out by hand, baselines, the t-test."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from ncogym.algorithms.reinforce import Reinforce, greedy_reward, significantly_positive
+from ncogym.envs import make
+from ncogym.errors import ArgumentError
+from ncogym.policies import AttentionPolicy
+from ncogym.rollout import Trajectories
+
+REWARD = torch.tensor([[-1.0, -2.0, -3.0], [-4.0, -4.0, -7.0]])
+LOG_PROB = torch.tensor([[-0.5, -1.0, -1.5], [-2.0, -1.0, -0.5]])
+
+
+def trajectories(baseline: torch.Tensor | None = None) -> Trajectories:
+    """Two instances with three rollouts each."""
+    instances = TensorDict({}, batch_size=[2])
+    actions = torch.zeros(2, 3, 4, dtype=torch.int64)
+    return Trajectories(instances, actions, REWARD, log_prob=LOG_PROB, reward_baseline=baseline)
+
+
+def test_shared_baseline_by_hand() -> None:
+    """The shared mean is taken over the rollouts of each instance."""
+    # advantages: 1, 0, -1 and 1, 1, -2
+    expected = -(1 * -0.5 + 0 - 1 * -1.5 + 1 * -2.0 + 1 * -1.0 - 2 * -0.5) / 6
+    assert Reinforce("shared", rollouts=3).loss(trajectories()).item() == pytest.approx(expected)
+
+
+def test_leave_one_out_by_hand() -> None:
+    """Leave-one-out compares each rollout with the mean of the others."""
+    # advantages: -1+2.5, -2+2, -3+1.5 and -4+5.5, -4+5.5, -7+4
+    expected = -(1.5 * -0.5 + 0 - 1.5 * -1.5 + 1.5 * -2.0 + 1.5 * -1.0 - 3 * -0.5) / 6
+    assert Reinforce("leave-one-out", rollouts=3).loss(trajectories()).item() == pytest.approx(expected)
+
+
+def test_no_baseline_by_hand() -> None:
+    """Without a baseline the reward itself weighs the log-probabilities."""
+    assert Reinforce("none").loss(trajectories()).item() == pytest.approx(-(REWARD * LOG_PROB).mean().item())
+
+
+def test_given_baseline_is_subtracted() -> None:
+    """A baseline that comes with the trajectories is subtracted from every reward."""
+    given = torch.tensor([[-2.0], [-5.0]])
+    expected = -((REWARD - given) * LOG_PROB).mean().item()
+    assert Reinforce("exponential").loss(trajectories(given)).item() == pytest.approx(expected)
+
+
+def test_exponential_baseline_moves_by_its_decay() -> None:
+    """The first batch is its own average; later ones are mixed in with weight 1 - decay."""
+    algorithm = Reinforce("exponential", decay=0.8)
+    first = algorithm.reward_baseline(None, trajectories())
+    assert first is not None
+    assert first.item() == pytest.approx(-3.5)
+    algorithm.average.fill_(-10.0)
+    second = algorithm.reward_baseline(None, trajectories())
+    assert second is not None
+    assert second.item() == pytest.approx(0.8 * -10 + 0.2 * -3.5)
+
+
+def test_rollout_baseline_changes_only_for_a_better_policy() -> None:
+    """The champion is replaced by a significantly better policy and kept against a worse one."""
+    env, rng = make("tsp", num_nodes=8), torch.Generator().manual_seed(0)
+
+    class Fixed(torch.nn.Module):
+        """Prefers near nodes (sign 1) or far nodes (sign -1)."""
+
+        def __init__(self, sign: float) -> None:
+            super().__init__()
+            self.sign = torch.nn.Parameter(torch.tensor(sign))
+
+        def encode(self, features):
+            return features[1].values[..., 0]
+
+        def logits(self, encoded, step, condition=None):
+            row = step.nodes[..., 1].clamp_min(0).unsqueeze(-1).expand(-1, -1, encoded.shape[-1])
+            return (-self.sign * encoded.gather(1, row)).masked_fill(~step.action_mask, -torch.inf)
+
+    algorithm = Reinforce("rollout", evaluation_size=200)
+    algorithm.attach(Fixed(-1.0))
+    algorithm.epoch_end(env, Fixed(1.0), rng)
+    assert algorithm.champion is not None
+    assert algorithm.champion.sign.item() == 1.0
+    algorithm.epoch_end(env, Fixed(-1.0), rng)
+    assert algorithm.champion.sign.item() == 1.0
+
+
+def test_greedy_reward_leaves_the_mode_alone() -> None:
+    """A policy in training mode is back in training mode after its greedy rollouts, unlike the incumbent's."""
+    env = make("tsp", num_nodes=6)
+    policy = AttentionPolicy(env.feature_dims, dim=16, num_layers=1, num_heads=2, feedforward=16, norm="batch")
+    policy.train()
+    instances = env.generate(5, torch.Generator().manual_seed(0))
+    assert greedy_reward(env, policy, instances, chunk=2).shape == (5,)
+    assert all(module.training for module in policy.modules())
+
+
+def test_t_test_level() -> None:
+    """The one-sided test rejects at 1.645 standard errors, not below, and never for a loss."""
+    spread = torch.linspace(-1, 1, 1000)
+    standard_error = spread.double().std().item() / 1000**0.5
+    assert significantly_positive(spread + 1.70 * standard_error, 0.05)
+    assert not significantly_positive(spread + 1.60 * standard_error, 0.05)
+    assert not significantly_positive(spread - 1.0, 0.05)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ({"reward_baseline": "shared", "rollouts": 1}, "rollouts: 1"),
+        ({"rollouts": 0}, "rollouts: 0"),
+        ({"reward_baseline": "rollout", "evaluation_size": 5}, "evaluation_size: 5"),
+    ],
+)
+def test_refusals(arguments: dict, word: str) -> None:
+    """Each bad argument is named with its value."""
+    with pytest.raises(ArgumentError, match=word):
+        Reinforce(**arguments)

@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from tensordict import TensorDict
+from torchrl.envs.utils import check_env_specs, step_mdp
+
+import ncogym
+from ncogym.envs import PROBLEMS, ConstructiveEnv, make
+from ncogym.envs.tsp import TSPEnv
+from ncogym.errors import ArgumentError
+
+BATCH_SIZES = pytest.mark.parametrize("batch_size", [(), (4,)])
+
+
+@pytest.fixture
+def env():
+    """Tours of five nodes, one instance at a time."""
+    return TSPEnv(num_nodes=5)
+
+
+# ---------------------------------------------------------------------- the table
+
+
+def test_make_builds_what_the_table_names():
+    """`make` builds a problem by its name in the table, with the constructor's arguments."""
+    env = ncogym.make("tsp", num_nodes=7, distribution="clustered")
+    assert type(env) is PROBLEMS["tsp"]
+    assert env.arguments() == {"num_nodes": 7, "distribution": "clustered"}
+
+
+def test_the_table_has_each_problem_under_its_own_name():
+    """A problem's key in the table is its name, and all are constructive environments of a stated sense."""
+    for name, problem in PROBLEMS.items():
+        assert issubclass(problem, ConstructiveEnv)
+        assert problem.name == name
+        assert problem.sense in ("min", "max")
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "words"),
+    [
+        ("travel", {}, "problem: 'travel' is not known; allowed are .*tsp"),
+        ("tsp", {"nodes": 5}, "tsp: .*unexpected keyword argument 'nodes'"),
+        ("tsp", {"num_nodes": 1}, "num_nodes: 1 is not allowed"),
+    ],
+)
+def test_make_refuses_in_words(name, arguments, words):
+    """An unknown problem, an unknown argument and a bad value are each refused in one line."""
+    with pytest.raises(ArgumentError, match=words):
+        make(name, **arguments)
+
+
+def test_an_unfinished_problem_cannot_be_built():
+    """A subclass that leaves out a method of the contract fails when it is built, by name."""
+
+    class Half(ConstructiveEnv):
+        name, sense = "half", "min"
+
+        def generate(self, batch_size, rng, device=None):
+            return TensorDict({}, batch_size=[batch_size])
+
+    with pytest.raises(TypeError, match="advance"):
+        Half()
+
+
+@pytest.mark.parametrize("batch_size", [(2, 3), (1, 1)])
+def test_a_second_batch_axis_is_refused(batch_size):
+    """Rollouts are an axis of their own, so that TorchRL's batch has at most one."""
+    with pytest.raises(ArgumentError, match="batch_size"):
+        TSPEnv(num_nodes=5, batch_size=batch_size)
+
+
+# ---------------------------------------------------------------------- TorchRL, as a stranger uses it
+
+
+@BATCH_SIZES
+@pytest.mark.parametrize("break_when_any_done", [True, False])
+def test_specs_describe_the_data(batch_size, break_when_any_done):
+    """TorchRL's own check of specs against a rollout passes."""
+    check_env_specs(TSPEnv(num_nodes=5, batch_size=batch_size), break_when_any_done=break_when_any_done)
+
+
+@BATCH_SIZES
+def test_a_random_rollout_is_a_tour(batch_size):
+    """``rollout`` without a policy ends after the last node with a valid tour, whose rewards sum to its length."""
+    env = TSPEnv(num_nodes=5, batch_size=batch_size)
+    env.set_seed(1)
+    data = env.rollout(100)
+    assert data.shape == (*batch_size, 5)
+    assert data["next", "reward"].shape == (*batch_size, 5, 1)
+    assert data["next", "done"].squeeze(-1).int().sum(-1).eq(1).all()
+    assert data["next", "done"][..., -1, :].all()
+    actions, instance = data["action"].reshape(-1, 1, 5), data[..., 0].reshape(-1).select("locs")
+    assert env.violations(instance, actions) == []
+    rewards = data["next", "reward"].sum((-1, -2)).reshape(-1, 1)
+    torch.testing.assert_close(-rewards.double(), env.objective(instance, actions), rtol=1e-5, atol=1e-5)
+
+
+@BATCH_SIZES
+def test_step_by_step_with_a_policy_of_ones_own(batch_size):
+    """A stranger's loop of ``reset``, ``step`` and ``step_mdp`` that takes the first allowed node visits 0, 1, 2, ..."""
+    env = TSPEnv(num_nodes=5, batch_size=batch_size)
+    state = env.reset()
+    assert state.batch_size == batch_size
+    assert not state["done"].any()
+    for node in range(5):
+        state["action"] = state["action_mask"].int().argmax(-1)
+        assert state["action"].eq(node).all()
+        stepped = env.step(state)
+        assert stepped["next", "done"].eq(node == 4).all()
+        assert stepped["next", "current"].eq(node).all()
+        state = step_mdp(stepped)
+
+
+@pytest.mark.parametrize("batch", [(), (1,), (7,)])
+def test_reset_takes_instances_of_ones_own(env, rng, batch):
+    """``reset`` with instances of any batch size starts on these, and the rollout's rewards are theirs."""
+    instances = env.generate(7, rng)[: batch[0] if batch else 1].reshape(batch)
+    state = env.reset(instances.clone())
+    assert torch.equal(state["locs"], instances["locs"])
+    data = env.rollout(5, tensordict=state, auto_reset=False)
+    assert torch.equal(data["locs"][..., 0, :, :], instances["locs"])
+    expected = env.objective(instances.reshape(-1), data["action"].reshape(-1, 1, 5)).reshape(batch)
+    rewards = data["next", "reward"].sum((-1, -2)).double()
+    torch.testing.assert_close(-rewards, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_reset_takes_instances_of_another_size(env, rng):
+    """Instances need not be of the size that the environment draws."""
+    state = env.reset(TSPEnv(num_nodes=9).generate(3, rng))
+    assert state["action_mask"].shape == (3, 9)
+    assert env.rollout(9, tensordict=state, auto_reset=False)["next", "done"][:, -1].all()
+
+
+def test_reset_takes_instances_of_distances_alone(env, rng):
+    """An instance that is a distance matrix is used as it is; none is drawn in its stead."""
+    dists = env.distances(env.generate(2, rng))
+    state = env.reset(TensorDict({"dists": dists}, batch_size=[2]))
+    assert torch.equal(state["dists"], dists)
+    assert "locs" not in state.keys()
+    data = env.rollout(5, tensordict=state, auto_reset=False)
+    expected = env.objective(TensorDict({"dists": dists}, batch_size=[2]), data["action"][:, None])
+    torch.testing.assert_close(-data["next", "reward"].sum(1).double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_reset_by_rows_leaves_the_others(rng):
+    """A partial reset starts the named rows anew and leaves the others where they are."""
+    env = TSPEnv(num_nodes=5, batch_size=(3,))
+    state = env.reset(env.generate(3, rng))
+    for _ in range(2):
+        state = step_mdp(env.rand_step(state))
+    before, state["_reset"] = state.clone(), torch.tensor([[True], [False], [True]])
+    after = env.reset(state)
+    assert after["num_left"].tolist() == [5, 3, 5]
+    assert after["current"].tolist() == [-1, int(before["current"][1]), -1]
+    assert torch.equal(after["locs"][1], before["locs"][1])
+
+
+@BATCH_SIZES
+def test_random_actions_are_allowed_ones(batch_size):
+    """``rand_action`` draws from the mask, every allowed action sooner or later."""
+    env, seen = TSPEnv(num_nodes=5, batch_size=batch_size), set()
+    state = env.reset()
+    state["action_mask"] = torch.tensor([False, True, False, True, True]).expand(*batch_size, 5)
+    for _ in range(60):
+        seen |= set(env.rand_action(state)["action"].flatten().tolist())
+    assert seen == {1, 3, 4}
+
+
+def test_a_step_leaves_its_input_alone(env):
+    """``step`` puts the successor under "next" and changes nothing of what it was given."""
+    state = env.reset()
+    state["action"] = torch.tensor(2)
+    before = state.clone()
+    after = env.step(state)
+    for key in before.keys():
+        assert torch.equal(after[key], before[key])
+    assert after["next", "current"] == 2
+
+
+# ---------------------------------------------------------------------- randomness
+
+
+def test_set_seed_decides_instances_and_actions():
+    """The same seed gives the same random rollout, another seed another; two environments do not share a generator."""
+    runs = []
+    for seed in (3, 3, 4):
+        env = TSPEnv(num_nodes=5, batch_size=(2,))
+        env.set_seed(seed)
+        TSPEnv(num_nodes=5, batch_size=(2,)).reset()
+        runs.append(env.rollout(5))
+    for key in ("locs", "action"):
+        assert torch.equal(runs[0][key], runs[1][key])
+        assert not torch.equal(runs[0][key], runs[2][key])
+
+
+def test_resets_go_on(env):
+    """Each ``reset`` draws another instance."""
+    assert not torch.equal(env.reset()["locs"], env.reset()["locs"])
+
+
+def test_the_global_generator_is_left_alone():
+    """Building, seeding, drawing and stepping never touch torch's global generator."""
+    before = torch.random.get_rng_state()
+    env = make("tsp", num_nodes=5)
+    env.set_seed(0)
+    env.rollout(5)
+    env.seeded(3, seed=0)
+    assert torch.equal(before, torch.random.get_rng_state())

@@ -1,0 +1,610 @@
+from __future__ import annotations
+
+import itertools
+from typing import NamedTuple
+
+import pytest
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from ncogym import laws
+from ncogym.envs import PROBLEMS, ConstructiveEnv, make
+from ncogym.envs.tsp import TSPEnv
+from ncogym.errors import ArgumentError, NcogymError
+from ncogym.features import EdgeFeatures, FeatureDims, NodeFeatures, StepFeatures
+from ncogym.laws import LawBroken, check_env
+from ncogym.solver import Violation
+
+# ---------------------------------------------------------------------- a stranger's problem
+
+
+class BagState(NamedTuple):
+    instance: TensorDict
+    load: Tensor
+    action_mask: Tensor
+    done: Tensor
+
+
+class BagEnv(ConstructiveEnv):
+    """Fill a bag: action k takes item k, the last action stops, the only one once nothing fits; the most value wins.
+
+    Unlike a tour it is maximised, its rows finish at different steps, and leaving a step out breaks nothing.
+    """
+
+    name, sense = "bag", "max"
+    _state_type, _instance_keys = BagState, ("weight", "value")
+
+    def __init__(self, num_items=6, *, batch_size=(), device="cpu"):
+        self.num_items = num_items
+        super().__init__(batch_size=batch_size, device=device)
+
+    def arguments(self):
+        return {"num_items": self.num_items}
+
+    def generate(self, batch_size, rng, device=None):
+        weight, value = torch.rand(2, batch_size, self.num_items, generator=rng, device=rng.device)
+        return TensorDict({"weight": weight, "value": value}, batch_size=[batch_size]).to(device or rng.device)
+
+    def read(self, path):
+        raise NotImplementedError
+
+    def _mask(self, instance, load, taken):
+        fits = ~taken & (load.unsqueeze(-1) + instance["weight"].unsqueeze(1) <= 1)
+        return torch.cat([fits, ~fits.any(-1, keepdim=True)], dim=-1)
+
+    def start(self, instance, rollouts=1):
+        weight = instance["weight"]
+        load = weight.new_zeros(weight.shape[0], rollouts)
+        mask = self._mask(instance, load, torch.zeros_like(weight, dtype=torch.bool).unsqueeze(1))
+        return BagState(instance, load, mask, torch.zeros_like(load, dtype=torch.bool))
+
+    def advance(self, state, action):
+        stop = action == self.num_items
+        load = state.load + self._number(state.instance["weight"], action)
+        taken = ~state.action_mask[..., :-1]  # what does not fit now never will
+        taken = taken.scatter(-1, action.clamp_max(self.num_items - 1).unsqueeze(-1), True) | stop.unsqueeze(-1)
+        return BagState(state.instance, load, self._mask(state.instance, load, taken), state.done | stop)
+
+    def reward(self, state, action, successor):
+        return self._number(state.instance["value"], action)
+
+    def horizon(self, instance):
+        return self.num_items + 1
+
+    def objective(self, instance, actions):
+        return self._number(instance["value"].double(), actions.flatten(1)).view(actions.shape).sum(-1)
+
+    def violations(self, instance, actions):
+        found = []
+        for row, rollout in itertools.product(range(actions.shape[0]), range(actions.shape[1])):
+            solution = actions[row, rollout].tolist()
+            items = [item for item in solution if item != self.num_items]
+            if any(not 0 <= item < self.num_items for item in items):
+                found.append(Violation(row, rollout, "an item does not exist"))
+            elif len(set(items)) < len(items):
+                found.append(Violation(row, rollout, "an item is taken twice"))
+            elif float(instance["weight"][row, items].double().sum()) > 1 + 1e-6:
+                found.append(Violation(row, rollout, "the bag is too heavy"))
+        return found
+
+    @staticmethod
+    def _number(numbers, action):
+        return torch.cat([numbers, torch.zeros_like(numbers[:, :1])], dim=1).gather(1, action)
+
+    def broken_solutions(self, instance, actions):
+        everything = actions.clone()
+        everything[1, 0] = torch.arange(self.num_items + 1)
+        return {"first step left out": None, "all items taken": everything}
+
+    @property
+    def feature_dims(self):
+        return FeatureDims(node=2, scalars=1)
+
+    def instance_features(self, instance):
+        return (NodeFeatures(torch.stack([instance["weight"], instance["value"]], dim=-1)),)
+
+    def step_features(self, state):
+        nobody = torch.zeros(*state.done.shape, 0, dtype=torch.int64, device=state.load.device)
+        return StepFeatures(nobody, state.action_mask, scalars=state.load.unsqueeze(-1))
+
+    def first_actions(self, instance, rng=None):
+        return torch.arange(self.num_items).expand(instance.batch_size[0], -1)
+
+    def symmetries(self, instance, count=8, rng=None):
+        return [instance]
+
+    def render(self, instance, actions, path, title=""):
+        raise NotImplementedError
+
+    @property
+    def size(self):
+        return self.num_items
+
+    def resized(self, size):
+        return BagEnv(size)
+
+    def instance_size(self, instance):
+        return instance["weight"].shape[1]
+
+
+def fullest_bag(instance: TensorDict) -> float:
+    """Try every subset, from the definition."""
+    weight, value = instance["weight"][0].double().tolist(), instance["value"][0].double().tolist()
+    subsets = itertools.product((0, 1), repeat=len(weight))
+    return max(
+        sum(v for v, taken in zip(value, subset, strict=True) if taken)
+        for subset in subsets
+        if sum(w for w, taken in zip(weight, subset, strict=True) if taken) <= 1
+    )
+
+
+def test_a_strangers_problem_keeps_the_laws():
+    """A problem written outside of the package, maximised and with rows that end early, is held to all laws."""
+    checked = check_env(BagEnv(), seed=1, batch_size=5, tiny=BagEnv(4), brute_force=fullest_bag)
+    assert len(checked) >= len(laws.LAWS) + 1
+    assert checked[0] == "random solutions are valid"
+    assert "enumeration finds the optimum" in checked
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_every_problem_keeps_the_laws(name):
+    """Every problem of the table, as `make` builds it, keeps the laws."""
+    check_env(make(name))
+
+
+def test_every_law_is_stated():
+    """Each law has a sentence that states it."""
+    for law in (*laws.LAWS, laws.enumeration_finds_the_optimum, laws.devices_agree):
+        assert law.__doc__.strip().endswith(".")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_devices_agree(name):
+    """Where there is a GPU it gives the states, rewards and scores of the CPU."""
+    assert "devices agree" in check_env(make(name))
+
+
+# ---------------------------------------------------------------------- each law can be broken
+
+
+class AllowsAll(TSPEnv):
+    """Its mask never closes a node."""
+
+    def advance(self, state, action):
+        after = super().advance(state, action)
+        return after._replace(action_mask=torch.ones_like(after.action_mask))
+
+
+class EndsEarly(TSPEnv):
+    """Its horizon is a step too short."""
+
+    def horizon(self, instance):
+        return super().horizon(instance) - 1
+
+
+class DeadEnd(TSPEnv):
+    """Its mask closes everything after the first step."""
+
+    def advance(self, state, action):
+        after = super().advance(state, action)
+        return after._replace(action_mask=torch.zeros_like(after.action_mask))
+
+
+class ForgetsTheWayHome(TSPEnv):
+    """Its rewards are those of an open tour."""
+
+    def reward(self, state, action, successor):
+        return super().reward(state, action, successor._replace(done=torch.zeros_like(successor.done)))
+
+
+class WrongSign(TSPEnv):
+    """Its rewards are costs."""
+
+    def reward(self, state, action, successor):
+        return -super().reward(state, action, successor)
+
+
+class CoarseObjective(TSPEnv):
+    """Its objective is in single precision."""
+
+    def objective(self, instance, actions):
+        return super().objective(instance, actions).float()
+
+
+class OtherStep(TSPEnv):
+    """TorchRL's step has a reward of its own."""
+
+    def _step(self, tensordict):
+        out = super()._step(tensordict)
+        out["reward"] = out["reward"] + 1
+        return out
+
+
+class NeverDone(TSPEnv):
+    """TorchRL's step never ends."""
+
+    def _step(self, tensordict):
+        out = super()._step(tensordict)
+        out["done"] = torch.zeros_like(out["done"])
+        return out
+
+
+class WrongSpecs(TSPEnv):
+    """Its specs leave out a key."""
+
+    def _make_specs(self):
+        super()._make_specs()
+        del self.observation_spec["num_left"]
+
+
+class BlindReferee(TSPEnv):
+    """Its referee never objects."""
+
+    def violations(self, instance, actions):
+        return []
+
+
+class SilentReferee(TSPEnv):
+    """Its referee gives no reason."""
+
+    def violations(self, instance, actions):
+        return [violation._replace(reason=" ") for violation in super().violations(instance, actions)]
+
+
+class MisplacedReferee(TSPEnv):
+    """Its referee points at another row."""
+
+    def violations(self, instance, actions):
+        return [violation._replace(row=0) for violation in super().violations(instance, actions)]
+
+
+class CountsOnly(TSPEnv):
+    """Its referee sees no repeated node."""
+
+    def violations(self, instance, actions):
+        return [v for v in super().violations(instance, actions) if "again" not in v.reason]
+
+
+class CountsBelowZero(TSPEnv):
+    """Its state goes on counting after the end."""
+
+    def advance(self, state, action):
+        return super().advance(state, action)._replace(num_left=state.num_left - 1)
+
+
+class PaysForPadding(TSPEnv):
+    """Waiting costs a little."""
+
+    def reward(self, state, action, successor):
+        return super().reward(state, action, successor) - state.done.float()
+
+
+class OpenEnd(TSPEnv):
+    """Once all nodes are visited, two actions are allowed."""
+
+    def advance(self, state, action):
+        after = super().advance(state, action)
+        another = (action + 1) % self.num_nodes
+        opened = after.action_mask.scatter(-1, another.unsqueeze(-1), True)
+        return after._replace(action_mask=torch.where(after.done.unsqueeze(-1), opened, after.action_mask))
+
+
+class ChargesPadding(TSPEnv):
+    """Its objective grows with the number of actions."""
+
+    def objective(self, instance, actions):
+        return super().objective(instance, actions) + 1e-9 * (actions.shape[-1] - self.num_nodes)
+
+
+class Unseeded(TSPEnv):
+    """It draws from the global generator."""
+
+    def generate(self, batch_size, rng, device=None):
+        return TensorDict({"locs": torch.rand(batch_size, self.num_nodes, 2)}, batch_size=[batch_size])
+
+
+class Constant(TSPEnv):
+    """It has one instance only."""
+
+    def generate(self, batch_size, rng, device=None):
+        return super().generate(batch_size, torch.Generator().manual_seed(0))
+
+
+class Forgetful(TSPEnv):
+    """Its arguments leave out its distribution."""
+
+    def arguments(self):
+        return {"num_nodes": self.num_nodes}
+
+
+class Reseeds(TSPEnv):
+    """It seeds the global generator when it is built."""
+
+    def __init__(self, *args, **kwargs):
+        torch.manual_seed(0)
+        super().__init__(*args, **kwargs)
+
+
+class GlobalActions(TSPEnv):
+    """Its random actions are drawn from the global generator."""
+
+    def rand_action(self, tensordict=None):
+        tensordict["action"] = torch.multinomial(tensordict["action_mask"].reshape(-1, self.num_nodes).float(), 1)
+        tensordict["action"] = tensordict["action"].reshape(tensordict.batch_size)
+        return tensordict
+
+
+class ComparesRows(TSPEnv):
+    """Its rewards are compared with the batch."""
+
+    def reward(self, state, action, successor):
+        reward = super().reward(state, action, successor)
+        return reward - (reward.mean() - reward.mean(0, keepdim=True))
+
+
+class BatchFeatures(TSPEnv):
+    """Its features are centred on the batch."""
+
+    def instance_features(self, instance):
+        nodes, edges = super().instance_features(instance)
+        return NodeFeatures(nodes.values - nodes.values.mean((0, 1))), edges
+
+
+class InPlace(TSPEnv):
+    """Its dynamics write into the state that they are given."""
+
+    def advance(self, state, action):
+        after = super().advance(state, action)
+        state.num_left.sub_(1)
+        return after
+
+
+class Centres(TSPEnv):
+    """Its features move the instance."""
+
+    def instance_features(self, instance):
+        instance["locs"] -= 1.0
+        return super().instance_features(instance)
+
+
+class Remembers(TSPEnv):
+    """Its dynamics depend on how often they were called."""
+
+    calls = 0
+
+    def advance(self, state, action):
+        self.calls += 1
+        after = super().advance(state, action)
+        return after._replace(num_left=after.num_left * 0 + self.calls)
+
+
+class Peeks(TSPEnv):
+    """Its dynamics branch on a tensor's value."""
+
+    def advance(self, state, action):
+        if int(action.max()) < 0:
+            raise ValueError("no node")
+        return super().advance(state, action)
+
+
+class Narrow(TSPEnv):
+    """It shows more numbers per node than it says."""
+
+    @property
+    def feature_dims(self):
+        return FeatureDims(node=1, edge=2, roles=2)
+
+
+class NoEdges(TSPEnv):
+    """It shows edges that it does not speak of."""
+
+    @property
+    def feature_dims(self):
+        return FeatureDims(node=2, roles=2)
+
+
+class OneRole(TSPEnv):
+    """It shows more roles than it says."""
+
+    @property
+    def feature_dims(self):
+        return FeatureDims(node=2, edge=2, roles=1)
+
+
+class Wordy(TSPEnv):
+    """It promises a scalar and shows none."""
+
+    @property
+    def feature_dims(self):
+        return FeatureDims(node=2, edge=2, roles=2, scalars=1)
+
+
+class Infinite(TSPEnv):
+    """Its edges hold the logarithm of 0."""
+
+    def instance_features(self, instance):
+        nodes, edges = super().instance_features(instance)
+        return nodes, EdgeFeatures(edges.values.log())
+
+
+class OtherMask(TSPEnv):
+    """It shows policies another mask."""
+
+    def step_features(self, state):
+        step = super().step_features(state)
+        return step._replace(action_mask=torch.ones_like(step.action_mask))
+
+
+class NoSuchNode(TSPEnv):
+    """A role is played by a node that does not exist."""
+
+    def step_features(self, state):
+        step = super().step_features(state)
+        return step._replace(nodes=step.nodes + self.num_nodes)
+
+
+class SameStart(TSPEnv):
+    """It offers the same start again."""
+
+    def first_actions(self, instance, rng=None):
+        return super().first_actions(instance, rng) // 2
+
+
+class OtherStarts(TSPEnv):
+    """With a generator it offers fewer starts."""
+
+    def first_actions(self, instance, rng=None):
+        starts = super().first_actions(instance, rng)
+        return starts if rng is None else starts.clamp_max(3)
+
+
+class Enlarges(TSPEnv):
+    """Its images are twice as large."""
+
+    def symmetries(self, instance, count=8, rng=None):
+        return [TensorDict({"locs": 2 * instance["locs"]}, batch_size=instance.batch_size)]
+
+
+class SkewsAtRandom(TSPEnv):
+    """Only its random images are wrong."""
+
+    def symmetries(self, instance, count=8, rng=None):
+        images = super().symmetries(instance, count, rng)
+        if count > 8:
+            images[-1]["locs"] = images[-1]["locs"] * torch.tensor([1.0, 1.1])
+        return images
+
+
+class Shuffles(TSPEnv):
+    """What it calls the same tour is another."""
+
+    def equivalent_actions(self, actions, count, rng):
+        return super().equivalent_actions(actions, count, rng).sort(-1).values
+
+
+BROKEN = [
+    (AllowsAll, "random solutions are valid", "the mask allowed what the referee refuses: row 0"),
+    (EndsEarly, "random solutions are valid", "not every rollout is done after the horizon of 5 steps"),
+    (DeadEnd, "random solutions end", "no action is allowed at step 1"),
+    (ForgetsTheWayHome, "rewards sum to the objective", "the sum of rewards is"),
+    (WrongSign, "rewards sum to the objective", "the sum of rewards is"),
+    (CoarseObjective, "rewards sum to the objective", "float64"),
+    (OtherStep, "torchrl steps alike", "TorchRL's reward of step 0"),
+    (NeverDone, "torchrl steps alike", "TorchRL's done of step 5"),
+    (WrongSpecs, "specs hold", "keys of the specs and data do not match"),
+    (BlindReferee, "broken solutions are named", "is broken, and the referee does not say so"),
+    (SilentReferee, "broken solutions are named", "gives no reason"),
+    (MisplacedReferee, "broken solutions are named", "row 1, rollout 0 is broken, and the referee does not say so"),
+    (CountsOnly, "broken solutions are named", "action repeated"),
+    (CountsBelowZero, "finished rows rest", "padding changes 'num_left'"),
+    (PaysForPadding, "finished rows rest", "padding has a reward other than 0"),
+    (OpenEnd, "finished rows rest", "does not allow exactly one action"),
+    (ChargesPadding, "finished rows rest", "the objective with padding is"),
+    (Unseeded, "seeds decide", "the same seed gives other instances"),
+    (Constant, "seeds decide", "another seed gives the same instances"),
+    (Forgetful, "seeds decide", "the same seed gives other instances"),
+    (Reseeds, "seeds decide", "global generator has moved"),
+    (GlobalActions, "seeds decide", "random rollout"),
+    (ComparesRows, "rows stand alone", "reward of row 0 alone"),
+    (BatchFeatures, "rows stand alone", "features of row 0 alone"),
+    (InPlace, "functions are pure", "changed in place"),
+    (Centres, "functions are pure", "the instance is changed in place"),
+    (Peeks, "stepping reads no values", "meta"),
+    (Narrow, "features fit", "feature_dims says 1 numbers"),
+    (NoEdges, "features fit", "EdgeFeatures are shown"),
+    (OneRole, "features fit", "feature_dims says 1 roles"),
+    (Wordy, "features fit", "scalars do not have the width 1"),
+    (Infinite, "features fit", "not finite"),
+    (OtherMask, "features fit", "the features' mask is not the state's"),
+    (NoSuchNode, "features fit", "outside of -1 to 5"),
+    (SameStart, "starts are allowed", "comes twice"),
+    (OtherStarts, "starts are allowed", "with a generator the first actions are others"),
+    (Enlarges, "symmetries keep the objective", "objective under image 0"),
+    (SkewsAtRandom, "symmetries keep the objective", "objective under image 19"),
+    (Shuffles, "equivalent actions are the same solution", "objective of equivalent actions"),
+]
+
+
+@pytest.mark.parametrize(("problem", "law", "words"), BROKEN, ids=[problem.__name__ for problem, _, _ in BROKEN])
+def test_a_broken_law_is_found_and_named(problem, law, words):
+    """A problem that breaks one law is stopped by that law, in one line that says how."""
+    distribution = "clustered" if problem is Forgetful else "uniform"
+    with pytest.raises(LawBroken, match=words) as caught:
+        check_env(problem(6, distribution))
+    assert str(caught.value).startswith(f"tsp breaks the law '{law}': ")
+    assert "\n" not in str(caught.value)
+
+
+def test_hidden_state_is_found():
+    """Dynamics that depend on anything but state and action are found."""
+    env = TSPEnv(6)
+    case = laws.Case(env, 0, env.generate(2, torch.Generator()), torch.arange(6).expand(2, 2, 6))
+    assert list(laws.functions_are_pure(case)) == []
+    case = laws.Case(Remembers(6), 0, case.instances, case.actions)
+    assert "advance gives another successor the second time" in next(laws.functions_are_pure(case))
+
+
+@pytest.mark.parametrize("brute_force", [lambda _: 0.5, lambda _: 1e9], ids=["lower", "higher"])
+def test_a_wrong_optimum_is_found(brute_force):
+    """The optimum over all sequences must be the one that brute force finds, neither better nor worse."""
+    with pytest.raises(LawBroken, match="law 'enumeration finds the optimum': the best of all sequences is"):
+        check_env(TSPEnv(6), tiny=TSPEnv(5), brute_force=brute_force)
+
+
+def test_a_mask_that_hides_the_optimum_is_found():
+    """A mask under which every solution is valid but the best cannot be reached is found by enumeration."""
+
+    class Ordered(BagEnv):
+        def _mask(self, instance, load, taken):
+            mask = super()._mask(instance, load, taken)
+            lightest = instance["weight"].argmin(-1)[:, None, None].expand(*mask.shape[:2], 1)
+            alone = mask.scatter(-1, lightest, False)[..., :-1]  # the lightest item may never be taken
+            return torch.cat([alone, ~alone.any(-1, keepdim=True)], dim=-1)
+
+        def first_actions(self, instance, rng=None):
+            return super().first_actions(instance)[:, :0]
+
+    check_env(Ordered())
+    with pytest.raises(LawBroken, match="the best of all sequences"):
+        check_env(Ordered(), tiny=Ordered(4), brute_force=fullest_bag)
+
+
+def test_too_many_sequences_are_refused(monkeypatch):
+    """A tiny environment that is not tiny is refused before it fills the memory."""
+    monkeypatch.setattr(laws, "MAX_SEQUENCES", 100)
+    with pytest.raises(LawBroken, match="tiny has over 100 action sequences"):
+        check_env(TSPEnv(6), tiny=TSPEnv(5), brute_force=lambda _: 0.0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"batch_size": 1}, "batch_size: 1 is not allowed; it must be at least 2"),
+        ({"rollouts": 1}, "rollouts: 1 is not allowed"),
+        ({"tiny": TSPEnv(4)}, "tiny, brute_force"),
+        ({"brute_force": len}, "tiny, brute_force"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, words):
+    """Arguments with which a law would say nothing are refused."""
+    with pytest.raises(ArgumentError, match=words):
+        check_env(TSPEnv(5), **arguments)
+
+
+def test_check_env_changes_nothing(rng):
+    """Checking an environment leaves the global generator, and the environment's own, where they were."""
+    env, twin = TSPEnv(5), TSPEnv(5)
+    env.set_seed(3)
+    twin.set_seed(3)
+    before = torch.random.get_rng_state()
+    check_env(env)
+    assert torch.equal(before, torch.random.get_rng_state())
+    assert torch.equal(env.reset()["locs"], twin.reset()["locs"])
+
+
+def test_a_broken_law_is_an_error_of_the_package():
+    """Who catches the package's errors catches a broken law."""
+    assert issubclass(LawBroken, NcogymError)
