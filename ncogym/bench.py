@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import platform
 import resource
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from ncogym import __version__
 from ncogym.algorithms.pomo import POMO
 from ncogym.errors import ArgumentError
 from ncogym.policies.attention import AttentionPolicy
@@ -71,7 +73,7 @@ def bench(what: What, env: Any, *, batch: int, rollouts: int, device: str | None
     seconds = _median_seconds(run, at)
     return {
         "what": what,
-        "env": {"name": env.name, **env.arguments()},
+        "env": env.name,
         "device": str(at),
         "batch": batch,
         "rollouts": rollouts,
@@ -81,7 +83,7 @@ def bench(what: What, env: Any, *, batch: int, rollouts: int, device: str | None
         "instances_per_second": batch / seconds,
         "steps_per_second": batch * rollouts * env.horizon(instances) / seconds,
         "peak_memory_bytes": _peak_memory(at),
-        "versions": {},
+        "versions": {"python": platform.python_version(), "ncogym": __version__, "torch": torch.__version__},
     }
 
 
@@ -122,7 +124,7 @@ def train_step(setting: Setting) -> Callable[[], None]:
         trajectories = act(
             env, policy, encoded, instances, Sample(), setting.rng, first_actions=setting.starts, record=True
         )
-        scored = dataclasses.replace(trajectories, log_prob=log_probs(policy, encoded, trajectories))
+        scored = replace(trajectories, log_prob=log_probs(policy, encoded, trajectories))
         algorithm.loss(scored).backward()
         policy.zero_grad()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
+import math
 import os
 import re
 import shlex
@@ -54,9 +55,9 @@ def main(argv: list[str] | None = None) -> int:
     except NcogymError as error:
         return _complain(error, debug)
     except OSError as error:
-        if isinstance(error, BrokenPipeError):  # who read our output has gone, as `head` does
+        if isinstance(error, BrokenPipeError):  # who read our output has gone, as `head` does; rich does the same
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return DONE
+            return 1
         return _complain(error, debug)
     except KeyboardInterrupt as interrupt:
         return _complain(interrupt, debug)
@@ -102,35 +103,39 @@ def solve(
         format: How results are printed; json is one object a line.
         debug: Show the traceback of an error.
     """
-    by_stem: dict[str, str] = {}
-    for file in files if output is not None else []:
-        other = by_stem.setdefault(Path(file).stem, file)
-        if other is not file:
-            raise ArgumentError(f"output: {other} and {file} are not allowed together; both would be {Path(file).stem}")
+    if output is not None:
+        stems = [Path(file).stem for file in files]
+        twice = sorted({stem for stem in stems if stems.count(stem) > 1})
+        if twice:
+            raise ArgumentError(f"output: two inputs of one name are not allowed, here {', '.join(twice)}")
+        Path(output).mkdir(parents=True, exist_ok=True)
     records, codes = [], {DONE}
-    with _cancelled_by_signals() as cancel, _busy("solving"):
+    with _cancelled_by_signals() as cancel:
         from ncogym.solver import Budget
         from ncogym.solving import solve as solve_file
 
         for file in files:
             try:
-                solved = solve_file(
-                    file,
-                    problem=problem,
-                    solver=solver,
-                    policy=policy,
-                    seconds=seconds,
-                    rollouts=rollouts,
-                    seed=seed,
-                    best_known=best_known,
-                    budget=Budget(cancel=cancel),
-                )
+                with _busy(f"solving {file}"):
+                    solved = solve_file(
+                        file,
+                        problem=problem,
+                        solver=solver,
+                        policy=policy,
+                        seconds=seconds,
+                        rollouts=rollouts,
+                        seed=seed,
+                        best_known=best_known,
+                        budget=Budget(cancel=cancel),
+                    )
                 records.append(solved.record())
                 if format == "json":
                     _print_json(records[-1])
                 if output is not None:
                     solved.write(output)
                 codes.add(DONE if solved.solution.feasible else UNSOLVED)
+            except (ArgumentError, CheckpointError):  # no fault of this file
+                raise
             except NcogymError as error:
                 codes.add(_complain(error, debug))
             if cancel.is_set():
@@ -183,15 +188,49 @@ def evaluate(
         solvers: Solvers, separated by commas (`ncogym list solvers`).
         instances: Number of instances.
         seed: Of the instances and of all that the solvers draw.
-        reference: Solver that the gaps are to.
+        reference: Solver that the gaps are to; it is run, too, where --solvers lacks it.
         seconds: Wall-clock seconds for each instance.
         rollouts: Complete solutions built for each instance, instead of seconds.
         policy: Policy of the searches: a shipped one (`ncogym list pretrained`) or a folder; null takes the shipped one
             that suits best.
-        output: Folder for the report.
-        format: How results are printed; json is one object a line.
+        output: Folder for the report: records, summary, table and the anytime plot.
+        format: How results are printed; json is one object a line, for each solver.
     """
-    raise NotImplementedError
+    names = [*solvers.split(","), *([] if reference is None or reference in solvers.split(",") else [reference])]
+    if len(set(names)) < len(names):
+        raise ArgumentError(f"solvers: {solvers} is not allowed; it names a solver twice")
+    if seconds is not None and rollouts is not None:
+        raise ArgumentError(f"rollouts: {rollouts} is not allowed beside seconds; one budget must hold for all")
+    if output is not None:
+        Path(output).mkdir(parents=True, exist_ok=True)
+    with _cancelled_by_signals() as cancel:
+        from ncogym.baselines.base import OutsideTourSolver
+        from ncogym.evaluation import evaluate as run
+        from ncogym.evaluation import seeded_instances
+        from ncogym.report import rich_table, write_report
+        from ncogym.solver import Budget
+        from ncogym.solving import choose_policy, make_solver, needs_policy
+
+        budget = Budget(math.inf if seconds is None else seconds, math.inf if rollouts is None else rollouts)
+        budget = Budget(cancel=cancel) | budget
+        chosen = choose_policy(policy, env, env.size).policy if any(map(needs_policy, names)) else None
+        run_solvers = {name: make_solver(name, chosen) for name in names}
+        for each in run_solvers.values():
+            if isinstance(each, OutsideTourSolver):
+                each.progress_bar = False  # one bar for all
+        data = seeded_instances(env, instances, seed)
+        with _bar() as progress:
+            found = run(env, data, run_solvers, budget=budget, reference=reference, seed=seed, progress=progress)
+    if output is not None:
+        write_report(found, output)
+    if format == "json":
+        for summary in found.summaries():
+            _print_json(vars(summary))
+    else:
+        _console().print(rich_table(found))
+    if found.interrupted:
+        raise KeyboardInterrupt
+    return DONE if any(summary.feasible for summary in found.summaries()) else UNSOLVED
 
 
 def generate(*, env: Any, output: str, instances: Count = 1, seed: Seed = 1234) -> int:
@@ -205,7 +244,9 @@ def generate(*, env: Any, output: str, instances: Count = 1, seed: Seed = 1234) 
     """
     import numpy as np
 
-    data, path = env.seeded(instances, seed), Path(output)
+    from ncogym.evaluation import seeded_instances
+
+    data, path = seeded_instances(env, instances, seed), Path(output)
     if path.suffix == ".npz":
         np.savez(path, **{key: value.numpy() for key, value in data.items()})
     elif path.suffix in env.suffixes and instances == 1:
@@ -312,6 +353,8 @@ def _run(argv: list[str]) -> int:
         raise ArgumentError(f"command: {said}; allowed are {', '.join(COMMANDS)}; see ncogym --help")
     command = COMMANDS[name]
     rest = [re.sub(r"^--env(?==|$)", "--env.name", argument) for argument in rest]
+    if command is train:
+        rest = _with_config_files(rest)
     try:
         parser = _parser(name, command, rest)
         parsed = parser.parse_args(rest)
@@ -412,6 +455,18 @@ def _add_env(parser: ArgumentParser, command: str, argv: list[str]) -> None:
                 _add(parser, parameter, hints[parameter.name], helps.get(parameter.name), prefix="env.")
 
 
+def _with_config_files(argv: list[str]) -> list[str]:
+    """Replace the names of published configs, as in ``--config NAME``, by their files."""
+    from ncogym._resources import configs_folder
+
+    argv = [part for argument in argv for part in re.sub(r"^--config=", "--config\0", argument).split("\0")]
+    for place in [n + 1 for n, argument in enumerate(argv[:-1]) if argument == "--config"]:
+        named = configs_folder() / f"{argv[place]}.yaml"
+        if not Path(argv[place]).exists() and named.is_file():
+            argv[place] = str(named)
+    return argv
+
+
 def _chosen_env(argv: list[str]) -> str | None:
     """Look ahead for the problem's name, on the command line or in a config; what is wrong there is told later."""
     look = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
@@ -433,6 +488,7 @@ def _chosen_env(argv: list[str]) -> str | None:
 
 def _in_one_line(text: str, command: str) -> str:
     """Say in one line what jsonargparse says in many."""
+    see = rf"see ncogym {command} --help"
     text = " ".join(text.split())
     for pattern, words in (
         (r"Does not validate against any of the Union subtypes Subtypes: .*? Errors: - ", ""),
@@ -441,12 +497,21 @@ def _in_one_line(text: str, command: str) -> str:
         (r"<class '(?:\w+\.)*(\w+)'>", r"\1"),
         (r"typing\.Literal\[(.*?)\]", r"one of \1"),
         (r"Parser key \"(.+?)\": ", r"\1: "),
+        (r"Type collections\.abc\.Callable\[.*?\] expects a function or a callable class: ", ""),
+        (r"Problem with given class_path '\S+': ", ""),
+        (r"(Got value: .*?)\. Got value: .*", r"\1"),
+        (r"(is not accepted|is not allowed; .*)\. Got value: .*", r"\1"),
+        (r"Expected a dot import path string: (\S+)\. Got value: .*", rf"\1 is not known; {see}"),
+        (r"Import path (\S+) does not correspond to a subclass of (\w+)\. Got value: .*", rf"\1 is no \2; {see}"),
         (r"Not of type \w+: (.*) does not conform to restriction (.*)", r"Expected \2. Got value: \1"),
         (r"Not of type \w+: invalid literal .*: (.*)", r"Expected int. Got value: \1"),
         (r"\bv(?=[<>]=?)", ""),
         (r"Expected (?:an? )?(.*?)\. Got value: (.*)", r"\2 is not allowed; it must be \1"),
-        (r"\benv\.name\b", "--env"),
-        (r"(unrecognized arguments.*|are required.*|not accept.*)", rf"\1; see ncogym {command} --help"),
+        (r"must be int\b", "must be a whole number"),
+        (r"must be float\b", "must be a number"),
+        (r"^env\.name: ", "env: "),
+        (r"are required: env\.name", "are required: --env NAME, or in a config `env: {name: NAME}`"),
+        (r"(unrecognized arguments.*|are required.*|not accepted)$", rf"\1; {see}"),
     ):
         text = re.sub(pattern, words, text)
     return text
@@ -457,13 +522,11 @@ def _in_one_line(text: str, command: str) -> str:
 
 _SOLVE_COLUMNS = {  # key of a record, heading
     "instance": "instance",
-    "problem": "problem",
     "solver": "solver",
     "policy": "policy",
     "objective": "objective",
     "best_known": "best known",
     "gap_percent": "gap %",
-    "feasible": "feasible",
     "seconds": "seconds",
     "rollouts": "rollouts",
 }
@@ -485,18 +548,23 @@ def _print_table(records: Iterable[Mapping[str, Any]], columns: Mapping[str, str
     from rich import box
     from rich.table import Table
 
-    table = Table(*columns.values(), box=box.SIMPLE)
+    table = Table(box=box.SIMPLE)
+    for heading in columns.values():
+        table.add_column(heading, overflow="fold")
     for record in records:
-        table.add_row(*(_cell(record[key]) for key in columns))
+        notes = {"objective": " (infeasible)"} if record.get("feasible") is False else {}
+        table.add_row(*(_cell(record[key]) + notes.get(key, "") for key in columns))
     _console().print(table)
 
 
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return f"{value:,.3f}" if isinstance(value, float) else str(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key} {each}" for key, each in value.items())
+    if isinstance(value, float):
+        return f"{value:,.3f}" if abs(value) >= 1 else f"{value:.3g}"
+    return str(value)
 
 
 def _complain(error: BaseException, debug: bool) -> int:
@@ -525,11 +593,25 @@ def _busy(what: str) -> Iterator[None]:
 
 
 @contextmanager
+def _bar() -> Iterator[Callable[[str, int, int], None] | None]:
+    """Give a function that moves a bar on a terminal, or None."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("solving", total=None)
+        yield lambda name, done, total: progress.update(task, description=name, completed=done, total=total)
+
+
+@contextmanager
 def _cancelled_by_signals() -> Iterator[threading.Event]:
     """Give an event that the first SIGINT or SIGTERM sets; the second raises KeyboardInterrupt."""
     cancel = threading.Event()
 
-    def note(number: int, frame: Any) -> None:
+    def note(*_: Any) -> None:
         if cancel.is_set():
             raise KeyboardInterrupt
         cancel.set()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -69,8 +69,9 @@ def join_steps(steps: Sequence[StepFeatures]) -> StepFeatures:
     """Join the steps of the same rollouts into one set of queries, ``rollouts * steps``, steps running fastest."""
 
     def join(values: Sequence[Tensor | None]) -> Tensor | None:
-        present = [value for value in values if value is not None]
-        return torch.stack(present, dim=2).flatten(1, 2) if present else None
+        if all(value is None for value in values):
+            return None
+        return torch.stack(cast(list[Tensor], values), dim=2).flatten(1, 2)  # steps show it all or not at all
 
     nodes, masks, scalars, candidates = zip(*steps, strict=True)
     return StepFeatures(

@@ -48,9 +48,10 @@ def draw_tour(locs: np.ndarray, tour: np.ndarray, path: str | Path, title: str =
     # ink per node shrinks with their number, so that 20 nodes look neither lost nor 2,000 clotted
     width, area = np.clip(14 / math.sqrt(len(locs)), 0.35, 2.0), np.clip(2400 / len(locs), 1.0, 48.0)
     axes.plot(*locs[np.append(tour, tour[0])].T, color=COLOURS[0], linewidth=width, solid_joinstyle="round", gid="tour")
-    axes.scatter(*locs.T, s=area, color=INK, edgecolors="white", linewidths=width / 3, zorder=2, gid="nodes")
-    start = {"marker": "s", "color": ACCENT, "edgecolors": "white", "linewidths": 0.8, "zorder": 3, "gid": "start"}
-    axes.scatter(*locs[tour[0]], s=max(2.2 * area, 24.0), **start)
+    x, y = locs.T
+    axes.scatter(x, y, s=area, color=INK, edgecolors="white", linewidths=width / 3, zorder=2, gid="nodes")
+    x, y = locs[tour[0]]
+    axes.scatter(x, y, s=max(2.2 * area, 24), marker="s", color=ACCENT, edgecolors="white", zorder=3, gid="start")
     if title:
         figure.suptitle(title, y=0.97, fontsize=12, color=INK)
     _save(figure, path)
@@ -77,13 +78,14 @@ def draw_anytime(
     if not times:
         raise ArgumentError("curves: no point is there; at least one solver must have one")
     figure = _figure(path, (7.0, 4.4))
+    figure.set_layout_engine("constrained")
     axes = figure.add_subplot()
     for number, (name, curve) in enumerate(curves.items()):
         if curve:
             colour, line = COLOURS[number % len(COLOURS)], LINES[number // len(COLOURS) % len(LINES)]
             seconds, values = zip(*curve, strict=True)
-            axes.step(seconds, values, line, where="post", color=colour, linewidth=1.8, label=name)
-            axes.plot(seconds[-1], values[-1], "o", color=colour, markersize=4.5)
+            (drawn,) = axes.step(seconds, values, line, where="post", color=colour, linewidth=1.8, label=name)
+            drawn.set(marker="o", markersize=4.5, markevery=[len(curve) - 1])
     if 0 < 30 * min(times) < max(times):
         axes.set_xscale("log")
     axes.set_xlabel("seconds per instance", color=INK)

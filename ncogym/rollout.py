@@ -6,14 +6,16 @@ all rollouts at once. States do not depend on the weights, so the gradient is ex
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int64
 from tensordict import TensorDict
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from ncogym.errors import ArgumentError
 from ncogym.features import StepFeatures, join_steps
 
 
@@ -29,6 +31,7 @@ class Trajectories:
         steps: what the policy saw, with queries ``rollouts * steps``, or None where it was not recorded.
         log_prob: float32 ``[batch, rollouts]`` with gradients, once scored, or None.
         reward_baseline: what the rewards are compared with, broadcastable to ``[batch, rollouts]``, or None.
+        condition: what stayed constant through each rollout, ``[batch, rollouts, ...]``, or None.
     """
 
     instances: TensorDict
@@ -38,6 +41,7 @@ class Trajectories:
     steps: StepFeatures | None = None
     log_prob: Tensor | None = None
     reward_baseline: Tensor | None = None
+    condition: Tensor | None = None
 
 
 def act(
@@ -49,7 +53,8 @@ def act(
     rng: torch.Generator,
     *,
     rollouts: int = 1,
-    first_actions: Tensor | None = None,
+    first_actions: Int64[Tensor, "batch starts"] | None = None,
+    condition: Tensor | None = None,
     record: bool = False,
 ) -> Trajectories:
     """Let a policy build solutions, one decision of every rollout at a time, without gradients.
@@ -63,6 +68,7 @@ def act(
         rng: what the decoding draws from.
         rollouts: rollouts per instance, where ``first_actions`` does not say.
         first_actions: int64 ``[batch, rollouts]``, forced as the first step (multi-start), or None.
+        condition: what stays constant through a rollout (a member's index, a latent), ``[batch, rollouts, ...]``.
         record: keep what the policy saw, for `log_probs`.
 
     Returns:
@@ -75,15 +81,17 @@ def act(
         seen: list[StepFeatures] = []
         for number in range(env.horizon(instances)):
             step = env.step_features(state) if record or number >= len(given) else None
-            action = given[number] if number < len(given) else decoding(policy.logits(encoded, step), rng)
+            action = given[number] if number < len(given) else decoding(policy.logits(encoded, step, condition), rng)
             if record and step is not None:
                 seen.append(step)
             actions.append(action)
             state = env.advance(state, action)
-        return _collect(env, instances, actions, seen, len(given))
+        return replace(_collect(env, instances, actions, seen, len(given)), condition=condition)
 
 
-def replay(env: Any, instances: TensorDict, actions: Tensor, *, forced: int = 0) -> Trajectories:
+def replay(
+    env: Any, instances: TensorDict, actions: Int64[Tensor, "batch rollouts steps"], *, forced: int = 0
+) -> Trajectories:
     """Walk through given solutions (labels), recording what a policy would have seen.
 
     Args:
@@ -102,7 +110,9 @@ def replay(env: Any, instances: TensorDict, actions: Tensor, *, forced: int = 0)
         return _collect(env, instances, taken, seen, forced)
 
 
-def log_probs(policy: Any, encoded: Any, trajectories: Trajectories, *, max_queries: int = 0) -> Tensor:
+def log_probs(
+    policy: Any, encoded: Any, trajectories: Trajectories, *, max_queries: int = 0
+) -> Float[Tensor, "batch rollouts"]:
     """Score recorded trajectories in parallel, with gradients.
 
     Args:
@@ -117,25 +127,29 @@ def log_probs(policy: Any, encoded: Any, trajectories: Trajectories, *, max_quer
     """
     steps = trajectories.steps
     if steps is None:
-        raise ValueError("log_probs: these trajectories were not recorded")
+        raise ArgumentError("trajectories: they hold no steps; act with record=True")
     batch, rollouts, horizon = trajectories.actions.shape
     actions = trajectories.actions.flatten(1)
     queries = actions.shape[1]
     size = max_queries if 0 < max_queries < queries else queries
+    condition = None if trajectories.condition is None else trajectories.condition.repeat_interleave(horizon, dim=1)
     parts = []
     for begin in range(0, queries, size):
         chunk = steps.select(slice(begin, begin + size))
         taken = actions[:, begin : begin + size]
+        held = None if condition is None else condition[:, begin : begin + size]
         if size == queries:
-            parts.append(_chosen(policy, encoded, chunk, taken))
+            parts.append(_chosen(policy, encoded, chunk, taken, held))
         else:
-            parts.append(checkpoint(_chosen, policy, encoded, chunk, taken, use_reentrant=False))
+            parts.append(checkpoint(_chosen, policy, encoded, chunk, taken, held, use_reentrant=False))
     per_step = torch.cat(parts, dim=1).view(batch, rollouts, horizon)
     return per_step[..., trajectories.forced :].sum(-1)
 
 
-def _chosen(policy: Any, encoded: Any, step: StepFeatures, actions: Tensor) -> Tensor:
-    logits = policy.logits(encoded, step)
+def _chosen(
+    policy: Any, encoded: Any, step: StepFeatures, actions: Int64[Tensor, "batch queries"], condition: Tensor | None
+) -> Float[Tensor, "batch queries"]:
+    logits = policy.logits(encoded, step, condition)
     return logits.gather(-1, actions.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float64, Int64
 from tensordict import TensorDict
 from torch import Tensor
 
@@ -39,6 +40,7 @@ class Violation(NamedTuple):
         return f"row {self.row}, rollout {self.rollout}: {self.reason}"
 
 
+@runtime_checkable
 class Referee(Protocol):
     """What a solver and its bookkeeping need of an environment."""
 
@@ -67,7 +69,7 @@ class Solution:
         objective: in the instance's own units.
         feasible: whether the referee found no violation.
         violation: the referee's words, or None.
-        seconds: wall-clock seconds of this instance (of a batch: its equal share).
+        seconds: wall-clock seconds of this instance (of a batch: its equal share, or as measured in its worker).
         rollouts: complete solutions that were built for this instance.
         trace: the anytime curve, one point per improvement.
         solver: the solver's name.
@@ -111,6 +113,7 @@ class Budget:
                 raise ArgumentError(f"budget {name}: {value} is not allowed; it must be above 0")
 
     def __or__(self, other: Budget) -> Budget:
+        """Join two budgets: whichever limit is met first; cancelled through the left one."""
         return Budget(
             min(self.seconds, other.seconds),
             min(self.rollouts, other.rollouts),
@@ -196,7 +199,9 @@ class Progress:
             or self._since_improvement >= self.budget.patience
         )
 
-    def offer(self, actions: Tensor, rollouts: int | None = None) -> Tensor:
+    def offer(
+        self, actions: Int64[Tensor, "batch rollouts steps"], rollouts: int | None = None
+    ) -> Float64[Tensor, "batch rollouts"]:
         """Score candidate solutions and keep the best of each instance.
 
         Args:
@@ -210,16 +215,21 @@ class Progress:
         worse_is_higher = self.env.sense == "min"
         best, index = objective.min(1) if worse_is_higher else objective.max(1)
         chosen = actions[torch.arange(self.batch, device=actions.device), index]
-        self.rollouts += actions.shape[1] if rollouts is None else rollouts
+        cost = actions.shape[1] if rollouts is None else rollouts
+        self.rollouts += cost
         if self.best is None or self.actions is None:
             self.best, self.actions, improved = best, chosen, torch.ones_like(best, dtype=torch.bool)
         else:
             improved = best < self.best if worse_is_higher else best > self.best
+            # a broken solution may score well; it never takes the place of what is there
+            improved_rows = improved.nonzero().flatten()
+            for broken in self.env.violations(self.instances[improved_rows], chosen[improved_rows][:, None]):
+                improved[improved_rows[broken.row]] = False
             steps = max(chosen.shape[-1], self.actions.shape[-1])
             self.best = torch.where(improved, best, self.best)
             self.actions = torch.where(improved[:, None], _padded(chosen, steps), _padded(self.actions, steps))
         moved = bool(improved.any())
-        self._since_improvement = 0 if moved else self._since_improvement + actions.shape[1]
+        self._since_improvement = 0 if moved else self._since_improvement + cost
         if moved:
             self._trace.append((self.seconds, self.rollouts, self.best))
         return objective

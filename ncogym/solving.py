@@ -159,12 +159,14 @@ class Solved:
 
     @property
     def gap_percent(self) -> float | None:
-        """``100 * (objective / best_known - 1)``, or its mirror where more is better; None without a reference."""
-        if self.best_known is None:
+        """How much worse than `best_known`, in percent of it: 0 is as good, larger is worse; None without a reference.
+
+        ``100 * (objective / best_known - 1)`` where less is better, ``100 * (1 - objective / best_known)`` if more is.
+        """
+        if not self.best_known:
             return None
-        ours, best = self.solution.objective, self.best_known
-        above, below = (ours, best) if self.env.sense == "min" else (best, ours)
-        return 100 * (above / below - 1) if below else None
+        worse = self.solution.objective - self.best_known
+        return 100 * (worse if self.env.sense == "min" else -worse) / abs(self.best_known)
 
     def record(self) -> dict[str, Any]:
         """Return the JSON object of docs/design.md section 6."""
@@ -277,8 +279,9 @@ def render(record: str | Path, picture: str | Path) -> None:
     try:
         said = json.loads(Path(record).read_text())
         file, env = Path(said["file"]), make(said["problem"])
-        actions = torch.tensor(said["actions"], dtype=torch.int64).reshape(len(said["actions"]))
-        objective = float(said["objective"])
+        if not all(type(action) is int for action in said["actions"]):
+            raise ValueError("actions must be whole numbers")
+        actions, objective = torch.tensor(said["actions"], dtype=torch.int64), float(said["objective"])
     except OSError as error:
         raise InstanceError(f"{record}: {(error.strerror or 'cannot be read').lower()}") from error
     except (ValueError, KeyError, TypeError, RuntimeError) as error:  # torch: RuntimeError for numbers beyond int64

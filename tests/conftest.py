@@ -6,6 +6,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from jaxtyping import install_import_hook
+
+# shapes and types of annotations are checked in every call of the package, here and nowhere else
+install_import_hook("ncogym", "typechecking.checker")
 
 torch.set_num_threads(1)  # the tensors of a test are tiny, so that more threads only cost
 

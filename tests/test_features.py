@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ncogym import features
-from ncogym.features import FeatureDims, NodeFeatures, StepFeatures
+from ncogym.features import FeatureDims, NodeFeatures, StepFeatures, join_steps
 
 
 def test_widths_are_absent_unless_said():
@@ -27,11 +27,37 @@ def test_node_kinds_are_optional():
     assert NodeFeatures(torch.zeros(1, 3, 2)).kinds is None
 
 
-def test_step_features_can_be_cut_field_by_field():
-    """A step without scalars and candidates can be taken apart and rebuilt, as the parallel scoring does."""
-    step = StepFeatures(torch.zeros(1, 6, 2, dtype=torch.int64), torch.ones(1, 6, 4, dtype=torch.bool))
-    part = StepFeatures(*(None if field is None else field[:, 2:4] for field in step))
-    assert part.nodes.shape == (1, 2, 2)
+@pytest.mark.parametrize("optional", [False, True])
+def test_steps_are_joined_rollout_by_rollout(optional):
+    """Query ``rollout * steps + step`` of joined steps is what that rollout saw at that step, field by field."""
+    batch, rollouts, actions = 2, 3, 4
+
+    def numbers(step, width):
+        return step * 100.0 + torch.arange(rollouts).view(1, -1, 1).expand(batch, rollouts, width)
+
+    steps = [
+        StepFeatures(
+            numbers(step, 2).long(),
+            numbers(step, actions) % 2 == 0,
+            numbers(step, 1) if optional else None,
+            numbers(step, actions).unsqueeze(-1) if optional else None,
+        )
+        for step in range(5)
+    ]
+    joined = join_steps(steps)
+    for rollout in range(rollouts):
+        for step in range(5):
+            query = joined.select(slice(rollout * 5 + step, rollout * 5 + step + 1))
+            for field, whole in zip(query, steps[step], strict=True):
+                assert (field is None) == (whole is None)
+                assert field is None or torch.equal(field, whole[:, rollout : rollout + 1])
+
+
+def test_a_selection_of_queries_keeps_its_fields():
+    """Part of the queries has each field of the whole, and no scalars or candidates where the whole has none."""
+    step = StepFeatures(torch.arange(12).view(1, 6, 2), torch.ones(1, 6, 4, dtype=torch.bool))
+    part = step.select(slice(2, 4))
+    assert part.nodes.tolist() == [[[4, 5], [6, 7]]]
     assert part.action_mask.shape == (1, 2, 4)
     assert part.scalars is None
     assert part.candidates is None

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ncogym.envs.tsp import TSPEnv
+from ncogym.errors import ArgumentError
 from ncogym.features import StepFeatures
 from ncogym.policies.attention import AttentionPolicy
 from ncogym.policies.base import Policy
@@ -16,6 +17,8 @@ from ncogym.rollout import act, log_probs, replay, rollouts_in_memory
 
 
 class Places(NamedTuple):
+    """Where `Nearby` sees the nodes, float64 ``[batch, nodes, 3]``."""
+
     nodes: Tensor
 
 
@@ -223,12 +226,20 @@ def test_rewards_are_the_signed_objective(env, instances):
     assert torch.equal(longest.reward, env.objective(instances, longest.actions).float())
 
 
-def test_acting_is_valid_and_leaves_no_graph(env, instances):
-    """Every rollout is a tour, and acting holds no autograd graph, even from an encoding with gradients."""
-    trajectories = play(env, make_attention(), instances, rollouts=20)
+def test_acting_is_valid_and_holds_no_graph(env, instances):
+    """Every rollout is a tour, and no logits carry an autograd graph, even from an encoding with gradients."""
+    policy, graphs = make_attention(), []
+    encoded = policy.encode(env.instance_features(instances))
+
+    def watch(logits, rng):
+        graphs.append(logits.requires_grad)
+        return Sample()(logits, rng)
+
+    trajectories = act(env, policy, encoded, instances, watch, torch.Generator(), rollouts=20)
     assert trajectories.actions.shape == (3, 20, 6)
     assert env.violations(instances, trajectories.actions) == []
-    assert not trajectories.reward.requires_grad
+    assert encoded.keys.requires_grad
+    assert graphs == [False] * 6
 
 
 def test_the_seed_decides_what_is_sampled(env, instances):
@@ -261,7 +272,7 @@ def test_unrecorded_trajectories_cannot_be_scored(env, instances):
     encoded = policy.encode(env.instance_features(instances))
     trajectories = act(env, policy, encoded, instances, Greedy(), torch.Generator())
     assert trajectories.steps is None
-    with pytest.raises(ValueError, match="not recorded"):
+    with pytest.raises(ArgumentError, match="record=True"):
         log_probs(policy, encoded, trajectories)
 
 

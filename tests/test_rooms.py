@@ -25,7 +25,7 @@ class Room(NamedTuple):
 
     members: str
     may: str = ""
-    packages: str = "numpy torch tensordict"
+    packages: str = "numpy torch tensordict jaxtyping"
 
 
 GROUND = "errors features solver plotting"
@@ -35,7 +35,7 @@ ROOMS = [
     Room(GROUND),
     Room("envs", GROUND),
     Room("policies", "errors features"),
-    Room("baselines", "errors envs solver"),
+    Room("baselines", "errors envs solver", "numpy torch tensordict jaxtyping rich"),
     Room("rollout laws", "errors features solver"),
     Room("algorithms", "errors features rollout policies"),
     Room("search", "errors features rollout policies solver"),
@@ -46,7 +46,7 @@ ROOMS = [
         "errors features solver rollout policies algorithms evaluation pretrained _resources",
         "numpy torch tensordict safetensors yaml",
     ),
-    Room("evaluation report", GROUND, "numpy torch tensordict rich"),
+    Room("evaluation report", GROUND, "numpy torch tensordict jaxtyping rich"),
     Room("solving", f"{GROUND} envs policies baselines search pretrained", "torch tensordict"),
     Room("bench", "errors features rollout policies algorithms", "torch tensordict"),
     Room(

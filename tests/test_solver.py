@@ -238,9 +238,9 @@ def test_shorter_offers_are_padded_with_their_last_action(instances):
     progress = Progress(Shelf(), instances, None)
     progress.offer(offers([[1, 2]], [[1, 2]]))
     progress.offer(offers([[9, 9, 9, 9]], [[0, 1, 0, 1]]))
-    progress.offer(offers([[2]], [[8]]))
+    progress.offer(offers([[0, 2]], [[8, 8]]))
     one, other = progress.solutions("x")
-    assert one.actions.tolist() == [2, 2, 2, 2]
+    assert one.actions.tolist() == [0, 2, 2, 2]
     assert one.objective == 2
     assert other.actions.tolist() == [0, 1, 0, 1]
     progress = Progress(Shelf(), instances, None)

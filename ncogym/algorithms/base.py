@@ -6,6 +6,7 @@ import abc
 from typing import Any, ClassVar
 
 import torch
+from jaxtyping import Float, Int64
 from tensordict import TensorDict
 from torch import Tensor, nn
 
@@ -32,7 +33,9 @@ class Algorithm(nn.Module, abc.ABC):
         """Return the forced starts, int64 ``[batch, rollouts]``, or None for the policy's own first action."""
         return None
 
-    def demonstrations(self, env: Any, labels: Tensor, rng: torch.Generator) -> Tensor:
+    def demonstrations(
+        self, env: Any, labels: Int64[Tensor, "batch 1 steps"], rng: torch.Generator
+    ) -> Int64[Tensor, "batch rollouts steps"]:
         """Turn labels ``[batch, 1, steps]`` into the action sequences to imitate, ``[batch, rollouts, steps]``."""
         return labels
 
@@ -41,7 +44,7 @@ class Algorithm(nn.Module, abc.ABC):
         return None
 
     @abc.abstractmethod
-    def loss(self, trajectories: Trajectories) -> Tensor:
+    def loss(self, trajectories: Trajectories) -> Float[Tensor, ""]:
         """Return the loss to descend, a scalar, from trajectories with ``log_prob``."""
 
     def epoch_end(self, env: Any, policy: nn.Module, rng: torch.Generator) -> None:

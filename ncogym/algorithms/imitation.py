@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ncogym.algorithms.base import Algorithm
@@ -41,10 +42,12 @@ class Imitation(Algorithm):
             raise ArgumentError(f"sequences: {sequences} is not allowed; it must be at least 1")
         self.rollouts = sequences
 
-    def demonstrations(self, env: Any, labels: Tensor, rng: torch.Generator) -> Tensor:
+    def demonstrations(
+        self, env: Any, labels: Int64[Tensor, "batch 1 steps"], rng: torch.Generator
+    ) -> Int64[Tensor, "batch rollouts steps"]:
         return env.equivalent_actions(labels[:, 0], self.rollouts, rng)
 
-    def loss(self, trajectories: Trajectories) -> Tensor:
+    def loss(self, trajectories: Trajectories) -> Float[Tensor, ""]:
         if trajectories.log_prob is None:
-            raise ValueError("loss: these trajectories are not scored")
+            raise ArgumentError("trajectories: they have no log_prob; score them first")
         return -trajectories.log_prob.mean() / (trajectories.actions.shape[-1] - self.forced)

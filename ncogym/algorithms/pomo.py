@@ -18,6 +18,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from tensordict import TensorDict
 from torch import Tensor
 
@@ -47,9 +48,9 @@ class POMO(Algorithm):
             return env.first_actions(instances)
         return env.first_actions(instances, rng)[:, : self.starts]
 
-    def loss(self, trajectories: Trajectories) -> Tensor:
+    def loss(self, trajectories: Trajectories) -> Float[Tensor, ""]:
         if trajectories.log_prob is None:
-            raise ValueError("loss: these trajectories are not scored")
+            raise ArgumentError("trajectories: they have no log_prob; score them first")
         reward = trajectories.reward
         advantage = reward - reward.mean(1, keepdim=True)
         if self.normalise:

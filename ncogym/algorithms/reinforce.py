@@ -19,6 +19,7 @@ import math
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ncogym.algorithms.base import Algorithm
@@ -27,12 +28,12 @@ from ncogym.policies.decoding import Greedy
 from ncogym.rollout import Trajectories, act
 
 
-def advantage_shared(reward: Tensor) -> Tensor:
+def advantage_shared(reward: Float[Tensor, "batch rollouts"]) -> Float[Tensor, "batch rollouts"]:
     """Return rewards ``[batch, rollouts]`` less the mean over the rollouts of their instance."""
     return reward - reward.mean(1, keepdim=True)
 
 
-def advantage_leave_one_out(reward: Tensor) -> Tensor:
+def advantage_leave_one_out(reward: Float[Tensor, "batch rollouts"]) -> Float[Tensor, "batch rollouts"]:
     """Return rewards ``[batch, rollouts]`` less the mean over the *other* rollouts of their instance."""
     return advantage_shared(reward) * (reward.shape[1] / (reward.shape[1] - 1))
 
@@ -90,9 +91,9 @@ class Reinforce(Algorithm):
             return self.average
         return None
 
-    def loss(self, trajectories: Trajectories) -> Tensor:
+    def loss(self, trajectories: Trajectories) -> Float[Tensor, ""]:
         if trajectories.log_prob is None:
-            raise ValueError("loss: these trajectories are not scored")
+            raise ArgumentError("trajectories: they have no log_prob; score them first")
         reward = trajectories.reward
         if trajectories.reward_baseline is not None:
             advantage = reward - trajectories.reward_baseline

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch
+from jaxtyping import Float64
 from numpy.typing import NDArray
 from tensordict import TensorDict
 from torch import Tensor
@@ -64,8 +65,8 @@ class TourSolver:
             kind = "closed tours on symmetric distances" if self.symmetric_only else "closed tours on distances"
             raise UnsupportedProblem(f"{self.name} cannot take {env.name}; it solves {kind} (the view `distances`)")
 
-    def distances(self, env: Any, instances: TensorDict) -> Tensor:
-        """Return the distances of ``instances``, float64 ``[batch, nodes, nodes]``.
+    def distances(self, env: Any, instances: TensorDict) -> Float64[Tensor, "batch nodes nodes"]:
+        """Return the distances of ``instances``.
 
         Raises:
             UnsupportedProblem: `supports` says no, or these instances are not symmetric and must be.
@@ -228,7 +229,7 @@ def solve_each(
         view: takes a TensorDict of batch size ``[1]`` and returns what the job needs of it, picklable for workers.
         job: solves one view, reporting to a `Run`; picklable for workers.
         workers: processes; 1 solves in this one.
-        progress_bar: show one on a terminal, if there is more than one instance.
+        progress_bar: show one on a terminal, if there is more than one instance; never where this is a worker itself.
 
     Raises:
         NoSolutionFound: an instance got no solution within the budget or before it was cancelled.
@@ -238,9 +239,10 @@ def solve_each(
     batch, workers = instances.batch_size[0], min(workers, instances.batch_size[0])
     tasks = _tasks(instances, view)
     runs = _in_workers(name, job, tasks, budget, workers) if workers > 1 else _here(job, tasks, budget)
+    shown = progress_bar and batch > 1 and multiprocessing.parent_process() is None
     solutions: dict[int, Solution] = {}
     with closing(runs):
-        for row, outcome in _with_bar(runs, name, batch) if progress_bar and batch > 1 else runs:
+        for row, outcome in _with_bar(runs, name, batch) if shown else runs:
             solutions[row] = _scored(name, env, instances[row : row + 1], budget, outcome)
     if len(solutions) < batch:
         raise NoSolutionFound(f"{name}: cancelled after {len(solutions)} of {batch} instances")

@@ -18,6 +18,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Bool, Float64, Int64
 from tensordict import TensorDict
 from torch import Tensor
 
@@ -154,8 +155,10 @@ def _continued(first: Solution, then: Solution, given: float) -> Solution:
 # ---------------------------------------------------------------------- constructions
 
 
-def _nearest_neighbour(dists: Tensor, starts: Tensor) -> Tensor:
-    """Return tours ``[batch, rollouts, nodes]`` from ``starts`` ``[batch, rollouts]``."""
+def _nearest_neighbour(
+    dists: Float64[Tensor, "batch nodes nodes"], starts: Int64[Tensor, "batch rollouts"]
+) -> Int64[Tensor, "batch rollouts nodes"]:
+    """Return the tours from given starts."""
     batch, num_nodes = dists.shape[:2]
     row = torch.arange(batch, device=dists.device)[:, None]
     open_mask = torch.ones(*starts.shape, num_nodes, dtype=torch.bool, device=dists.device)
@@ -166,8 +169,8 @@ def _nearest_neighbour(dists: Tensor, starts: Tensor) -> Tensor:
     return torch.stack(tour, dim=-1)
 
 
-def _farthest_first(dists: Tensor) -> Tensor:
-    """Order nodes ``[batch, nodes]``: the one with the longest distance, then always the one farthest from those."""
+def _farthest_first(dists: Float64[Tensor, "batch nodes nodes"]) -> Int64[Tensor, "batch nodes"]:
+    """Order nodes: the one with the longest distance, then always the one farthest from those."""
     row = torch.arange(dists.shape[0], device=dists.device)
     dists = dists.clone()
     dists.diagonal(dim1=1, dim2=2).zero_()  # files may hold anything there
@@ -181,8 +184,10 @@ def _farthest_first(dists: Tensor) -> Tensor:
     return torch.stack(order, dim=-1)
 
 
-def _insertion(dists: Tensor, order: Tensor) -> Tensor:
-    """Return tours ``[batch, rollouts, nodes]`` into which the nodes came in ``order``, each at its cheapest place."""
+def _insertion(
+    dists: Float64[Tensor, "batch nodes nodes"], order: Int64[Tensor, "batch rollouts nodes"]
+) -> Int64[Tensor, "batch rollouts nodes"]:
+    """Return tours into which the nodes came in ``order``, each at its cheapest place."""
     row = torch.arange(dists.shape[0], device=dists.device)[:, None]
     first, *others = (node.unsqueeze(-1) for node in order.unbind(-1))
     after = torch.zeros_like(order)  # the tour so far as a linked list: the node that follows each
@@ -208,7 +213,11 @@ SEGMENTS = (1, 2, 3)  # nodes in a row that Or-opt moves
 MOVES = 1 + 2 * len(SEGMENTS)
 
 
-def local_search(dists: Tensor, tours: Tensor, stop: Callable[[], bool] = lambda: False) -> Tensor:
+def local_search(
+    dists: Float64[Tensor, "batch nodes nodes"],
+    tours: Int64[Tensor, "batch nodes"],
+    stop: Callable[[], bool] = lambda: False,
+) -> Int64[Tensor, "batch nodes"]:
     """Make best moves of 2-opt and Or-opt until none shortens a tour.
 
     A 2-opt move that shortens a tour connects some node with one that is nearer to it than a neighbour of it in the
@@ -217,12 +226,12 @@ def local_search(dists: Tensor, tours: Tensor, stop: Callable[[], bool] = lambda
     others of the batch.
 
     Args:
-        dists: float64 ``[batch, nodes, nodes]``, symmetric.
-        tours: int64 ``[batch, nodes]``.
+        dists: symmetric.
+        tours: where to begin.
         stop: asked before each move of the batch.
 
     Returns:
-        Tours int64 ``[batch, nodes]``, none longer than it was.
+        Tours, none longer than it was.
     """
     num_nodes = tours.shape[1]
     if num_nodes < 4:  # there is only one tour
@@ -247,8 +256,13 @@ def local_search(dists: Tensor, tours: Tensor, stop: Callable[[], bool] = lambda
 
 
 def _best_move(
-    dists: Tensor, rows: Tensor, tours: Tensor, near: Tensor, near_dists: Tensor, tolerance: Tensor
-) -> tuple[Tensor, Tensor]:
+    dists: Float64[Tensor, "instances nodes nodes"],
+    rows: Int64[Tensor, " batch"],
+    tours: Int64[Tensor, "batch nodes"],
+    near: Int64[Tensor, "batch nodes near"],
+    near_dists: Float64[Tensor, "batch nodes near"],
+    tolerance: Float64[Tensor, " batch"],
+) -> tuple[Int64[Tensor, "batch nodes"], Bool[Tensor, " batch"]]:
     """Make the best move of each tour; return the tours, and where one was made.
 
     A move connects node a with a near node c. Every move is sought on the tour and on its mirror image, which turns
@@ -259,12 +273,12 @@ def _best_move(
       between p(c) and c, reversed, with a next to c.
 
     Args:
-        dists: ``[instances, nodes, nodes]``.
-        rows: ``[batch]``, the instance of each tour.
-        tours: ``[batch, nodes]``.
-        near: ``[batch, nodes, near]``, each node's candidates for c.
-        near_dists: ``[batch, nodes, near]``.
-        tolerance: ``[batch]``, what a move must gain to be more than round-off.
+        dists: of all instances.
+        rows: the instance of each tour.
+        tours: the tours that are still on their way.
+        near: each node's candidates for c.
+        near_dists: their distances.
+        tolerance: what a move must gain to be more than round-off.
     """
     batch, num_nodes, num_near = near.shape
     tour = torch.cat([tours, tours.flip(1)])

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
+from jaxtyping import Float32, Float64, Int64
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.data import Binary, Categorical, Composite, Unbounded
@@ -66,11 +67,13 @@ class ConstructiveEnv(EnvBase):
         """
 
     @abc.abstractmethod
-    def advance(self, state: Any, action: Tensor) -> Any:
+    def advance(self, state: Any, action: Int64[Tensor, "batch rollouts"]) -> Any:
         """Return the state after ``action`` (int64 ``[batch, rollouts]``); pure, with no host synchronisation."""
 
     @abc.abstractmethod
-    def reward(self, state: Any, action: Tensor, successor: Any) -> Tensor:
+    def reward(
+        self, state: Any, action: Int64[Tensor, "batch rollouts"], successor: Any
+    ) -> Float32[Tensor, "batch rollouts"]:
         """Return the signed step reward, float32 ``[batch, rollouts]``; over a rollout they sum to ± the objective."""
 
     @abc.abstractmethod
@@ -78,11 +81,13 @@ class ConstructiveEnv(EnvBase):
         """Return the number of steps after which every rollout is done, from shapes alone."""
 
     @abc.abstractmethod
-    def objective(self, instance: TensorDict, actions: Tensor) -> Tensor:
+    def objective(
+        self, instance: TensorDict, actions: Int64[Tensor, "batch rollouts steps"]
+    ) -> Float64[Tensor, "batch rollouts"]:
         """Score ``actions`` ``[batch, rollouts, steps]`` from them alone; float64 ``[batch, rollouts]``."""
 
     @abc.abstractmethod
-    def violations(self, instance: TensorDict, actions: Tensor) -> list[Violation]:
+    def violations(self, instance: TensorDict, actions: Int64[Tensor, "batch rollouts steps"]) -> list[Violation]:
         """Name every broken constraint of ``actions`` ``[batch, rollouts, steps]``; empty where all is well."""
 
     @property
@@ -99,10 +104,12 @@ class ConstructiveEnv(EnvBase):
         """Return raw numbers of the step, ``[batch, rollouts, ...]``."""
 
     @abc.abstractmethod
-    def first_actions(self, instance: TensorDict, rng: torch.Generator | None = None) -> Tensor:
+    def first_actions(self, instance: TensorDict, rng: torch.Generator | None = None) -> Int64[Tensor, "batch starts"]:
         """Return the first actions of a multi-start, int64 ``[batch, starts]``, in random order if ``rng`` is given."""
 
-    def equivalent_actions(self, actions: Tensor, count: int, rng: torch.Generator) -> Tensor:
+    def equivalent_actions(
+        self, actions: Int64[Tensor, "batch steps"], count: int, rng: torch.Generator
+    ) -> Int64[Tensor, "batch {count} steps"]:
         """Draw other action sequences of the same solutions.
 
         Args:
@@ -138,7 +145,7 @@ class ConstructiveEnv(EnvBase):
     def instance_size(self, instance: TensorDict) -> int:
         """Return the size of given instances, in the units of `size`."""
 
-    def plain_actions(self, instance: TensorDict, actions: Tensor) -> list[int]:
+    def plain_actions(self, instance: TensorDict, actions: Int64[Tensor, " steps"]) -> list[int]:
         """Return ``actions`` ``[steps]`` as the command line prints them, without padding."""
         return [int(action) for action in actions[: self.horizon(instance)]]
 
@@ -159,8 +166,13 @@ class ConstructiveEnv(EnvBase):
         raise ArgumentError(f"{path}: {self.name} has no file format to write")
 
     def seeded(self, count: int, seed: int) -> TensorDict:
-        """Return the first ``count`` instances that a seed stands for, as evaluation and results name them."""
-        return self.generate(count, torch.Generator().manual_seed(seed))
+        """Return the first ``count`` instances that a seed stands for, as evaluation and results name them.
+
+        They are drawn in blocks of 100, so that a larger count begins with the instances of a smaller one.
+        """
+        rng = torch.Generator().manual_seed(seed)
+        blocks = [self.generate(100, rng) for _ in range(0, count, 100)]
+        return torch.cat(blocks)[:count]
 
     @abc.abstractmethod
     def arguments(self) -> dict[str, Any]:
@@ -199,8 +211,10 @@ class ConstructiveEnv(EnvBase):
     _state_type: ClassVar[Any]
     _instance_keys: ClassVar[tuple[str, ...]]
 
+    # TorchRL's rollout(break_when_any_done=False) draws new instances for finished rows and keeps keys that these lack;
+    # with instances that were given with optional keys (TSP: dists), reset with instances of one's own instead
     def _reset(self, tensordict: TensorDictBase | None = None, **_: Any) -> TensorDictBase:
-        if tensordict is not None and self._instance_keys[0] in tensordict.keys():
+        if tensordict is not None and any(key in tensordict.keys() for key in self._instance_keys):
             instance = tensordict.select(*self._instance_keys, strict=False)
         else:
             shape = self.batch_size if tensordict is None else tensordict.batch_size

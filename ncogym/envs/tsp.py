@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float32, Float64, Int64
 from tensordict import TensorDict
 from torch import Tensor
 
@@ -190,7 +191,7 @@ class TSPEnv(ConstructiveEnv):
             done=torch.zeros(shape, dtype=torch.bool, device=like.device),
         )
 
-    def advance(self, state: TSPState, action: Tensor) -> TSPState:
+    def advance(self, state: TSPState, action: Int64[Tensor, "batch rollouts"]) -> TSPState:
         num_left = (state.num_left - 1).clamp_min(0)
         done = num_left == 0
         # the node just visited closes, except that after the last one it is what a finished row may repeat
@@ -198,7 +199,9 @@ class TSPEnv(ConstructiveEnv):
         first = torch.where(state.first < 0, action, state.first)
         return TSPState(state.instance, first, action, num_left, mask, done)
 
-    def reward(self, state: TSPState, action: Tensor, successor: TSPState) -> Tensor:
+    def reward(
+        self, state: TSPState, action: Int64[Tensor, "batch rollouts"], successor: TSPState
+    ) -> Float32[Tensor, "batch rollouts"]:
         step = self._length(state.instance, state.current.clamp_min(0), action)
         home = self._length(state.instance, action, successor.first)
         arrived = successor.done & ~state.done
@@ -209,10 +212,12 @@ class TSPEnv(ConstructiveEnv):
 
     # ------------------------------------------------------------------ referee
 
-    def objective(self, instance: TensorDict, actions: Tensor) -> Tensor:
+    def objective(
+        self, instance: TensorDict, actions: Int64[Tensor, "batch rollouts steps"]
+    ) -> Float64[Tensor, "batch rollouts"]:
         return self._length(instance, actions, actions.roll(-1, dims=-1)).sum(-1)
 
-    def violations(self, instance: TensorDict, actions: Tensor) -> list[Violation]:
+    def violations(self, instance: TensorDict, actions: Int64[Tensor, "batch rollouts steps"]) -> list[Violation]:
         n = self.horizon(instance)
         found = []
         for row, rollouts in enumerate(actions.tolist()):
@@ -251,14 +256,16 @@ class TSPEnv(ConstructiveEnv):
 
     # ------------------------------------------------------------------ multi-start, symmetries, views, picture
 
-    def first_actions(self, instance: TensorDict, rng: torch.Generator | None = None) -> Tensor:
+    def first_actions(self, instance: TensorDict, rng: torch.Generator | None = None) -> Int64[Tensor, "batch starts"]:
         like = self._like(instance)
         if rng is None:
             return torch.arange(like.shape[1], device=like.device).expand(like.shape[0], -1)
         order = torch.rand(like.shape[:2], generator=rng, device=rng.device)
         return order.argsort(-1).to(like.device)
 
-    def equivalent_actions(self, actions: Tensor, count: int, rng: torch.Generator) -> Tensor:
+    def equivalent_actions(
+        self, actions: Int64[Tensor, "batch steps"], count: int, rng: torch.Generator
+    ) -> Int64[Tensor, "batch {count} steps"]:
         """Draw the tour's rotations to random starts, each in a random direction."""
         batch, nodes = actions.shape
         at = rng.device
@@ -281,16 +288,16 @@ class TSPEnv(ConstructiveEnv):
         x, y = centred.unbind(-1)
         pairs = [(x, y), (y, x), (x, -y), (y, -x), (-x, y), (-y, x), (-x, -y), (-y, -x)]
         images = [torch.stack(pair, dim=-1) for pair in pairs[:count]]
-        if count > 8 and rng is None:
-            raise ArgumentError(f"count: {count} images need a generator; without one at most 8 are allowed")
         for _ in range(count - 8):
-            angle = torch.rand(locs.shape[0], 1, generator=rng).to(locs) * 2 * math.pi
-            cos, sin = torch.cos(angle), torch.sin(angle)
-            flip = torch.where(torch.rand(locs.shape[0], 1, generator=rng) < 0.5, -1.0, 1.0).to(locs)
+            if rng is None:
+                raise ArgumentError(f"count: {count} images need a generator; without one at most 8 are allowed")
+            turn, side = torch.rand(2, locs.shape[0], 1, generator=rng, device=rng.device).to(locs)
+            cos, sin = torch.cos(turn * 2 * math.pi), torch.sin(turn * 2 * math.pi)
+            flip = torch.where(side < 0.5, -1.0, 1.0)
             images.append(torch.stack([(x * cos - y * sin) * flip, x * sin + y * cos], dim=-1))
         return [instance.clone(recurse=False).update({"locs": image}) for image in images]
 
-    def distances(self, instance: TensorDict) -> Tensor:
+    def distances(self, instance: TensorDict) -> Float64[Tensor, "batch nodes nodes"]:
         """Return the distances that the objective adds up, float64 ``[batch, nodes, nodes]``."""
         if "dists" in instance.keys():
             return instance["dists"].double()
@@ -346,7 +353,7 @@ def _broken(tour: list[int], num_nodes: int) -> str | None:
     return None
 
 
-def _scaled_coordinates(dists: Tensor) -> Tensor:
+def _scaled_coordinates(dists: Float[Tensor, "batch nodes nodes"]) -> Float[Tensor, "batch nodes 2"]:
     """Place nodes in the plane so that their distances resemble ``dists`` (classical multidimensional scaling).
 
     Only policies and pictures use the places; the objective stays with ``dists``.
@@ -368,12 +375,12 @@ def _scaled_coordinates(dists: Tensor) -> Tensor:
     return vectors[..., -2:].flip(-1) * values[..., -2:].flip(-1).clamp_min(0).sqrt().unsqueeze(1)
 
 
-def _to_unit_box(locs: Tensor) -> Tensor:
+def _to_unit_box(locs: Float[Tensor, "batch nodes 2"]) -> Float[Tensor, "batch nodes 2"]:
     low, high = locs.amin(1, keepdim=True), locs.amax(1, keepdim=True)
     return (locs - low) / (high - low).amax(-1, keepdim=True)
 
 
-def _clustered(batch: int, nodes: int, rng: torch.Generator) -> Tensor:
+def _clustered(batch: int, nodes: int, rng: torch.Generator) -> Float[Tensor, "{batch} {nodes} 2"]:
     at = rng.device
     num_modes = torch.randint(2, 9, (batch, 1), generator=rng, device=at)
     centres = torch.rand(batch, 8, 2, generator=rng, device=at)
@@ -383,7 +390,7 @@ def _clustered(batch: int, nodes: int, rng: torch.Generator) -> Tensor:
     return _to_unit_box(centres.gather(1, mode.expand(-1, -1, 2)) + noise * spread.gather(1, mode))
 
 
-def _explosion(locs: Tensor, rng: torch.Generator) -> Tensor:
+def _explosion(locs: Float[Tensor, "batch nodes 2"], rng: torch.Generator) -> Float[Tensor, "batch nodes 2"]:
     batch, at = locs.shape[0], locs.device
     centre = torch.rand(batch, 1, 2, generator=rng, device=at)
     radius = 0.1 + 0.3 * torch.rand(batch, 1, 1, generator=rng, device=at)

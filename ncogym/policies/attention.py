@@ -16,6 +16,7 @@ import math
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 
@@ -75,6 +76,10 @@ class AttentionPolicy(Policy):
         super().__init__()
         if dim < 1 or num_heads < 1 or dim % num_heads:
             raise ArgumentError(f"num_heads: {num_heads} is not allowed; it must divide dim, which is {dim}")
+        if num_layers < 0 or feedforward < 1:
+            raise ArgumentError(
+                f"num_layers, feedforward: {num_layers}, {feedforward} are not allowed; at least 0 and at least 1 are"
+            )
         if not clip > 0:
             raise ArgumentError(f"clip: {clip} is not allowed; it must be above 0")
         if dims.node < 1:
@@ -109,7 +114,9 @@ class AttentionPolicy(Policy):
 
     def encode(self, features: InstanceFeatures) -> Encoded:
         embedded = {type(feature): embed(feature, self) for feature in features}
-        x, table = embedded[NodeFeatures], embedded.get(EdgeFeatures)
+        x, table = embedded.get(NodeFeatures), embedded.get(EdgeFeatures)
+        if x is None:
+            raise UnsupportedFeatures("AttentionPolicy cannot read an environment without NodeFeatures")
         for layer in self.layers:
             x = layer(x)
         x = self.final_norm(x)
@@ -121,7 +128,9 @@ class AttentionPolicy(Policy):
         bias = None if table is None else F.pad(table, (0, 0, 0, 1)).float()
         return Encoded(keys.contiguous(), values.contiguous(), logit_keys, torch.cat([roles, nobody], dim=2), bias)
 
-    def logits(self, encoded: Encoded, step: StepFeatures, condition: Tensor | None = None) -> Tensor:
+    def logits(
+        self, encoded: Encoded, step: StepFeatures, condition: Tensor | None = None
+    ) -> Float[Tensor, "batch queries actions"]:
         batch, num_queries, _ = step.nodes.shape
         nodes, dim = encoded.logit_keys.shape[1:]
         query: Tensor | float = 0.0
@@ -132,13 +141,19 @@ class AttentionPolicy(Policy):
             query = query + encoded.queries[:, role].gather(1, row.expand(-1, -1, dim))
             if encoded.bias is not None:
                 bias = bias + encoded.bias[:, role].gather(1, row.expand(-1, -1, nodes))
-        if self.scalars is not None and step.scalars is not None:
-            query = query + self.scalars(step.scalars)
-        if self.candidates is not None and step.candidates is not None:
-            bias = bias + self.candidates(step.candidates).squeeze(-1)
+        if self.scalars is not None:
+            query = query + self.scalars(_shown("scalars", step.scalars))
+        if self.candidates is not None:
+            bias = bias + self.candidates(_shown("candidates", step.candidates)).squeeze(-1)
         heads = torch.as_tensor(query).view(batch, num_queries, self.num_heads, -1).transpose(1, 2)
         seen = attention(heads, encoded.keys, encoded.values, step.action_mask.unsqueeze(1))
         seen = seen.transpose(1, 2).reshape(batch, num_queries, dim)
         scores = torch.bmm(seen, encoded.logit_keys.transpose(1, 2)).float() / math.sqrt(dim)
         logits = self.clip * (torch.tanh(scores) + bias)
         return logits.masked_fill(~step.action_mask, -math.inf)
+
+
+def _shown(name: str, value: Tensor | None) -> Tensor:
+    if value is None:
+        raise UnsupportedFeatures(f"AttentionPolicy was built for {name} and this step shows none")
+    return value

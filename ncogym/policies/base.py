@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from typing import Any
 
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ncogym.features import FeatureDims, InstanceFeatures, StepFeatures
@@ -28,7 +29,9 @@ class Policy(nn.Module, abc.ABC):
         """
 
     @abc.abstractmethod
-    def logits(self, encoded: Any, step: StepFeatures, condition: Tensor | None = None) -> Tensor:
+    def logits(
+        self, encoded: Any, step: StepFeatures, condition: Tensor | None = None
+    ) -> Float[Tensor, "batch queries actions"]:
         """Score the actions of each query.
 
         Args:

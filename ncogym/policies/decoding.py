@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from ncogym.errors import ArgumentError
 
 
+@runtime_checkable
 class Decoding(Protocol):
     """Chooses actions, int64 ``[batch, queries]``, from logits ``[batch, queries, actions]`` (-inf = not allowed)."""
 
     stochastic: bool
 
-    def __call__(self, logits: Tensor, rng: torch.Generator) -> Tensor: ...
+    def __call__(
+        self, logits: Float[Tensor, "batch queries actions"], rng: torch.Generator
+    ) -> Int64[Tensor, "batch queries"]: ...
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,9 @@ class Greedy:
 
     stochastic = False
 
-    def __call__(self, logits: Tensor, rng: torch.Generator) -> Tensor:
+    def __call__(
+        self, logits: Float[Tensor, "batch queries actions"], rng: torch.Generator
+    ) -> Int64[Tensor, "batch queries"]:
         return logits.argmax(-1)
 
 
@@ -53,7 +59,9 @@ class Sample:
         if not 0 < self.top_p <= 1:
             raise ArgumentError(f"top_p: {self.top_p} is not allowed; it must be above 0 and at most 1")
 
-    def __call__(self, logits: Tensor, rng: torch.Generator) -> Tensor:
+    def __call__(
+        self, logits: Float[Tensor, "batch queries actions"], rng: torch.Generator
+    ) -> Int64[Tensor, "batch queries"]:
         probs = torch.softmax(self.filtered(logits), dim=-1)
         noise = torch.empty_like(probs).exponential_(generator=rng)
         # argmax of p / Exp(1) is distributed as p; an action of probability 0 can never win
@@ -61,7 +69,9 @@ class Sample:
 
     def filtered(self, logits: Tensor) -> Tensor:
         """Return the tempered logits with those outside of top-k and top-p at -inf."""
-        logits = logits.float() / self.temperature
+        logits = logits.float()
+        # taking the largest away first keeps any temperature from overflowing
+        logits = (logits - logits.amax(-1, keepdim=True)) / self.temperature
         if 0 < self.top_k < logits.shape[-1]:
             lowest = logits.topk(self.top_k, dim=-1).values[..., -1:]
             logits = logits.masked_fill(logits < lowest, -math.inf)

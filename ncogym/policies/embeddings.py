@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from ncogym.errors import UnsupportedFeatures
@@ -23,7 +24,7 @@ class NodeEmbedding(nn.Module):
         super().__init__()
         self.kinds = nn.ModuleList(nn.Linear(dims.node, dim) for _ in range(dims.kinds))
 
-    def forward(self, nodes: NodeFeatures) -> Tensor:
+    def forward(self, nodes: NodeFeatures) -> Float[Tensor, "batch nodes dim"]:
         if nodes.kinds is None:
             embedded: Tensor = self.kinds[0](nodes.values)
             return embedded
@@ -51,7 +52,7 @@ class EdgeBias(nn.Module):
         nn.init.zeros_(last.bias)
         self.network = nn.Sequential(nn.Linear(dims.edge, hidden), nn.SiLU(), last)
 
-    def forward(self, edges: Tensor) -> Tensor:
+    def forward(self, edges: Float[Tensor, "batch nodes nodes features"]) -> Float[Tensor, "batch roles nodes nodes"]:
         biased: Tensor = self.network(edges)
         return biased.permute(0, 3, 1, 2)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
+from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 
@@ -13,15 +14,22 @@ from ncogym.errors import ArgumentError
 Norm = Literal["instance", "batch", "layer", "rms", "none"]
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+def attention(
+    q: Float[Tensor, "batch heads queries width"],
+    k: Float[Tensor, "batch heads keys width"],
+    v: Float[Tensor, "batch heads keys width"],
+    mask: Bool[Tensor, "batch 1 queries keys"] | None = None,
+) -> Float[Tensor, "batch heads queries width"]:
     """Scaled dot-product attention by the formulation that is fastest where it runs.
 
     On CPUs the fused kernel's backward is about six times slower in bfloat16 than in float32 (torch 2.13, measured), so
     there bfloat16 takes plain matrix products, or, under a mask, the fused kernel in float32.
 
-    Shapes:
-        q ``[batch, heads, queries, width]``, k and v ``[batch, heads, keys, width]``, mask bool
-        ``[batch, 1, queries, keys]`` (True = seen) to ``[batch, heads, queries, width]``.
+    Args:
+        q: queries.
+        k: keys.
+        v: values.
+        mask: True = seen; None sees all.
     """
     if q.dtype == torch.bfloat16 and q.device.type == "cpu":
         if mask is None:
@@ -41,7 +49,7 @@ class InstanceNorm(nn.Module):
         super().__init__()
         self.weight, self.bias, self.eps = nn.Parameter(torch.ones(dim)), nn.Parameter(torch.zeros(dim)), eps
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch nodes dim"]) -> Float[Tensor, "batch nodes dim"]:
         variance, mean = torch.var_mean(x.float(), dim=1, keepdim=True, correction=0)
         scale = self.weight * torch.rsqrt(variance + self.eps)
         return (x * scale + (self.bias - mean * scale)).to(x.dtype)
@@ -50,14 +58,14 @@ class InstanceNorm(nn.Module):
 class BatchNorm(nn.BatchNorm1d):
     """Normalise each channel over batch and nodes (Kool et al. 2019); running statistics in evaluation mode."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch nodes dim"]) -> Float[Tensor, "batch nodes dim"]:
         return super().forward(x.flatten(0, 1)).view_as(x)
 
 
 class RMSNorm(nn.RMSNorm):
     """Divide each node's vector by its root mean square; the weight follows the input's precision."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch nodes dim"]) -> Float[Tensor, "batch nodes dim"]:
         return F.rms_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.eps)
 
 
@@ -92,14 +100,14 @@ class TransformerLayer(nn.Module):
         self.expand, self.contract = nn.Linear(dim, feedforward), nn.Linear(feedforward, dim)
         self.norms = nn.ModuleList([make_norm(norm, dim), make_norm(norm, dim)])
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "batch nodes dim"]) -> Float[Tensor, "batch nodes dim"]:
         if self.pre_norm:
             x = x + self.attend(self.norms[0](x))
             return x + self.feed(self.norms[1](x))
         x = self.norms[0](x + self.attend(x))
         return self.norms[1](x + self.feed(x))
 
-    def attend(self, x: Tensor) -> Tensor:
+    def attend(self, x: Float[Tensor, "batch nodes dim"]) -> Float[Tensor, "batch nodes dim"]:
         """Multi-head self-attention over the nodes."""
         batch, nodes, dim = x.shape
         qkv = self.project(x).view(batch, nodes, 3, self.num_heads, dim // self.num_heads)

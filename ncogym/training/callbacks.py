@@ -94,7 +94,7 @@ class Interruptible(pl.Callback):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._pending = False
+        self._pending = self._saved = False
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -108,9 +108,14 @@ class Interruptible(pl.Callback):
         self._pending = True
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Act on a signal between two steps, in the middle of an epoch."""
+        """Write the checkpoint after the step in which a signal came."""
         if self._pending:
             trainer.save_checkpoint(self.path)
+            self._saved = True
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        """Stop before the next step, when the last one is in the log too."""
+        if self._saved:
             raise Interrupted(f"interrupted at step {trainer.global_step}; resume from {self.path}")
 
     def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:

@@ -86,6 +86,9 @@ class TrainingModule(pl.LightningModule):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the loss of one step; ``batch`` is ignored, since the step's number decides what is drawn."""
         step, rank = self.global_step, self.global_rank
+        if step and step % self.steps_per_epoch == 0:
+            # counted in steps and not by Lightning's epochs, so that a resumed run can neither miss nor repeat it
+            self.algorithm.epoch_end(self.source.env, self.policy, step_generator(self.seed + 2, step, 0, self.device))
         rng = step_generator(self.seed, step, rank, self.device)
         host = step_generator(self.seed + 1, step, rank, "cpu")
         env, instances, labels = self.source.draw(rng, host)
@@ -116,11 +119,6 @@ class TrainingModule(pl.LightningModule):
         self.log_dict({"loss": loss.detach(), "objective": objective}, prog_bar=True)
         return loss
 
-    def on_train_epoch_end(self) -> None:
-        """Let the algorithm update what changes between epochs."""
-        rng = step_generator(self.seed + 2, self.global_step, 0, self.device)
-        self.algorithm.epoch_end(self.source.env, self.policy, rng)
-
     def configure_optimizers(self) -> Any:
         """Build AdamW and its schedule, stepped once per training step."""
         o = self.optimiser
@@ -130,7 +128,7 @@ class TrainingModule(pl.LightningModule):
 
     def train_dataloader(self) -> Any:
         """Count the steps of an epoch; the instances are drawn in `training_step`, on the device."""
-        return torch.utils.data.DataLoader(_Steps(self.steps_per_epoch), batch_size=None)
+        return torch.utils.data.DataLoader(_Steps(self.steps_per_epoch), batch_size=None, generator=torch.Generator())
 
 
 class _Steps(torch.utils.data.Dataset[int]):

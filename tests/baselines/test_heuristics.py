@@ -9,6 +9,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+from ncogym.baselines import heuristics
 from ncogym.baselines.heuristics import FarthestInsertion, NearestNeighbour, RandomInsertion, TwoOpt, local_search
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import ArgumentError
@@ -201,30 +202,41 @@ def test_two_opt_uncrosses_a_square(rng):
 
 @pytest.mark.parametrize("distribution", ["uniform", "clustered"])
 @pytest.mark.parametrize("whole", [False, True])
-def test_no_two_opt_move_is_left(distribution, whole, rng):
-    """From a poor start, no exchange of any two edges shortens the tours, with and without many equal distances."""
-    env, instances = cities(6, 60, distribution)
-    if whole:
+@pytest.mark.parametrize("neighbours", [1, 10])
+def test_no_two_opt_move_is_left(distribution, whole, neighbours, monkeypatch, rng):
+    """From random tours, no exchange of two edges is left that shortens one, however few neighbours are tried first."""
+    monkeypatch.setattr(heuristics, "NEIGHBOURS", neighbours)
+    rows = [*range(38), 394, 503]  # in the last two, clustered, a move is left that only the mirror image shows
+    env, instances = cities(2000, 30, distribution)
+    instances = instances[rows]
+    if whole:  # and so many distances are equal
         instances["dists"] = (env.distances(instances) * 20).round()
-    start = Fixed([random.Random(row).sample(range(60), 60) for row in range(6)])
-    for dists, solution in zip(
-        env.distances(instances).tolist(), TwoOpt(start)(env, instances, None, rng), strict=True
-    ):
+    start = Fixed([random.Random(row).sample(range(30), 30) for row in rows])
+    solutions = TwoOpt(start)(env, instances, None, rng)
+    for dists, solution in zip(env.distances(instances).tolist(), solutions, strict=True):
         tour = solution.actions.tolist()
-        for i, j in itertools.combinations(range(60), 2):
-            a, b, c, d = tour[i], tour[i + 1], tour[j], tour[(j + 1) % 60]
+        for i, j in itertools.combinations(range(30), 2):
+            a, b, c, d = tour[i], tour[i + 1], tour[j], tour[(j + 1) % 30]
             assert dists[a][c] + dists[b][d] >= dists[a][b] + dists[c][d] - 1e-9
+
+
+def test_two_opt_sees_beyond_dense_clusters(rng):
+    """Clusters of more nodes than neighbours are tried at first, visited crosswise, are uncrossed all the same."""
+    corners = torch.tensor([[0.0, 0.0], [1.0, 1.0], [1.0, 0.0], [0.0, 1.0]]).repeat_interleave(15, 0)
+    locs = corners + 1e-3 * torch.rand(60, 2, generator=rng)
+    (solution,) = TwoOpt(Fixed([list(range(60))]))(TSPEnv(60), TensorDict({"locs": locs[None]}, [1]), None, rng)
+    assert 4.0 < solution.objective < 4.1
 
 
 def test_no_or_opt_move_is_left_where_all_nodes_are_near(rng):
     """With few nodes, no segment of up to three can be moved anywhere, either way round, to shorten a tour."""
-    env, instances = cities(8, 11)
-    start = Fixed([random.Random(row).sample(range(11), 11) for row in range(8)])
+    env, instances = cities(200, 9)
+    start = Fixed([random.Random(row).sample(range(9), 9) for row in range(200)])
     for dists, solution in zip(
         env.distances(instances).tolist(), TwoOpt(start)(env, instances, None, rng), strict=True
     ):
         tour = solution.actions.tolist()
-        for begin, size in itertools.product(range(11), (1, 2, 3)):
+        for begin, size in itertools.product(range(9), (1, 2, 3)):
             turned = tour[begin:] + tour[:begin]
             segment, rest = turned[:size], turned[size:]
             for place, way in itertools.product(range(len(rest)), (1, -1)):

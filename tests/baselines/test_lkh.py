@@ -46,8 +46,8 @@ def test_a_closed_tour_is_read_without_its_end(elkai, rng):
 def test_seconds_allow_as_many_runs_as_fit(elkai, seconds, runs, rng):
     """One run is timed (2 s); then as many follow, up to those wanted, as fit into what is left."""
     env = TSPEnv(6)
-    LKH()(env, env.generate(1, rng), MaxSeconds(seconds), rng)
-    assert elkai.runs == runs
+    (solution,) = LKH()(env, env.generate(1, rng), MaxSeconds(seconds), rng)
+    assert (elkai.runs, solution.feasible) == (runs, True)
 
 
 def test_distances_are_handed_over_as_whole_numbers(elkai, rng):

@@ -99,7 +99,7 @@ def test_a_random_rollout_is_a_tour(batch_size):
 
 @BATCH_SIZES
 def test_step_by_step_with_a_policy_of_ones_own(batch_size):
-    """A stranger's loop of ``reset``, ``step`` and ``step_mdp`` that takes the first allowed node visits 0, 1, 2, ..."""
+    """A loop of ``reset``, ``step`` and ``step_mdp`` that takes the first allowed node visits 0, 1, 2, ..."""
     env = TSPEnv(num_nodes=5, batch_size=batch_size)
     state = env.reset()
     assert state.batch_size == batch_size

@@ -30,7 +30,7 @@ def env():
 
 def tours(*each):
     """Return tours of one instance, ``[1, rollouts, steps]``."""
-    return torch.tensor([each])
+    return torch.tensor([each], dtype=torch.int64)
 
 
 def shortest_tour(instance: TensorDict) -> float:
@@ -156,20 +156,16 @@ def test_instances_lie_in_the_unit_box(distribution, rng):
 
 def test_distributions_differ_as_they_should(rng):
     """Clustered nodes have nearer neighbours than uniform ones, exploded ones a larger hole; mixed holds all three."""
-
-    def nearest(distribution):
-        locs = TSPEnv(100, distribution).generate(200, rng)["locs"]
-        return (torch.cdist(locs, locs) + 9 * torch.eye(100)).amin(-1).mean(-1)
-
-    def hole(distribution):  # the largest disc with its centre on a grid and without a node
-        locs = TSPEnv(100, distribution).generate(200, rng)["locs"]
-        grid = torch.cartesian_prod(*[torch.linspace(0.2, 0.8, 13)] * 2)
-        return torch.cdist(grid.expand(200, -1, -1), locs).amin(-1).amax(-1)
-
-    assert nearest("clustered").mean() < 0.6 * nearest("uniform").mean()
-    assert hole("explosion").mean() > 1.3 * hole("uniform").mean()
-    assert nearest("clustered").mean() < nearest("mixed").mean() < nearest("uniform").mean()
-    assert nearest("mixed").std() > 2 * nearest("uniform").std()
+    locs = {distribution: TSPEnv(100, distribution).generate(400, rng)["locs"] for distribution in DISTRIBUTIONS}
+    nearest = {d: (torch.cdist(x, x) + 9 * torch.eye(100)).amin(-1).mean(-1) for d, x in locs.items()}
+    assert nearest["clustered"].mean() < 0.6 * nearest["uniform"].mean()
+    for limit in (0.03, 0.048):  # half of the rows are uniform, a quarter clustered, a quarter exploded
+        share = {d: (x < limit).float().mean() for d, x in nearest.items()}
+        expected = 0.5 * share["uniform"] + 0.25 * share["clustered"] + 0.25 * share["explosion"]
+        assert abs(share["mixed"] - expected) < 0.1
+    grid = torch.cartesian_prod(*[torch.linspace(0.2, 0.8, 13)] * 2)
+    hole = {d: torch.cdist(grid.expand(400, -1, -1), x).amin(-1).amax(-1).mean() for d, x in locs.items()}
+    assert hole["explosion"] > 1.3 * hole["uniform"]
 
 
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
@@ -247,7 +243,7 @@ def test_a_file_of_distances_alone_is_read(env, data):
 
 def test_another_problems_file_is_refused(env, data):
     """A file of the asymmetric problem is refused, with its name and type."""
-    with pytest.raises(InstanceError, match="ring3.atsp: TYPE ATSP is not allowed"):
+    with pytest.raises(InstanceError, match=r"ring3\.atsp: TYPE ATSP is not allowed"):
         env.read(data / "ring3.atsp")
 
 
@@ -273,6 +269,28 @@ def test_a_published_instance_has_its_published_optimum(env, shared_instances):
     for name, optimum in (("berlin52", 7542), ("eil51", 426)):
         path = shared_instances / "tsp" / f"{name}.tsp"
         assert env.published_objective(path, env.read(path)) == optimum
+
+
+def test_a_geographic_file_gets_places_of_its_distances(env, shared_instances):
+    """Places of a file in degrees and minutes have nearly its distances, but for a common factor."""
+    instance = env.read(shared_instances / "tsp" / "burma14.tsp")
+    flat = torch.pdist(instance["locs"][0].double())
+    above = torch.ones(14, 14, dtype=torch.bool).triu(1)
+    factors = instance["dists"][0][above] / flat
+    error = (factors / factors.median() - 1).abs()
+    assert error.mean() < 0.006
+    assert error.max() < 0.05  # neighbours are 40 km apart and rounded to 1 km
+
+
+def test_a_written_instance_scores_as_it_did(env, rng, tmp_path):
+    """A drawn instance comes back in millionths, each of its four edges rounded; given distances come back exactly."""
+    instance, crossed = env.generate(1, rng), tours([0, 2, 1, 3])
+    env.write(instance, tmp_path / "drawn.tsp")
+    again = env.read(tmp_path / "drawn.tsp")
+    assert env.objective(again, crossed).item() == pytest.approx(1e6 * env.objective(instance, crossed).item(), abs=2)
+    dists = TensorDict({"dists": env.distances(instance)}, batch_size=[1])
+    env.write(dists, tmp_path / "dists.tsp")
+    assert torch.equal(env.read(tmp_path / "dists.tsp")["dists"], dists["dists"])
 
 
 def test_plain_actions_are_without_padding(env, rectangle):

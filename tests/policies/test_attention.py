@@ -57,7 +57,7 @@ def embed(policy: AttentionPolicy, features) -> Tensor:
 
 @pytest.mark.parametrize("pre_norm", [False, True])
 def test_the_decoder_is_the_unfolded_formula(features, step, pre_norm):
-    """Logits are C (tanh(W_o glimpse . key / sqrt(dim)) + edge bias), with W_o applied to the glimpse and not folded."""
+    """Logits are C (tanh(W_o glimpse . key / sqrt(dim)) + edge bias), with W_o applied and not folded."""
     policy = make_policy(norm="layer", pre_norm=pre_norm, clip=7.0)
     x = embed(policy, features)
     found = policy.logits(policy.encode(features), step)
@@ -199,7 +199,7 @@ def test_kinds_of_nodes_are_told_apart(features, step):
 
 
 def test_encoding_is_per_instance_only(features):
-    """All that the encoder returns begins with the batch, so that it can be cut, expanded and optimised per instance."""
+    """All that the encoder returns begins with the batch, so that it can be cut and expanded per instance."""
     for tensor in make_policy().encode(features):
         assert tensor.shape[0] == BATCH
 

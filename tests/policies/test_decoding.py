@@ -100,6 +100,13 @@ def test_a_masked_action_is_never_drawn(rng, decoding):
     assert allowed.gather(-1, drawn.unsqueeze(-1)).all()
 
 
+@pytest.mark.parametrize("temperature", [1e-3, 1e-39])
+def test_a_low_temperature_is_greedy(rng, temperature):
+    """Near temperature 0 the best action is drawn, and never a masked one, even where the quotient overflows."""
+    logits = torch.tensor([BAN, 9.0, 10.0]).expand(1, 50, -1)
+    assert Sample(temperature=temperature)(logits, rng).unique().tolist() == [2]
+
+
 def test_filters_do_not_change_the_logits_given(rng):
     """Filtering works on a copy."""
     logits = torch.randn(2, 3, 6, generator=rng)

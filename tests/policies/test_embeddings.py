@@ -1,28 +1,31 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import NamedTuple
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ncogym.errors import UnsupportedFeatures
 from ncogym.features import EdgeFeatures, FeatureDims, NodeFeatures
-from ncogym.policies.embeddings import EdgeBias, NodeEmbedding, refuse_unknown
+from ncogym.policies.embeddings import EdgeBias, NodeEmbedding, embed
 
 
 def test_nodes_of_one_kind_share_a_layer(rng):
     """Without kinds every node goes through the same linear layer."""
-    embed, values = NodeEmbedding(FeatureDims(node=3), 4), torch.randn(2, 5, 3, generator=rng)
-    expected = values @ embed.kinds[0].weight.T + embed.kinds[0].bias
-    torch.testing.assert_close(embed(NodeFeatures(values)), expected)
+    layer, values = NodeEmbedding(FeatureDims(node=3), 4), torch.randn(2, 5, 3, generator=rng)
+    expected = values @ layer.kinds[0].weight.T + layer.kinds[0].bias
+    torch.testing.assert_close(layer(NodeFeatures(values)), expected)
 
 
 def test_each_kind_of_node_has_a_layer_of_its_own(rng):
     """A depot is embedded by another layer than the customers, wherever it stands."""
-    embed, values = NodeEmbedding(FeatureDims(node=3, kinds=2), 4), torch.randn(2, 4, 3, generator=rng)
-    found = embed(NodeFeatures(values, torch.tensor([0, 1, 0, 1])))
+    layer, values = NodeEmbedding(FeatureDims(node=3, kinds=2), 4), torch.randn(2, 4, 3, generator=rng)
+    found = layer(NodeFeatures(values, torch.tensor([0, 1, 0, 1])))
     for node, kind in enumerate([0, 1, 0, 1]):
-        torch.testing.assert_close(found[:, node], embed.kinds[kind](values[:, node]))
-    assert not torch.allclose(found[:, 1], embed.kinds[0](values[:, 1]))
+        torch.testing.assert_close(found[:, node], layer.kinds[kind](values[:, node]))
+    assert not torch.allclose(found[:, 1], layer.kinds[0](values[:, 1]))
 
 
 def test_edge_bias_begins_at_zero(rng):
@@ -50,9 +53,39 @@ def test_edge_bias_can_learn(rng):
     assert (bias.network[2].weight.grad != 0).any()
 
 
-def test_features_without_a_layer_are_refused():
-    """A feature of an unknown type is refused by a text that names the policy, the feature and what it can read."""
-    features = (NodeFeatures(torch.zeros(1, 3, 2)), EdgeFeatures(torch.zeros(1, 3, 3, 1)))
-    refuse_unknown(features, (NodeFeatures, EdgeFeatures), nn.Identity())
-    with pytest.raises(UnsupportedFeatures, match="Identity cannot read EdgeFeatures; it reads NodeFeatures"):
-        refuse_unknown(features, (NodeFeatures,), nn.Identity())
+class Smells(NamedTuple):
+    """A type of feature that no layer is registered for."""
+
+    values: Tensor
+
+
+@pytest.fixture
+def policy():
+    """A policy's two layers, without the rest of it."""
+    dims = FeatureDims(node=3, edge=2, roles=1)
+    return SimpleNamespace(embed=NodeEmbedding(dims, 4), edge_bias=EdgeBias(dims))
+
+
+def test_the_type_of_a_feature_picks_the_layer(policy, rng):
+    """Nodes go to the policy's node embedding, edges to its edge bias, or nowhere if it has none."""
+    nodes = NodeFeatures(torch.randn(2, 5, 3, generator=rng))
+    edges = EdgeFeatures(torch.randn(2, 5, 5, 2, generator=rng))
+    assert torch.equal(embed(nodes, policy), policy.embed(nodes))
+    assert embed(edges, policy).shape == (2, 1, 5, 5)
+    assert embed(edges, SimpleNamespace(edge_bias=None)) is None
+
+
+def test_a_feature_without_a_layer_is_refused(policy):
+    """A feature of an unknown type is refused by a text that names the policy, the feature and what can be read."""
+    with pytest.raises(UnsupportedFeatures, match="SimpleNamespace cannot read Smells; it reads NodeFeatures, Edge"):
+        embed(Smells(torch.zeros(1, 1)), policy)
+
+
+def test_a_new_type_brings_its_own_layer(policy):
+    """A layer for a new type is registered from outside, and no policy or problem is named in doing so."""
+
+    class Sounds(Smells):
+        pass
+
+    embed.register(Sounds, lambda feature, policy: feature.values + policy.embed.kinds[0].bias.shape[0])
+    assert embed(Sounds(torch.zeros(1, 1)), policy).item() == 4

@@ -1,0 +1,597 @@
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import ncogym.solving
+from ncogym import pretrained
+from ncogym._resources import configs_folder
+from ncogym.cli import COMMANDS, main
+from ncogym.envs import make
+from ncogym.errors import NoSolutionFound
+from ncogym.policies import AttentionPolicy
+from ncogym.pretrained import load_policy, save_policy
+from ncogym.solver import Progress
+from ncogym.training.module import TrainingModule
+
+REPOSITORY = Path(__file__).parents[1]
+SOLVE_FIELDS = (
+    "file instance problem solver policy objective best_known gap_percent feasible violation "
+    "seconds rollouts seed actions"
+)
+EVALUATE_FIELDS = (
+    "solver env instances mean_objective mean_gap_percent ci95_gap_percent reference feasible seconds_total "
+    "seconds_per_instance seed instances_sha256"
+)
+BENCH_FIELDS = (
+    "what env device batch rollouts dtype acting seconds_median instances_per_second steps_per_second "
+    "peak_memory_bytes versions"
+)
+TRAIN_BRIEFLY = ["--max_steps", "1", "--steps_per_epoch", "1", "--validation.sizes", "[]"]
+TRAIN_BRIEFLY += ["--labels.chunks", "1", "--labels.chunk_size", "8", "--sizes", "[6, 7]", "--nodes_per_batch", "24"]
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Return a function that runs a command line, split at blanks, and gives its exit code, stdout and stderr."""
+
+    def call(line: str, *more: object) -> tuple[int, str, str]:
+        code = main([*line.split(), *map(str, more)])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an untrained policy for tours."""
+    folder = tmp_path_factory.mktemp("policies") / "tiny"
+    with torch.random.fork_rng():
+        torch.random.manual_seed(0)
+        policy = AttentionPolicy(make("tsp").feature_dims, dim=16, num_layers=1, num_heads=2, feedforward=16)
+    save_policy(policy, folder, {"env": {"name": "tsp", "arguments": {}}, "sizes": [4, 9]})
+    return folder
+
+
+@pytest.fixture
+def rectangle(data: Path) -> Path:
+    """A rectangle of 3 x 4, whose best tour is 14."""
+    return data / "rectangle4.tsp"
+
+
+def signalled(monkeypatch: pytest.MonkeyPatch, *signals: int) -> None:
+    """Send signals to this process when a solver offers its second solution."""
+    offer, offers = Progress.offer, []
+
+    def offer_and_kill(self: Progress, *arguments: object, **options: object) -> object:
+        offers.append(1)
+        if len(offers) == 2:
+            for number in signals:
+                os.kill(os.getpid(), number)
+        return offer(self, *arguments, **options)
+
+    monkeypatch.setattr(Progress, "offer", offer_and_kill)
+
+
+# ---------------------------------------------------------------------- help, and arguments that are refused
+
+
+@pytest.mark.parametrize(
+    "line", [["--help"], ["--version"], *([name, "--help"] for name in COMMANDS if name != "train")]
+)
+def test_help_is_light(line: list[str]) -> None:
+    """Help and version are on stdout, end with 0, and load neither torch nor rich nor matplotlib."""
+    heavy = "{'torch', 'torchrl', 'lightning', 'rich', 'matplotlib'}"
+    script = f"import sys\nfrom ncogym.cli import main\ncode = main({line})\nassert not {heavy} & set(sys.modules)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{script}sys.exit(code)"], cwd=REPOSITORY, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+
+
+def test_help_lists_the_commands(run: Run) -> None:
+    """The top level's help names each command with what it does."""
+    code, out, err = run("--help")
+    assert (code, err) == (0, "")
+    assert all(f"  {name} " in out for name in ("solve", "train", "evaluate", "generate", "render", "list", "bench"))
+
+
+@pytest.mark.parametrize(
+    ("command", "flags"),
+    [
+        (
+            "solve",
+            "FILE --problem --solver --policy --seconds --rollouts --seed --best-known --output --format --debug",
+        ),
+        ("train", "--config --env --policy --algorithm --max_steps --output --resume --debug"),
+        ("evaluate", "--env --instances --seed --solvers --reference --seconds --rollouts --policy --output --format"),
+        ("generate", "--env --instances --seed --output"),
+        ("render", "solution --output"),
+        ("list", "envs policies solvers pretrained configs"),
+        ("bench --env tsp", "env decode train --env.num_nodes --env.distribution --batch --rollouts --device --format"),
+    ],
+)
+def test_help_of_a_command_is_complete(run: Run, command: str, flags: str) -> None:
+    """A command's help has each of its promised arguments, the chosen problem's among them."""
+    code, out, err = run(f"{command} --help")
+    assert (code, err) == (0, "")
+    assert [flag for flag in flags.split() if flag not in out] == []
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("", "command: none is given; allowed are solve, train"),
+        ("solv", "command: 'solv' is not known; allowed are solve, train"),
+        ("solve", "arguments are required: files"),
+        ("solve missing.tsp", "missing.tsp: no such file or directory"),
+        ("solve missing", "missing: no such file or directory"),
+        ("solve RECTANGLE --secnds 1", "unrecognized arguments: --secnds 1; see ncogym solve --help"),
+        ("solve RECTANGLE --sec 1", "unrecognized arguments: --sec 1"),
+        ("solve RECTANGLE --seconds", "--seconds: expected one argument"),
+        ("solve RECTANGLE --seconds soon", "seconds: soon is not allowed; it must be a number"),
+        ("solve RECTANGLE --seconds 0 --solver two-opt", "seconds: 0.0 is not allowed; it must be above 0"),
+        ("solve RECTANGLE --seconds nan --solver two-opt", "seconds: nan is not allowed; it must be a number"),
+        ("solve RECTANGLE --rollouts 0 --solver two-opt", "rollouts: 0 is not allowed; it must be above 0"),
+        ("solve RECTANGLE --rollouts 1.5", "rollouts: 1.5 is not allowed; it must be a whole number"),
+        ("solve RECTANGLE --seed -1", "seed: -1 is not allowed; it must be >=0"),
+        ("solve RECTANGLE --format xml", "format: xml is not allowed; it must be one of 'table', 'json'"),
+        ("solve RECTANGLE --best-known 0 --solver two-opt", "best_known: 0.0 is not allowed; it must be above 0"),
+        ("solve RECTANGLE --problem tps", "problem: 'tps' is not known; allowed are tsp"),
+        ("solve RECTANGLE --solver gredy", "solver: 'gredy' is not known; allowed are auto, greedy"),
+        ("solve RECTANGLE --policy nowhere", "policy: 'nowhere' is neither a shipped policy"),
+        ("solve RECTANGLE RECTANGLE --output TMP/o", "output: two inputs of one name are not allowed, here rectangle4"),
+        ("solve RECTANGLE --solver two-opt --output RECTANGLE", "rectangle4.tsp: file exists"),
+        ("evaluate --env tsp", "arguments are required: solvers"),
+        ("evaluate --solvers greedy", "arguments are required: --env NAME"),
+        ("evaluate --env tps --solvers two-opt", "env: tps is not allowed; it must be one of 'tsp'"),
+        ("evaluate --env tsp --env.num_node 5 --solvers two-opt", "unrecognized arguments: --env.num_node 5"),
+        ("evaluate --env tsp --env.num_nodes 2 --solvers two-opt", "num_nodes: 2 is not allowed"),
+        ("evaluate --env tsp --env.num_nodes few --solvers two-opt", "env.num_nodes: few is not allowed; it must be a"),
+        (
+            "evaluate --env tsp --env.distribution round --solvers two-opt",
+            "distribution: round is not allowed; it must",
+        ),
+        ("evaluate --env tsp --env.batch_size 5 --solvers two-opt", "unrecognized arguments: --env.batch_size"),
+        ("evaluate --env tsp --solvers two-opt --instances 0", "instances: 0 is not allowed; it must be >0"),
+        ("evaluate --env tsp --solvers two-opt,foo", "solver: 'foo' is not known"),
+        ("evaluate --env tsp --solvers two-opt,", "solver: '' is not known"),
+        ("evaluate --env tsp --solvers two-opt,two-opt", "solvers: two-opt,two-opt is not allowed; it names a solver"),
+        ("evaluate --env tsp --solvers two-opt --reference foo", "solver: 'foo' is not known"),
+        ("evaluate --env tsp --solvers two-opt --seconds 1 --rollouts 1", "rollouts: 1 is not allowed beside seconds"),
+        ("generate --env tsp", "arguments are required: output"),
+        ("generate --env tsp --output TMP/a.txt", "a.txt is not allowed for 1 instances; its suffix must be .npz, or"),
+        ("generate --env tsp --instances 2 --output TMP/a.tsp", "a.tsp is not allowed for 2 instances"),
+        ("generate --env tsp --output TMP/missing/a.npz", "a.npz: no such file or directory"),
+        ("generate --env tsp --output TMP/missing/a.tsp", "a.tsp: no such file or directory"),
+        ("render TMP/missing.json --output TMP/a.png", "missing.json: no such file or directory"),
+        ("render RECTANGLE --output TMP/a.png", "not a record of solve"),
+        ("list everything", "section: everything is not allowed; it must be one of 'envs'"),
+        ("bench all --env tsp", "what: all is not allowed; it must be one of 'env', 'decode', 'train'"),
+        ("bench env --env tsp --batch 0", "batch: 0 is not allowed; it must be >0"),
+        ("bench env --env tsp --device toaster", "device: 'toaster' is not allowed here"),
+        ("train --config nosuch", "config: File does not exist"),
+        ("train --config smoke --max_step 1", "unrecognized arguments: --max_step 1; see ncogym train --help"),
+        ("train --config smoke --max_steps few", "max_steps: few is not allowed; it must be a whole number"),
+        ("train --config smoke --algorithm PPO", "algorithm: PPO is not known"),
+        ("train --config smoke --algorithm.starts 1", "starts: 1 is not allowed; it must be 0 (all) or at least 2"),
+        ("train --config smoke --policy.dimension 1", "policy: Option 'dimension' is not accepted"),
+        ("train --config smoke --policy.dim 33 --output TMP/o", "num_heads: 4 is not allowed; it must divide dim"),
+        ("train --config smoke --resume true --output TMP/o", "last.ckpt does not exist"),
+    ],
+)
+def test_bad_input_is_one_line(run: Run, rectangle: Path, tmp_path: Path, line: str, words: str) -> None:
+    """What is refused ends with 2, says argument, value and what is allowed in one line, and prints nothing else."""
+    code, out, err = run(line.replace("RECTANGLE", str(rectangle)).replace("TMP", str(tmp_path)))
+    assert (code, out) == (2, "")
+    assert words in err
+    assert err.startswith("ncogym: ")
+    assert err.endswith("\n")
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("env: {name: tsp}\nmax_step: 1\n", "Option 'max_step' is not accepted"),
+        ("env: {name: tsp, num_node: 5}\n", "Option 'env.num_node' is not accepted"),
+        ("env: {name: tps}\n", "env: tps is not allowed"),
+        ("env: tsp\n", "in a config `env: {name: NAME}`"),
+        ("max_steps: 1\n", "arguments are required: --env"),
+        ("env: {name: tsp}\nlabels: {chunk: 1}\n", "labels: Option 'chunk' is not accepted"),
+        ("env: {name: tsp}\noptimiser: {lr: fast}\n", "lr: fast is not allowed; it must be a number"),
+        ("env: {name: tsp}\nsizes: [5]\n", "sizes: [5] is not allowed"),
+        ("env: {name: tsp}\nalgorithm: {class_path: ncogym.make}\n", "ncogym.make is no Algorithm"),
+        ("env: {name: tsp}\nalgorithm: {class_path: POMO, init_args: {start: 2}}\n", "Option 'start' is not accepted"),
+        ("env: {name: tsp\n", "Problems parsing config"),
+        ("5\n", "Unexpected config: 5"),
+    ],
+)
+def test_bad_config_is_one_line(run: Run, tmp_path: Path, text: str, words: str) -> None:
+    """A mistyped key, a wrong type and a broken file are refused before anything is built."""
+    (tmp_path / "bad.yaml").write_text(text)
+    code, out, err = run("train --config", tmp_path / "bad.yaml", "--output", tmp_path / "out")
+    assert (code, out) == (2, "")
+    assert words in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_debug_shows_the_traceback(run: Run) -> None:
+    """With --debug the line comes after the traceback, and the exit code is the same."""
+    code, out, err = run("solve missing.tsp --debug")
+    assert (code, out) == (2, "")
+    assert err.startswith("Traceback (most recent call last):")
+    assert err.splitlines()[-1] == "ncogym: missing.tsp: no such file or directory"
+
+
+@pytest.mark.parametrize("line", ["list", "bench env --env tsp --env.num_nodes 5 --format json"])
+def test_output_that_nobody_reads_is_no_error(line: str) -> None:
+    """A reader that goes away, as `head` does, leaves no traceback and the exit code 1."""
+    script = "import sys\nfrom ncogym.cli import main\nsys.stdin.read()\nsys.exit(main())"
+    with subprocess.Popen(
+        [sys.executable, "-c", script, *line.split()],
+        cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        process.stdout.close()
+        process.stdin.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 1
+
+
+# ---------------------------------------------------------------------- solve
+
+
+def test_solve_prints_one_object_a_line(run: Run, data: Path, tiny: Path) -> None:
+    """The JSON has the promised fields in their order, one line a file, and stderr is empty in a pipe."""
+    files = [data / "rectangle4.tsp", data / "square4.tsp"]
+    code, out, err = run("solve", *files, "--policy", tiny, "--format", "json", "--seed", 7)
+    assert (code, err) == (0, "")
+    records = [json.loads(line) for line in out.splitlines()]
+    assert [list(record) for record in records] == [SOLVE_FIELDS.split()] * 2
+    assert [record["file"] for record in records] == [str(file) for file in files]
+    first = records[0]
+    assert sorted(first["actions"]) == [0, 1, 2, 3]
+    assert type(first["objective"]) is int
+    assert (first["objective"], first["best_known"], first["gap_percent"]) == (14, 14, 0)
+    assert (first["policy"], first["seed"], first["feasible"], first["violation"]) == ("tiny", 7, True, None)
+    assert (records[1]["objective"], records[1]["best_known"], records[1]["gap_percent"]) == (4, None, None)
+
+
+def test_solve_prints_a_table(run: Run, rectangle: Path) -> None:
+    """The default is a table that breaks no line in a pipe."""
+    code, out, err = run("solve --solver two-opt", rectangle)
+    assert (code, err) == (0, "")
+    rows = [line.split() for line in out.splitlines() if "rectangle4" in line]
+    assert [row[:6] for row in rows] == [["rectangle4", "two-opt", "-", "14", "14", "0"]]
+
+
+def test_solve_goes_on_after_a_bad_file(run: Run, tmp_path: Path, rectangle: Path) -> None:
+    """A bad file among several costs its line and the exit code, not the others' answers."""
+    (tmp_path / "bad.tsp").write_text("NAME : bad\n")
+    code, out, err = run("solve --solver two-opt --format json", tmp_path / "bad.tsp", rectangle, "missing.tsp")
+    assert code == 2
+    assert [json.loads(line)["instance"] for line in out.splitlines()] == ["rectangle4"]
+    assert ["bad.tsp" in line or "missing.tsp" in line for line in err.splitlines()] == [True, True]
+
+
+@pytest.mark.parametrize(("rollouts", "solver"), [(5, "sampling"), (9, "multistart+sampling+symmetry")])
+def test_solve_keeps_rollouts_and_seed(run: Run, rectangle: Path, tiny: Path, rollouts: int, solver: str) -> None:
+    """A budget of rollouts is spent to the last, and the same seed gives the same answer."""
+    line = f"solve {rectangle} --policy {tiny} --solver {solver} --rollouts {rollouts} --format json --seed 3"
+    first, second = (json.loads(run(line)[1]) for _ in range(2))
+    assert first["rollouts"] == rollouts
+    assert {**first, "seconds": 0} == {**second, "seconds": 0}
+
+
+def test_solve_takes_problem_and_best_known(run: Run, rectangle: Path, tmp_path: Path) -> None:
+    """--problem reads a file that tells none, and --best-known is what the gap is to."""
+    (tmp_path / "a.txt").write_text(rectangle.read_text().replace("TYPE : TSP", "COMMENT : no type\nTYPE: TSP"))
+    line = "solve --problem tsp --best-known 10 --solver two-opt --format json"
+    code, out, _ = run(line, tmp_path / "a.txt")
+    assert code == 0
+    assert json.loads(out)["gap_percent"] == pytest.approx(40)
+
+
+def test_solve_writes_its_output(run: Run, rectangle: Path, tmp_path: Path) -> None:
+    """--output holds the printed record, the tour and the picture of each file."""
+    code, out, _ = run("solve --solver two-opt --format json --output", tmp_path / "deep" / "out", rectangle)
+    assert code == 0
+    folder = tmp_path / "deep" / "out"
+    assert {path.name for path in folder.iterdir()} == {f"rectangle4.{suffix}" for suffix in ("json", "tour", "png")}
+    assert json.loads((folder / "rectangle4.json").read_text()) == json.loads(out)
+
+
+def test_solve_without_a_solution_ends_with_3(run: Run, rectangle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A solver that found nothing in its budget costs one line and exit code 3."""
+
+    def nothing(*_: object, **__: object) -> None:
+        raise NoSolutionFound("two-opt: no solution of tsp within the budget")
+
+    monkeypatch.setattr(ncogym.solving, "solve", nothing)
+    code, out, err = run("solve --solver two-opt --format json", rectangle)
+    assert (code, out, err) == (3, "", "ncogym: two-opt: no solution of tsp within the budget\n")
+
+
+def test_solve_with_an_infeasible_best_ends_with_3(
+    run: Run, rectangle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the referee refuses is printed as infeasible, is not drawn, and ends with 3."""
+    solve = ncogym.solving.solve
+
+    def broken(*arguments: object, **options: object) -> object:
+        solved = solve(*arguments, **options)
+        return replace(solved, solution=replace(solved.solution, feasible=False, violation="node 0 is missing"))
+
+    monkeypatch.setattr(ncogym.solving, "solve", broken)
+    code, out, _ = run("solve --solver two-opt --format json", rectangle, "--output", tmp_path)
+    assert code == 3
+    assert (json.loads(out)["feasible"], json.loads(out)["violation"]) == (False, "node 0 is missing")
+    assert [path.name for path in tmp_path.iterdir()] == ["rectangle4.json"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_solve_prints_its_best(
+    run: Run, rectangle: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A first signal ends the search: the best so far is printed, later files are not begun, and the code is 130."""
+    signalled(monkeypatch, number)
+    before = signal.getsignal(number)
+    line = f"solve {rectangle} {rectangle} --solver sampling --policy {tiny} --seconds 300 --format json"
+    code, out, err = run(line)
+    assert (code, err) == (130, "ncogym: interrupted\n")
+    (record,) = map(json.loads, out.splitlines())
+    assert record["feasible"]
+    assert record["seconds"] < 60
+    assert signal.getsignal(number) is before
+
+
+def test_second_signal_ends_at_once(run: Run, rectangle: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two signals leave no answer, one line and 130."""
+    signalled(monkeypatch, signal.SIGINT, signal.SIGINT)
+    code, out, err = run(f"solve {rectangle} --solver sampling --policy {tiny} --seconds 300 --format json")
+    assert (code, out, err) == (130, "", "ncogym: interrupted\n")
+
+
+def test_signal_from_outside_reaches_the_process(rectangle: Path, tiny: Path) -> None:
+    """SIGTERM to the command's process ends it with its answer and 130."""
+    script = (
+        "import sys\nfrom ncogym.cli import main\nfrom ncogym.solver import Progress\noffer = Progress.offer\n"
+        "def told(*args):\n    print('searching', file=sys.stderr, flush=True)\n    return offer(*args)\n"
+        "Progress.offer = told\nsys.exit(main())"
+    )
+    arguments = ["--solver", "sampling", "--policy", str(tiny), "--seconds", "300", "--format", "json"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, "solve", str(rectangle), *arguments],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr.readline() == "searching\n"
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert json.loads(out)["feasible"]
+    assert err.splitlines()[-1] == "ncogym: interrupted"
+
+
+# ---------------------------------------------------------------------- evaluate, generate, render
+
+
+def test_evaluate_prints_one_object_a_solver(run: Run, tiny: Path) -> None:
+    """The JSON has the promised fields in their order, one line a solver under the name that was given."""
+    line = "evaluate --env tsp --env.num_nodes 6 --instances 5 --seed 9 --rollouts 8 --format json --reference two-opt"
+    code, out, err = run(line, "--policy", tiny, "--solvers", "two-opt,symmetry+multistart,greedy")
+    assert (code, err) == (0, "")
+    records = [json.loads(line) for line in out.splitlines()]
+    assert [list(record) for record in records] == [EVALUATE_FIELDS.split()] * 3
+    assert [record["solver"] for record in records] == ["two-opt", "symmetry+multistart", "greedy"]
+    for record in records:
+        assert (record["env"], record["instances"], record["seed"], record["feasible"]) == ("tsp", 5, 9, 1)
+        assert record["reference"] == "two-opt"
+        assert record["instances_sha256"] == records[0]["instances_sha256"]
+    assert records[0]["mean_gap_percent"] == 0
+    assert records[0]["mean_objective"] <= records[2]["mean_objective"]
+
+
+def test_evaluate_runs_a_reference_that_is_not_listed(run: Run) -> None:
+    """A reference that --solvers lacks is run, too, and shows in the table."""
+    line = "evaluate --env tsp --env.num_nodes 5 --instances 2 --solvers nearest-neighbour --reference two-opt"
+    code, out, err = run(line)
+    assert (code, err) == (0, "")
+    assert [line.split()[0] for line in out.splitlines() if "2 of 2" in line] == ["nearest-neighbour", "two-opt"]
+
+
+def test_evaluate_writes_a_report(run: Run, tmp_path: Path) -> None:
+    """--output holds the records and the summary that is printed."""
+    line = "evaluate --env tsp --env.num_nodes 5 --instances 3 --solvers two-opt,random-insertion --format json"
+    _, out, _ = run(line, "--output", tmp_path / "report")
+    summary = json.loads((tmp_path / "report" / "summary.json").read_text())
+    assert summary["solvers"] == [json.loads(line) for line in out.splitlines()]
+    assert (tmp_path / "report" / "records.csv").read_text().count("\n") == 1 + 2 * 3
+
+
+def test_evaluate_chooses_the_shipped_policy(
+    run: Run, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without --policy searches get the shipped one, and where none ships the line says so."""
+    line = "evaluate --env tsp --env.num_nodes 5 --instances 2 --solvers greedy --format json"
+    monkeypatch.setattr(pretrained, "SHIPPED", tiny.parent)
+    assert run(line)[0] == 0
+    monkeypatch.setattr(pretrained, "SHIPPED", tmp_path)
+    code, out, err = run(line)
+    assert (code, out) == (2, "")
+    assert "policy: none ships for tsp" in err
+
+
+def test_interrupted_evaluation_prints_what_was_done(run: Run, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal ends the evaluation with the batches that were done and 130."""
+    signalled(monkeypatch, signal.SIGINT)
+    line = f"evaluate --env tsp --env.num_nodes 5 --instances 2 --solvers sampling --policy {tiny} --seconds 100"
+    code, out, err = run(line, "--format", "json")
+    assert (code, err) == (130, "ncogym: interrupted\n")
+    assert json.loads(out)["instances"] == 0
+
+
+def test_generate_writes_what_evaluate_solves(run: Run, tmp_path: Path) -> None:
+    """The arrays are those that the environment has for the seed, and nothing in the file is pickled."""
+    line = "generate --env tsp --env.num_nodes 6 --env.distribution clustered --instances 3 --seed 11 --output"
+    assert run(line, tmp_path / "a.npz") == (0, "", "")
+    expected = make("tsp", num_nodes=6, distribution="clustered").seeded(3, 11)
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays:
+        assert set(arrays) == set(expected.keys())
+        assert all(np.array_equal(arrays[key], expected[key].numpy()) for key in arrays)
+
+
+def test_generated_file_is_solved(run: Run, tmp_path: Path) -> None:
+    """One instance in the problem's own format reads back: its tour is that of the instance, in millionths."""
+    assert run("generate --env tsp --env.num_nodes 6 --seed 5 --output", tmp_path / "a.tsp") == (0, "", "")
+    code, out, _ = run("solve --solver two-opt --format json", tmp_path / "a.tsp")
+    assert code == 0
+    env = make("tsp", num_nodes=6)
+    record = json.loads(out)
+    actions = torch.tensor(record["actions"])[None, None]
+    assert record["objective"] == pytest.approx(1e6 * float(env.objective(env.seeded(1, 5), actions)), abs=3)
+
+
+def test_render_draws_what_solve_wrote(run: Run, rectangle: Path, tmp_path: Path) -> None:
+    """A record is drawn again, and refused once its actions break a constraint."""
+    run("solve --solver two-opt --output", tmp_path, rectangle)
+    record = tmp_path / "rectangle4.json"
+    assert run("render", record, "--output", tmp_path / "b.png") == (0, "", "")
+    assert (tmp_path / "b.png").read_bytes().startswith(b"\x89PNG")
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"actions": [0, 1, 1, 2]}))
+    code, out, err = run("render", record, "--output", tmp_path / "c.png")
+    assert (code, out) == (2, "")
+    assert "node 1 is visited at step 1 and again at step 2" in err
+    assert not (tmp_path / "c.png").exists()
+
+
+# ---------------------------------------------------------------------- list, bench
+
+
+@pytest.mark.parametrize(
+    ("section", "entries"),
+    [
+        ("envs", ["tsp"]),
+        ("policies", ["AttentionPolicy"]),
+        ("solvers", ["auto", "greedy", "sampling", "multistart", "symmetry", "two-opt", "ortools", "fast-tsp"]),
+        ("pretrained", ["tiny"]),
+        ("configs", ["smoke"]),
+    ],
+)
+def test_list_shows_a_section(
+    run: Run, tiny: Path, monkeypatch: pytest.MonkeyPatch, section: str, entries: list[str]
+) -> None:
+    """Each section lists its entries with a word on each, alone and among all."""
+    monkeypatch.setattr(pretrained, "SHIPPED", tiny.parent)
+    code, out, err = run(f"list {section}")
+    assert (code, err) == (0, "")
+    listed = {line.split()[0]: line.split()[1:] for line in out.splitlines()}
+    assert all(listed[entry] for entry in entries)
+    _, everything, _ = run("list")
+    assert section in everything.splitlines()
+    assert out in everything
+
+
+@pytest.mark.parametrize("what", ["env", "decode", "train"])
+def test_bench_prints_one_object(run: Run, what: str) -> None:
+    """The JSON has the promised fields in their order, with the sizes that were asked for."""
+    code, out, err = run(f"bench {what} --env tsp --env.num_nodes 5 --batch 2 --rollouts 3 --device cpu --format json")
+    assert (code, err) == (0, "")
+    measured = json.loads(out)
+    assert list(measured) == BENCH_FIELDS.split()
+    assert [measured[key] for key in BENCH_FIELDS.split()[:7]] == [what, "tsp", "cpu", 2, 3, "float32", "eager"]
+
+
+def test_bench_prints_a_table(run: Run) -> None:
+    """The default is a table of the same facts."""
+    code, out, err = run("bench env --env tsp --env.num_nodes 5 --batch 2 --rollouts 3")
+    assert (code, err) == (0, "")
+    assert [
+        line.split()[0] for line in out.splitlines() if line.startswith("  ") and line.strip()
+    ] == BENCH_FIELDS.split()
+
+
+# ---------------------------------------------------------------------- train
+
+
+def test_train_leaves_a_policy_and_its_config(run: Run, tmp_path: Path) -> None:
+    """A run leaves a policy that solves and a resolved config that is a run of its own, and is not overwritten."""
+    folder = tmp_path / "out"
+    code, out, err = run("train --config smoke --env.num_nodes 6 --output", folder, *TRAIN_BRIEFLY)
+    assert (code, err) == (0, "")
+    assert str(folder / "policy") in out
+    loaded = load_policy(folder / "policy")
+    assert loaded.card["env"] == {"name": "tsp", "arguments": {"num_nodes": 6, "distribution": "uniform"}}
+    config = yaml.safe_load((folder / "config.yaml").read_text())
+    assert (config["env"]["num_nodes"], config["max_steps"], config["algorithm"]["init_args"]["starts"]) == (6, 1, 0)
+    assert json.loads((folder / "run.json").read_text())["config"] == config
+    code, out, err = run("train --config smoke --output", folder)
+    assert (code, out) == (2, "")
+    assert "already holds a run" in err
+    code, _, err = run("train --config", folder / "config.yaml", "--output", tmp_path / "again")
+    assert (code, err) == (0, "")
+    assert yaml.safe_load((tmp_path / "again" / "config.yaml").read_text()) == config | {"output": f"{tmp_path}/again"}
+
+
+@pytest.mark.parametrize("path", sorted(configs_folder().glob("*.yaml")), ids=lambda path: path.stem)
+def test_published_config_runs(run: Run, tmp_path: Path, path: Path) -> None:
+    """Each config in configs/ is parsed in full and takes a step, and it says in its first line what it is."""
+    assert path.read_text().startswith("# ")
+    brief = [*TRAIN_BRIEFLY, "--labels.folder", tmp_path / "labels", "--output", tmp_path / "out"]
+    code, _, err = run("train --config", path, *brief)
+    assert (code, err) == (0, "")
+    assert load_policy(tmp_path / "out" / "policy").card["training"]["steps"] == 1
+
+
+def test_train_without_a_config(run: Run, tmp_path: Path) -> None:
+    """Options alone make a run; policy and algorithm go by their short names."""
+    options = "--policy AttentionPolicy --policy.dim 16 --policy.num_layers 1 --algorithm Reinforce"
+    brief = [*TRAIN_BRIEFLY, "--algorithm.reward_baseline", "shared", "--algorithm.rollouts", "3"]
+    code, _, err = run(f"train --env tsp --env.num_nodes 6 {options} --output", tmp_path / "out", *brief)
+    assert (code, err) == (0, "")
+    policy = json.loads((tmp_path / "out" / "policy" / "card.json").read_text())["policy"]
+    assert (policy["class"], policy["arguments"]["dim"]) == ("AttentionPolicy", 16)
+
+
+def test_interrupted_training_says_how_to_go_on(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A signal ends training with 130 and the command that resumes it, which then reaches the end."""
+    step = TrainingModule.training_step
+
+    @functools.wraps(step)
+    def step_and_kill(self: TrainingModule, *arguments: object) -> object:
+        if self.global_step == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, *arguments)
+
+    brief = [*TRAIN_BRIEFLY, "--max_steps", "4", "--output", tmp_path / "out"]
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingModule, "training_step", step_and_kill)
+        code, out, err = run("train --config smoke", *brief)
+    assert (code, out, err.count("\n")) == (130, "", 1)
+    assert "interrupted at step 2" in err
+    again = err.partition("ncogym train ")[2].strip()
+    assert again.endswith("--resume true")
+    code, _, err = run("train --config smoke", *brief, "--resume", "true")
+    assert (code, err) == (0, "")
+    assert load_policy(tmp_path / "out" / "policy").card["training"]["steps"] == 4

@@ -1,0 +1,603 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import threading
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from ncogym import evaluation
+from ncogym.envs import make
+from ncogym.errors import ArgumentError, InvalidSolution, NoSolutionFound, SolverError, UnsupportedProblem
+from ncogym.evaluation import (
+    Record,
+    bootstrap_ci95,
+    evaluate,
+    gap_percent,
+    instances_sha256,
+    reference_objectives,
+    seeded_instances,
+)
+from ncogym.solver import Budget, MaxRollouts, MaxSeconds, Progress, Solutions, Violation
+
+FIELDS = [
+    *("solver", "env", "instances", "mean_objective", "mean_gap_percent", "ci95_gap_percent", "reference", "feasible"),
+    *("seconds_total", "seconds_per_instance", "seed", "instances_sha256"),
+]
+
+
+class Pick:
+    """Pick one of three numbers: the objective is the number picked; a negative one may not be."""
+
+    name = "pick"
+
+    def __init__(self, sense: str = "min") -> None:
+        self.sense = sense
+
+    def generate(self, batch_size: int, rng: torch.Generator) -> TensorDict:
+        """Draw numbers from 0 to 1."""
+        return TensorDict({"number": torch.rand(batch_size, 3, generator=rng)}, batch_size=[batch_size])
+
+    def objective(self, instance: TensorDict, actions: Tensor) -> Tensor:
+        """Look the numbers up."""
+        return instance["number"].gather(1, actions[..., 0]).double()
+
+    def violations(self, instance: TensorDict, actions: Tensor) -> list[Violation]:
+        """Object to negative numbers."""
+        negative = (self.objective(instance, actions) < 0).nonzero().tolist()
+        return [Violation(row, rollout, "the number is negative") for row, rollout in negative]
+
+
+class Picker:
+    """Pick the same place everywhere, and remember each call."""
+
+    def __init__(self, name: str, place: int = 0) -> None:
+        self.name, self.place = name, place
+        self.calls: list[tuple[list[float], Budget | None]] = []
+
+    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+        """Return what is at the place."""
+        self.calls.append((instances["number"][:, 0].tolist(), budget))
+        progress = Progress(env, instances, budget)
+        progress.offer(torch.full((instances.batch_size[0], 1, 1), self.place))
+        return progress.solutions(self.name)
+
+    @property
+    def batches(self) -> list[int]:
+        """How many instances each call had."""
+        return [len(rows) for rows, _ in self.calls]
+
+
+class Random(Picker):
+    """Pick a random place."""
+
+    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+        """Return what is at a place that the generator chooses."""
+        self.calls.append((instances["number"][:, 0].tolist(), budget))
+        progress = Progress(env, instances, budget)
+        progress.offer(torch.randint(3, (instances.batch_size[0], 1, 1), generator=rng))
+        return progress.solutions(self.name)
+
+
+class Failing(Picker):
+    """Raise an error at the calls that meet a condition."""
+
+    def __init__(self, name: str, error: BaseException, when: Any = lambda rows, calls: True) -> None:
+        super().__init__(name)
+        self.error, self.when = error, when
+
+    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+        """Fail, or pick the first place."""
+        solutions = super().__call__(env, instances, budget, rng)
+        if self.when(self.calls[-1][0], len(self.calls)):
+            raise self.error
+        return solutions
+
+
+class Cancelled(Picker):
+    """Have the budget cancelled during a call, and still answer."""
+
+    def __init__(self, name: str, call: int) -> None:
+        super().__init__(name)
+        self.call = call
+
+    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+        """Pick the first place."""
+        if len(self.calls) + 1 == self.call and budget is not None:
+            budget.cancel.set()
+        return super().__call__(env, instances, budget, rng)
+
+
+class Identity:
+    """Visit the nodes of a tour in the order of their numbers."""
+
+    name = "identity"
+
+    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+        """Return 0, 1, 2 ... for each instance."""
+        progress = Progress(env, instances, budget)
+        batch, nodes = instances["locs"].shape[:2]
+        progress.offer(torch.arange(nodes).expand(batch, 1, nodes))
+        return progress.solutions(self.name)
+
+
+def numbers(*rows: list[float]) -> TensorDict:
+    """Return instances of `Pick`."""
+    return TensorDict({"number": torch.tensor(rows, dtype=torch.float64)}, batch_size=[len(rows)])
+
+
+def counted(count: int) -> TensorDict:
+    """Return instances whose first number is their index, the others a half and three quarters more."""
+    first = torch.arange(count, dtype=torch.float64)[:, None]
+    return TensorDict({"number": first + torch.tensor([0.0, 0.5, 0.75])}, batch_size=[count])
+
+
+# ---------------------------------------------------------------------- instances and gaps
+
+
+@pytest.mark.parametrize(
+    ("objective", "reference", "sense", "gap"),
+    [
+        (11.0, 10.0, "min", 10.0),
+        (9.0, 10.0, "min", -10.0),
+        (8.0, 10.0, "max", 25.0),
+        (12.5, 10.0, "max", -20.0),
+        (10.0, 10.0, "max", 0.0),
+        (0.0, 0.0, "min", 0.0),
+        (1.0, 0.0, "min", None),
+        (0.0, 1.0, "max", None),
+        (-9.0, -10.0, "min", 10.0),
+    ],
+)
+def test_gap_is_larger_where_worse(objective: float, reference: float, sense: str, gap: float | None) -> None:
+    """A gap is in percent, negative where the reference is beaten, and None where a division by zero would say it."""
+    assert gap_percent(objective, reference, sense) == (gap if gap is None else pytest.approx(gap, abs=1e-12))
+
+
+def test_fingerprint_is_over_names_dtypes_shapes_and_bytes() -> None:
+    """The fingerprint of a tiny set is the SHA-256 that its definition gives, whatever the order of the keys."""
+    one = TensorDict({"b": torch.tensor([1.5]), "a": torch.tensor([[2, 3]])}, batch_size=[1])
+    other = TensorDict({"a": torch.tensor([[2, 3]]), "b": torch.tensor([1.5])}, batch_size=[1])
+    text = b"a torch.int64 (1, 2)\n" + np.array([2, 3], dtype="<i8").tobytes()
+    text += b"b torch.float32 (1,)\n" + np.array([1.5], dtype="<f4").tobytes()
+    assert instances_sha256(one) == instances_sha256(other) == hashlib.sha256(text).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"x": torch.tensor([[1.0, 2.0, 4.0, 3.0]])},
+        {"x": torch.tensor([[1.0, 2.0, 3.0, 4.0]], dtype=torch.float64)},
+        {"x": torch.tensor([[[1.0, 2.0], [3.0, 4.0]]])},
+        {"y": torch.tensor([[1.0, 2.0, 3.0, 4.0]])},
+        {"x": torch.tensor([[1.0, 2.0, 3.0, 4.0]]), "y": torch.zeros(1)},
+    ],
+    ids=["value", "dtype", "shape", "name", "key"],
+)
+def test_fingerprint_tells_sets_apart(changed: dict[str, Tensor]) -> None:
+    """A change of a value, a dtype, a shape, a name or the set of keys changes the fingerprint."""
+    same = TensorDict({"x": torch.tensor([[1.0, 2.0, 3.0, 4.0]])}, batch_size=[1])
+    assert instances_sha256(same) != instances_sha256(TensorDict(changed, batch_size=[1]))
+
+
+def test_seeded_tours_are_the_fields_own() -> None:
+    """An env that knows the field's sets is asked for them: Kool et al.'s uniform tours, in numpy's legacy numbers."""
+    expected = np.random.RandomState(1234).uniform(size=(10_000, 5, 2))[:3]
+    assert (seeded_instances(make("tsp", num_nodes=5), 3, 1234)["locs"].numpy() == expected).all()
+
+
+def test_seeded_falls_to_generate_where_an_env_knows_no_set() -> None:
+    """An env without named sets generates from the seed."""
+    drawn = Pick().generate(4, torch.Generator().manual_seed(7))
+    assert (seeded_instances(Pick(), 4, 7) == drawn).all()
+
+
+@pytest.mark.parametrize(
+    ("count", "seed", "words"), [(0, 1, "instances: 0"), (1, -1, "seed: -1"), (1, 2**32, "seed: ")]
+)
+def test_seeded_refuses_what_names_no_set(count: int, seed: int, words: str) -> None:
+    """No instances and seeds that numpy cannot take are refused in words."""
+    with pytest.raises(ArgumentError, match=words):
+        seeded_instances(make("tsp", num_nodes=5), count, seed)
+
+
+# ---------------------------------------------------------------------- references
+
+
+def test_references_are_the_solvers_objectives(rng: torch.Generator) -> None:
+    """References are float64 and in order, from chunks of 64."""
+    solver = Picker("strong", place=1)
+    found = reference_objectives(Pick(), counted(130), solver, MaxRollouts(5), rng=rng)
+    assert found.dtype == torch.float64
+    assert found.tolist() == [row + 0.5 for row in range(130)]
+    assert solver.batches == [64, 64, 2]
+    assert all(budget == MaxRollouts(5) for _, budget in solver.calls)
+
+
+def test_references_are_computed_once(tmp_path: Path, rng: torch.Generator) -> None:
+    """A second call reads the cache and gives the same numbers to the last bit, and calls no solver."""
+    env, instances = Pick(), Pick().generate(100, rng)
+    first = reference_objectives(env, instances, Picker("strong"), rng=rng, cache=tmp_path / "a" / "b")
+    idle = Picker("strong")
+    assert reference_objectives(env, instances, idle, rng=rng, cache=tmp_path / "a" / "b").equal(first)
+    assert idle.calls == []
+
+
+def test_longer_set_finds_the_shorter_one_in_the_cache(tmp_path: Path, rng: torch.Generator) -> None:
+    """Of a longer set only the chunks are solved that a shorter one did not have."""
+    reference_objectives(Pick(), counted(130), Picker("strong"), rng=rng, cache=tmp_path)
+    solver = Picker("strong")
+    found = reference_objectives(Pick(), counted(150), solver, rng=rng, cache=tmp_path)
+    assert found.tolist() == list(range(150))
+    assert solver.batches == [22]
+
+
+def test_kill_costs_one_chunk_and_no_number(tmp_path: Path) -> None:
+    """After a kill only what was not finished is solved again, and the numbers are those of an undisturbed run."""
+    instances = Pick().generate(200, torch.Generator().manual_seed(1))
+
+    def run(solver: Picker, cache: Path) -> Tensor:
+        return reference_objectives(Pick(), instances, solver, rng=torch.Generator().manual_seed(2), cache=cache)
+
+    class Killed(Random):
+        def __call__(self, *arguments: Any) -> Solutions:
+            if len(self.calls) == 2:
+                raise SystemExit
+            return super().__call__(*arguments)
+
+    with pytest.raises(SystemExit):
+        run(Killed("random"), tmp_path / "killed")
+    again = Random("random")
+    assert run(again, tmp_path / "killed").equal(run(Random("random"), tmp_path / "undisturbed"))
+    assert again.batches == [64, 8]
+
+
+@pytest.mark.parametrize("changed", ["solver", "budget", "instances", "env"])
+def test_cache_keeps_apart_what_differs(changed: str, tmp_path: Path, rng: torch.Generator) -> None:
+    """Another solver, budget, set or problem does not get the numbers of this one."""
+    env, name, budget, instances = Pick(), "strong", MaxSeconds(1.0), counted(2)
+    reference_objectives(env, instances, Picker(name), budget, rng=rng, cache=tmp_path)
+    if changed == "env":
+        env.name = "other"
+    elif changed == "solver":
+        name = "stronger"
+    elif changed == "budget":
+        budget = MaxSeconds(2.0)
+    else:
+        instances = counted(2) + 1e-9
+    solver = Picker(name, place=1)
+    found = reference_objectives(env, instances, solver, budget, rng=rng, cache=tmp_path)
+    assert solver.batches == [2]
+    assert found.tolist() == instances["number"][:, 1].tolist()
+
+
+@pytest.mark.parametrize(
+    ("broken", "words"),
+    [
+        (lambda text: "", "is broken"),
+        (lambda text: text[: len(text) // 2], "is broken"),
+        (lambda text: "\x00" * len(text), "is broken"),
+        (lambda text: "[1.0]", "is broken"),
+        (lambda text: "{}", "is broken .*objectives"),
+        (lambda text: text.replace("[0.0, 1.0]", "[0.0]"), "not 2 finite numbers"),
+        (lambda text: text.replace("[0.0, 1.0]", "[0.0, NaN]"), "not 2 finite numbers"),
+        (lambda text: text.replace("[0.0, 1.0]", '[0.0, "1.0"]'), "not 2 finite numbers"),
+        (lambda text: text.replace("strong", "weak"), "belongs to another"),
+    ],
+)
+def test_broken_cache_is_refused_in_words(broken: Any, words: str, tmp_path: Path, rng: torch.Generator) -> None:
+    """A file that is not what was written is named, in one line that says what to do, and not trusted."""
+    reference_objectives(Pick(), counted(2), Picker("strong"), rng=rng, cache=tmp_path)
+    (file,) = tmp_path.iterdir()
+    text = file.read_text()
+    assert broken(text) != text
+    file.write_text(broken(text))
+    with pytest.raises(ArgumentError, match=words) as refusal:
+        reference_objectives(Pick(), counted(2), Picker("strong"), rng=rng, cache=tmp_path)
+    assert file.name in str(refusal.value)
+    assert "delete it" in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_cache_is_written_whole_or_not_at_all(
+    tmp_path: Path, rng: torch.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failure while a file is written leaves neither it nor a part of it."""
+
+    def full(descriptor: int) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(evaluation.os, "fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        reference_objectives(Pick(), counted(2), Picker("strong"), rng=rng, cache=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_infeasible_reference_is_refused(tmp_path: Path, rng: torch.Generator) -> None:
+    """What breaks a constraint is no reference: the instance and the referee's words are told, nothing is kept."""
+    instances = counted(3)
+    instances["number"][1, 0] = -1
+    with pytest.raises(InvalidSolution, match=r"by strong, instance 1: the number is negative"):
+        reference_objectives(Pick(), instances, Picker("strong"), rng=rng, cache=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_cancelled_reference_is_not_kept(tmp_path: Path, rng: torch.Generator) -> None:
+    """A chunk that had less than its budget is no reference; the chunks before it are."""
+    budget = Budget(cancel=threading.Event())
+    with pytest.raises(KeyboardInterrupt):
+        reference_objectives(Pick(), counted(130), Cancelled("strong", 2), budget, rng=rng, cache=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_cache_does_not_move_the_generator(tmp_path: Path) -> None:
+    """The generator goes on from the same place, whether or not the references were in the cache."""
+    states = []
+    for _ in range(2):
+        rng = torch.Generator().manual_seed(3)
+        reference_objectives(Pick(), counted(70), Random("random"), rng=rng, cache=tmp_path)
+        states.append(rng.get_state())
+    assert states[0].equal(states[1])
+
+
+def test_reference_progress_is_told(rng: torch.Generator) -> None:
+    """Whoever waits is told after each chunk."""
+    told: list[tuple[str, int, int]] = []
+    reference_objectives(Pick(), counted(70), Picker("strong"), rng=rng, progress=lambda *tick: told.append(tick))
+    assert told == [("strong", 64, 70), ("strong", 70, 70)]
+
+
+# ---------------------------------------------------------------------- evaluation
+
+
+def test_summary_of_a_minimiser_by_hand() -> None:
+    """Two instances, gaps of 50 and 0 %: means, interval, feasibility and times are those worked out by hand."""
+    instances = numbers([2, 3, 9], [4, 4, 9])
+    found = evaluate(Pick(), instances, [Picker("best", 0), Picker("next", 1)], reference="best", seed=5)
+    best, second = found.summaries()
+    assert (second.mean_objective, second.mean_gap_percent, second.feasible) == (3.5, 25.0, 1.0)
+    assert second.ci95_gap_percent == [0.0, 50.0]
+    assert (best.mean_objective, best.mean_gap_percent, best.ci95_gap_percent) == (3.0, 0.0, [0.0, 0.0])
+    assert (second.solver, second.env, second.instances, second.reference) == ("next", "pick", 2, "best")
+    assert (second.seed, second.instances_sha256) == (5, instances_sha256(instances))
+    seconds = [record.seconds for record in found.records if record.solver == "next"]
+    assert second.seconds_total == pytest.approx(sum(seconds)) != 0
+    assert second.seconds_per_instance == pytest.approx(sum(seconds) / 2)
+
+
+def test_summary_of_a_maximiser_by_hand() -> None:
+    """Where more is better, 8 of 10 is a gap of 25 %, and 10 of 8 one of -20 %, which is not clipped."""
+    instances = numbers([10, 8, 0], [20, 25, 0])
+    found = evaluate(Pick("max"), instances, {"a": Picker("x", 0), "b": Picker("x", 1)}, reference="a")
+    assert [record.gap_percent for record in found.records] == pytest.approx([0.0, 0.0, 25.0, -20.0])
+    assert found.summaries()[1].mean_gap_percent == pytest.approx(2.5)
+
+
+def test_summary_has_the_promised_fields() -> None:
+    """A summary is one JSON object with the fields that the command line promises, in their order."""
+    (summary,) = evaluate(Pick(), counted(3), [Picker("a")], reference="a").summaries()
+    assert list(json.loads(json.dumps(asdict(summary), allow_nan=False))) == FIELDS
+
+
+def test_records_tell_each_instance() -> None:
+    """A record has the solver's numbers, the referee's verdict and the anytime trace of its instance."""
+    found = evaluate(Pick(), numbers([2, 3, 9], [4, -1, 9]), [Picker("next", 1)], reference=torch.tensor([2.0, 5.0]))
+    first, second = found.records
+    assert (first.solver, first.instance, first.objective, first.reference) == ("next", 0, 3.0, 2.0)
+    assert (first.gap_percent, first.feasible, first.violation, first.rollouts) == (50.0, True, None, 1)
+    assert [point.objective for point in first.trace] == [3.0]
+    assert 0 < first.trace[0].seconds <= first.seconds
+    assert (second.instance, second.feasible, second.violation) == (1, False, "the number is negative")
+
+
+def test_infeasible_solutions_have_no_gap_and_no_part_in_the_means() -> None:
+    """An objective reached by breaking a constraint flatters nobody; the share of feasible solutions shows it."""
+    found = evaluate(Pick(), numbers([4, 0, 0], [-9, 0, 0]), [Picker("a")], reference=torch.tensor([2.0, 2.0]))
+    assert [record.gap_percent for record in found.records] == [100.0, None]
+    (summary,) = found.summaries()
+    assert (summary.mean_objective, summary.mean_gap_percent, summary.feasible) == (4.0, 100.0, 0.5)
+
+
+def test_infeasible_reference_judges_nobody() -> None:
+    """Where the reference solver itself has no feasible solution, there is no reference and no gap."""
+    found = evaluate(Pick(), numbers([-4, 1, 0], [1, 2, 0]), [Picker("a"), Picker("b", 1)], reference="a")
+    assert [record.gap_percent for record in found.records] == [None, 0.0, None, 100.0]
+
+
+def test_given_reference_may_have_unknowns() -> None:
+    """Objectives from elsewhere are named as the caller names them; NaN stands for an unknown one."""
+    reference = torch.tensor([2.0, math.nan])
+    found = evaluate(Pick(), numbers([3, 0, 0], [3, 0, 0]), [Picker("a")], reference=reference, reference_name="book")
+    assert [(r.reference, r.gap_percent) for r in found.records] == [(2.0, 50.0), (None, None)]
+    assert found.summaries()[0].reference == "book"
+
+
+def test_no_reference_gives_no_gaps() -> None:
+    """Without a reference there are objectives only."""
+    (summary,) = evaluate(Pick(), counted(3), [Picker("a")]).summaries()
+    assert (summary.mean_objective, summary.mean_gap_percent, summary.ci95_gap_percent) == (1.0, None, None)
+    assert summary.reference is None
+
+
+def test_solvers_take_turns_in_batches() -> None:
+    """Each solver gets one instance to warm up, then every instance once, in the same batches as the others."""
+    solvers, told = [Picker("a"), Picker("b")], []
+    evaluate(Pick(), counted(5), solvers, batch_size=2, progress=lambda *tick: told.append(tick))
+    for solver in solvers:
+        assert [rows for rows, _ in solver.calls] == [[0.0], [0.0, 1.0], [2.0, 3.0], [4.0]]
+    assert told == [("a", 2, 10), ("b", 4, 10), ("a", 6, 10), ("b", 8, 10), ("a", 9, 10), ("b", 10, 10)]
+
+
+def test_warm_up_is_short_and_not_counted() -> None:
+    """The first call, which pays for imports and compilation, is told apart; the budget is that of the caller."""
+
+    class Compiling(Picker):
+        def __call__(self, *arguments: Any) -> Solutions:
+            if not self.calls:
+                threading.Event().wait(0.2)
+            return super().__call__(*arguments)
+
+    solver = Compiling("a")
+    found = evaluate(Pick(), counted(2), [solver], budget=Budget(seconds=30.0, rollouts=7))
+    assert found.warm_up_seconds["a"] >= 0.2
+    assert found.summaries()[0].seconds_total < 0.2
+    assert [budget for _, budget in solver.calls] == [Budget(1.0, 7), Budget(30.0, 7)]
+
+
+def test_draws_do_not_depend_on_company() -> None:
+    """A solver that draws finds the same, alone or among others; another seed makes another draw."""
+    instances = Pick().generate(100, torch.Generator().manual_seed(1))
+
+    def objectives(seed: int, *others: Picker) -> list[float | None]:
+        found = evaluate(Pick(), instances, [*others, Random("random")], seed=seed, batch_size=30)
+        return [record.objective for record in found.records if record.solver == "random"]
+
+    alone = objectives(3)
+    assert alone == objectives(3, Picker("a"), Random("b"))
+    assert alone != objectives(4)
+
+
+def test_batches_draw_apart() -> None:
+    """Two batches of equal instances do not get the same draws."""
+    found = evaluate(Pick(), numbers(*[[1.0, 2.0, 3.0]] * 40), [Random("random")], batch_size=20)
+    objectives = [record.objective for record in found.records]
+    assert objectives[:20] != objectives[20:]
+
+
+def test_problem_that_a_solver_cannot_take_is_a_dash() -> None:
+    """A solver that refuses the problem gets records of None with its reason; the others go on."""
+    refusing = Failing("tours", UnsupportedProblem("tours cannot take pick"))
+    found = evaluate(Pick(), counted(3), [refusing, Picker("a")], reference="a")
+    assert found.records[0] == Record("tours", 0, reference=0.0, violation="tours cannot take pick")
+    tours, other = found.summaries()
+    assert (tours.mean_objective, tours.mean_gap_percent, tours.feasible, tours.seconds_total) == (None,) * 4
+    assert (tours.instances, other.mean_objective, other.mean_gap_percent) == (3, 1.0, 0.0)
+
+
+def test_instance_without_a_solution_costs_only_itself() -> None:
+    """Where a batch fails for one instance, the others are solved alone and that one is infeasible in words."""
+    solver = Failing("slow", NoSolutionFound("slow: no solution"), lambda rows, calls: 2.0 in rows)
+    found = evaluate(Pick(), counted(4), [solver])
+    assert [record.objective for record in found.records] == [0.0, 1.0, None, 3.0]
+    assert [record.feasible for record in found.records] == [True, True, False, True]
+    assert found.records[2].violation == "slow: no solution"
+    assert found.records[2].seconds > 0
+    assert found.summaries()[0].feasible == 0.75
+
+
+def test_keyboard_interrupt_returns_what_is_done() -> None:
+    """An interrupt ends the evaluation; complete batches are kept, with their gaps, and it is told."""
+    interrupted = Failing("b", KeyboardInterrupt(), lambda rows, calls: calls == 3)
+    found = evaluate(Pick(), counted(6), [Picker("a"), interrupted], batch_size=2, reference="a")
+    assert found.interrupted
+    assert [(record.solver, record.instance) for record in found.records] == [
+        *(("a", row) for row in range(4)),
+        *(("b", row) for row in range(2)),
+    ]
+    assert [summary.instances for summary in found.summaries()] == [4, 2]
+    assert found.records[-1].gap_percent == 0.0
+
+
+@pytest.mark.parametrize(("call", "kept"), [(1, 0), (2, 0), (3, 2)])
+def test_cancelled_call_is_left_out(call: int, kept: int) -> None:
+    """A call that was cut short had less than its budget, so its solutions are not compared with others."""
+    found = evaluate(Pick(), counted(6), [Cancelled("a", call)], batch_size=2, budget=Budget(cancel=threading.Event()))
+    assert found.interrupted
+    assert len(found.records) == kept
+
+
+def test_search_cancelled_before_its_first_solution_is_an_interrupt() -> None:
+    """No solution because of the cancellation is no failure of the solver."""
+    budget = Budget(cancel=threading.Event())
+    budget.cancel.set()
+    found = evaluate(Pick(), counted(2), [Failing("a", NoSolutionFound("a: cancelled"))], budget=budget)
+    assert (found.interrupted, found.records, found.summaries()[0].feasible) == (True, (), None)
+
+
+def test_undisturbed_evaluation_is_not_interrupted() -> None:
+    """Only an interrupt makes an evaluation an interrupted one."""
+    assert not evaluate(Pick(), counted(2), [Picker("a")]).interrupted
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"reference": "lkh"}, "reference: 'lkh' is not in this run; allowed are a, b"),
+        ({"reference": torch.ones(3)}, r"reference: \[3\] is not allowed; it must be \[2\]"),
+        ({"reference": torch.tensor([1.0, math.inf])}, "of finite numbers"),
+        ({"solvers": []}, "solvers: none is given"),
+        ({"solvers": {}}, "solvers: none is given"),
+        ({"solvers": [Picker("a"), Picker("a")]}, "solvers: two of one name"),
+        ({"instances": counted(0)}, "instances, batch_size: 0, 64"),
+        ({"batch_size": 0}, "instances, batch_size: 2, 0"),
+    ],
+)
+def test_bad_arguments_are_refused_in_one_line(arguments: dict[str, Any], words: str) -> None:
+    """What cannot be evaluated is refused before anything is solved."""
+    given = {"instances": counted(2), "solvers": [Picker("a"), Picker("b")], **arguments}
+    with pytest.raises(ArgumentError, match=words) as refusal:
+        evaluate(Pick(), given.pop("instances"), given.pop("solvers"), **given)
+    assert "\n" not in str(refusal.value)
+
+
+def test_solver_that_loses_an_instance_is_refused() -> None:
+    """A solver must return one solution per instance, or later ones would be taken for others'."""
+
+    class Losing(Picker):
+        def __call__(self, *arguments: Any) -> Solutions:
+            return super().__call__(*arguments)[:1]
+
+    with pytest.raises(SolverError, match="losing: 1 solutions came back for 2 instances"):
+        evaluate(Pick(), counted(2), [Losing("losing")])
+
+
+def test_tours_are_scored_by_their_problem() -> None:
+    """The identity is optimal on a square numbered around it, and of a known length on one numbered across."""
+    around = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    instances = TensorDict({"locs": torch.stack([around, around[[0, 2, 1, 3]]])}, batch_size=[2])
+    reference = torch.tensor([4.0, 4.0], dtype=torch.float64)
+    found = evaluate(make("tsp", num_nodes=4), instances, [Identity()], reference=reference)
+    assert [record.objective for record in found.records] == pytest.approx([4.0, 2 + 2 * math.sqrt(2)])
+    assert [record.gap_percent for record in found.records] == pytest.approx([0.0, 50 * (math.sqrt(2) - 1)], abs=1e-9)
+    assert [record.feasible for record in found.records] == [True, True]
+
+
+# ---------------------------------------------------------------------- intervals
+
+
+def test_interval_of_a_large_sample_is_that_of_the_normal_law() -> None:
+    """For many values the interval is the mean ± 1.96 standard errors."""
+    values = torch.randn(4000, generator=torch.Generator().manual_seed(1), dtype=torch.float64) * 3 + 10
+    low, high = bootstrap_ci95(values, seed=0)
+    error = 1.96 * float(values.std()) / math.sqrt(4000)
+    assert low == pytest.approx(float(values.mean()) - error, abs=0.1 * error)
+    assert high == pytest.approx(float(values.mean()) + error, abs=0.1 * error)
+
+
+def test_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    """Of 200 samples of 30 values, 95 % intervals hold the true mean in 90 to 99 % of the cases."""
+    rng = torch.Generator().manual_seed(2)
+    intervals = [bootstrap_ci95(torch.rand(30, generator=rng, dtype=torch.float64), seed) for seed in range(200)]
+    assert 180 <= sum(low <= 0.5 <= high for low, high in intervals) <= 198
+
+
+def test_interval_is_drawn_from_its_own_seed() -> None:
+    """The same seed gives the same interval, another one another, and the global generator is untouched."""
+    values = torch.rand(50, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    before = torch.random.get_rng_state()
+    assert bootstrap_ci95(values, 1) == bootstrap_ci95(values, 1) != bootstrap_ci95(values, 2)
+    assert torch.random.get_rng_state().equal(before)
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_interval_needs_two_values(count: int) -> None:
+    """One value says nothing of the spread, so that there is no interval."""
+    assert bootstrap_ci95(torch.ones(count, dtype=torch.float64), 0) is None

@@ -1,0 +1,144 @@
+from __future__ import annotations
+
+import re
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from ncogym.errors import ArgumentError
+from ncogym.plotting import COLOURS, draw_anytime, draw_tour
+
+CURVES = {"slow": [(1.0, 9.0), (2.0, 4.0), (50.0, 3.0)], "quick": [(0.1, 7.0)], "never": []}
+SQUARE = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+
+
+def circle(nodes: int) -> np.ndarray:
+    """Return points on a circle, so that the best tour is their order."""
+    angle = np.arange(nodes) * 2 * np.pi / nodes
+    return np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+
+
+def group(svg: Path, gid: str) -> str:
+    """Return what the group ``gid`` of a picture holds, up to the next named group."""
+    return svg.read_text().split(f'<g id="{gid}"')[1].split('<g id="')[0]
+
+
+def ink(png: Path, colour: str) -> np.ndarray:
+    """Return the pixels of a picture that have the given colour, as rows and columns."""
+    wanted = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    return np.argwhere(np.abs(imread(png)[..., :3] - wanted).max(-1) < 0.02)
+
+
+@pytest.mark.parametrize("nodes", [4, 20, 150])
+def test_tour_has_a_marker_per_node(nodes: int, tmp_path: Path) -> None:
+    """A picture shows every node once, and one start."""
+    draw_tour(circle(nodes), np.arange(nodes), tmp_path / "tour.svg")
+    assert group(tmp_path / "tour.svg", "nodes").count("<use") == nodes
+    assert group(tmp_path / "tour.svg", "start").count("<use") == 1
+
+
+def test_tour_is_closed(tmp_path: Path) -> None:
+    """The line goes through the nodes in the order of their visit, and home."""
+    draw_tour(SQUARE, np.array([2, 0, 1, 3]), tmp_path / "tour.svg")
+    drawn = re.findall(r"[ML] ([\d.]+) ([\d.]+)", group(tmp_path / "tour.svg", "tour"))
+    points = np.array(drawn, dtype=float)
+    assert len(points) == 5
+    assert (points[0] == points[-1]).all()
+    left, right, bottom, top = points[:, 0].min(), points[:, 0].max(), points[:, 1].max(), points[:, 1].min()
+    assert points[:4].tolist() == [[right, top], [left, bottom], [right, bottom], [left, top]]
+
+
+def test_tour_keeps_proportions(tmp_path: Path) -> None:
+    """A field ten times as wide as high is drawn so, not stretched."""
+    draw_tour(SQUARE * [10, 1], np.arange(4), tmp_path / "tour.png")
+    rows, columns = np.ptp(ink(tmp_path / "tour.png", COLOURS[0]), axis=0)
+    assert columns / rows == pytest.approx(10, rel=0.1)
+
+
+@pytest.mark.parametrize("nodes", [20, 150, 3000])
+def test_tour_picture_is_neither_blank_nor_clotted(nodes: int, tmp_path: Path) -> None:
+    """A PNG is large enough to look at, and its ink covers a part of it that lets one see the tour."""
+    locs = np.random.RandomState(0).uniform(size=(nodes, 2))
+    draw_tour(locs, np.lexsort([locs[:, 1], (locs[:, 0] * 10).astype(int)]), tmp_path / "tour.png", "a tour")
+    pixels = imread(tmp_path / "tour.png")[..., :3]
+    assert pixels.shape[:2] == (900, 900)
+    assert 0.004 < (pixels.min(-1) < 0.9).mean() < 0.35
+    assert len(ink(tmp_path / "tour.png", COLOURS[0])) > 500
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
+def test_suffix_chooses_the_format(suffix: str, tmp_path: Path) -> None:
+    """A file begins as its suffix promises."""
+    draw_tour(SQUARE, np.arange(4), tmp_path / f"tour{suffix}")
+    start = (tmp_path / f"tour{suffix}").read_bytes()[:8]
+    assert start.startswith({".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}[suffix])
+
+
+@pytest.mark.parametrize("name", ["tour.txt", "tour", "tour.png.gz"])
+def test_unknown_suffix_is_refused(name: str, tmp_path: Path) -> None:
+    """A suffix that stands for no picture is refused in one line that lists those that do, and nothing is written."""
+    with pytest.raises(ArgumentError, match=r"^path: suffix .* is not allowed; .*\.pdf.*\.png.*\.svg") as refusal:
+        draw_tour(SQUARE, np.arange(4), tmp_path / name)
+    with pytest.raises(ArgumentError, match=r"^path: suffix"):
+        draw_anytime(CURVES, tmp_path / name, "gap (%)", "")
+    assert "\n" not in str(refusal.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_missing_folder_is_refused(tmp_path: Path) -> None:
+    """A folder that does not exist is named."""
+    with pytest.raises(ArgumentError, match=r"none/tour.png is not allowed; its folder does not exist"):
+        draw_tour(SQUARE, np.arange(4), tmp_path / "none" / "tour.png")
+
+
+@pytest.mark.parametrize(
+    ("locs", "tour", "words"),
+    [
+        (SQUARE, np.array([0, 1, 4]), "tour: .* nodes from 0 to 3"),
+        (SQUARE, np.array([-1, 1, 2]), "tour: .* nodes from 0 to 3"),
+        (SQUARE, np.array([], dtype=int), "tour: "),
+        (SQUARE, np.arange(4)[None], "tour: "),
+        (SQUARE[0], np.arange(2), r"locs: shape \[2\]"),
+        (np.zeros((4, 3)), np.arange(4), r"locs: shape \[4, 3\]"),
+    ],
+)
+def test_tour_that_does_not_fit_is_refused(locs: np.ndarray, tour: np.ndarray, words: str, tmp_path: Path) -> None:
+    """Nodes that are not there and wrong shapes are refused in words."""
+    with pytest.raises(ArgumentError, match=words):
+        draw_tour(locs, tour, tmp_path / "tour.png")
+
+
+def test_anytime_shows_every_solver_that_found_something(tmp_path: Path) -> None:
+    """Each curve has its own colour in the picture; a solver without a solution has none."""
+    draw_anytime(CURVES, tmp_path / "any.png", "gap (%)", "three solvers")
+    assert len(ink(tmp_path / "any.png", COLOURS[0])) > 500
+    assert 50 < len(ink(tmp_path / "any.png", COLOURS[1])) < 1500
+    assert not len(ink(tmp_path / "any.png", COLOURS[2]))
+
+
+def test_anytime_steps_and_does_not_slope(tmp_path: Path) -> None:
+    """Between two improvements the best stays what it was: every piece of a curve is level or upright."""
+    draw_anytime({"slow": CURVES["slow"]}, tmp_path / "any.svg", "gap (%)", "")
+    paths = re.findall(r'<path d="([^"]*)" clip-path[^>]*stroke: ' + COLOURS[0], (tmp_path / "any.svg").read_text())
+    points = np.array(re.findall(r"[ML] ([\d.]+) ([\d.]+)", paths[0]), dtype=float)
+    assert len(points) == 5
+    assert all((before == after).any() for before, after in pairwise(points))
+
+
+@pytest.mark.parametrize(("longest", "logarithmic"), [(29.0, False), (31.0, True)])
+def test_time_is_logarithmic_where_it_spans_much(longest: float, logarithmic: bool, tmp_path: Path) -> None:
+    """Half of the time is drawn in the middle on a linear axis, and far to the right on a logarithmic one."""
+    draw_anytime({"a": [(1.0, 3.0), (longest / 2, 2.0), (longest, 1.0)]}, tmp_path / "any.svg", "gap (%)")
+    paths = re.findall(r'<path d="([^"]*)" clip-path[^>]*stroke: ' + COLOURS[0], (tmp_path / "any.svg").read_text())
+    across = [float(x) for x in re.findall(r"[ML] ([\d.]+)", paths[0])]
+    half = (across[1] - across[0]) / (across[-1] - across[0])
+    assert (half > 0.7) is logarithmic
+
+
+def test_anytime_without_a_point_is_refused(tmp_path: Path) -> None:
+    """There is nothing to draw where no solver found anything."""
+    with pytest.raises(ArgumentError, match=r"^curves: no point"):
+        draw_anytime({"never": []}, tmp_path / "any.png", "gap (%)", "")

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from ncogym import pretrained
+from ncogym.envs import make
+from ncogym.errors import CheckpointError
+from ncogym.policies import AttentionPolicy, Policy
+from ncogym.pretrained import available, find_policy, load_card, load_policy, save_policy
+
+CARD = {"env": {"name": "tsp", "arguments": {"num_nodes": 5}}, "sizes": [4, 9], "training": {"steps": 3}}
+
+
+@pytest.fixture(scope="module")
+def policy() -> Policy:
+    """An attention policy of random weights, none of its arguments at its default."""
+    dims = make("tsp").feature_dims
+    return AttentionPolicy(
+        dims, dim=12, num_layers=2, num_heads=3, feedforward=8, norm="rms", pre_norm=True, clip=5.0, edge_bias=False
+    )
+
+
+@pytest.fixture
+def folder(policy: Policy, tmp_path: Path) -> Path:
+    """That policy in a folder."""
+    save_policy(policy, tmp_path / "deep" / "tiny", CARD)
+    return tmp_path / "deep" / "tiny"
+
+
+def test_load_gives_back_what_was_saved(policy: Policy, folder: Path) -> None:
+    """Weights, arguments and card come back equal, the policy in evaluation mode and named after its folder."""
+    loaded = load_policy(folder)
+    assert loaded.name == "tiny"
+    assert loaded.card.items() >= CARD.items()
+    assert loaded.card["policy"]["parameters"] == sum(p.numel() for p in policy.parameters())
+    assert type(loaded.policy) is AttentionPolicy
+    assert (loaded.policy.arguments(), loaded.policy.dims) == (policy.arguments(), policy.dims)
+    assert not any(module.training for module in loaded.policy.modules())
+    ours, theirs = policy.state_dict(), loaded.policy.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_folder_holds_nothing_pickled(folder: Path) -> None:
+    """A policy on disk is safetensors and JSON, and nothing else."""
+    assert {path.name for path in folder.iterdir()} == {"weights.safetensors", "card.json"}
+    json.loads((folder / "card.json").read_text())
+    assert (folder / "weights.safetensors").read_bytes()[8:9] == b"{"
+
+
+def test_shipped_name_wins_over_a_folder(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What ships is loaded by its name, wherever the caller stands."""
+    monkeypatch.setattr(pretrained, "SHIPPED", folder.parent)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "tiny").mkdir()
+    assert available() == ["tiny"]
+    assert load_policy("tiny").name == "tiny"
+
+
+def test_everything_that_ships_loads() -> None:
+    """Each policy that ships with the package loads, and its card says sizes and problem."""
+    for name in available():
+        loaded = load_policy(name)
+        low, high = loaded.card["sizes"]
+        assert 0 < low <= high
+        assert find_policy(loaded.card["env"]["name"], low) is not None
+
+
+def test_nearest_sizes_are_found(policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A size inside the training sizes is preferred, then the nearest; another problem's policies do not count."""
+    monkeypatch.setattr(pretrained, "SHIPPED", tmp_path)
+    for name, problem, sizes in [("a", "tsp", [10, 20]), ("b", "tsp", [40, 60]), ("c", "other", [1, 99])]:
+        save_policy(policy, tmp_path / name, {"env": {"name": problem}, "sizes": sizes})
+    assert [find_policy("tsp", size) for size in (1, 15, 29, 31, 50, 500)] == ["a", "a", "a", "b", "b", "b"]
+    assert find_policy("other", 5) == "c"
+    assert find_policy("third", 5) is None
+
+
+def test_unknown_policy_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither a shipped name nor a policy's folder: the line quotes it and lists what ships."""
+    monkeypatch.setattr(pretrained, "SHIPPED", tmp_path)
+    with pytest.raises(CheckpointError, match=r"policy: 'nobody' is neither a shipped policy \(none\) nor a folder"):
+        load_policy("nobody")
+    with pytest.raises(CheckpointError, match=r"nor a folder with card\.json"):
+        load_policy(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "not a policy's card"),
+        ("[]", "not a policy's card"),
+        ('{"format": 1}', "not a policy's card"),
+        ('{"policy": {"class": "AttentionPolicy", "dims": {}}, "env": {}}', "not a policy's card"),
+    ],
+)
+def test_broken_card_is_refused(folder: Path, text: str, words: str) -> None:
+    """A card that is no JSON or lacks what it must have is refused by its path."""
+    (folder / "card.json").write_text(text)
+    with pytest.raises(CheckpointError, match=words) as refused:
+        load_card(folder)
+    assert str(folder / "card.json") in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("format", 99, "format 99 is not allowed; this version reads 1"),
+        ("class", "os.system", "policy class 'os.system' is not known; allowed are AttentionPolicy"),
+        ("arguments", {"dim": 24}, "the weights do not fit the card"),
+        ("arguments", {"width": 12}, "the weights do not fit the card"),
+        ("arguments", {"dim": 0}, "the weights do not fit the card"),
+        ("dims", {"node": 3, "roles": 2}, "the weights do not fit the card"),
+    ],
+)
+def test_card_that_does_not_fit_is_refused(folder: Path, key: str, value: object, words: str) -> None:
+    """A card of another format, class or shape than the weights is refused in one line."""
+    card = json.loads((folder / "card.json").read_text())
+    (card if key == "format" else card["policy"])[key] = value
+    (folder / "card.json").write_text(json.dumps(card))
+    with pytest.raises(CheckpointError, match=words) as refused:
+        load_policy(folder)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("harm", ["missing", "empty", "cut"])
+def test_damaged_weights_are_refused(folder: Path, harm: str) -> None:
+    """Weights that are missing or cut short are refused in one line, by their folder."""
+    weights = folder / "weights.safetensors"
+    whole = weights.read_bytes()
+    weights.unlink()
+    if harm != "missing":
+        weights.write_bytes(whole[: len(whole) // 2 if harm == "cut" else 0])
+    with pytest.raises(CheckpointError, match="the weights do not fit the card") as refused:
+        load_policy(folder)
+    assert str(folder) in str(refused.value)
+    assert "\n" not in str(refused.value)

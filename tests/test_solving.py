@@ -1,0 +1,349 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ncogym import pretrained
+from ncogym.envs import make
+from ncogym.errors import ArgumentError, InstanceError, InvalidSolution, UnsupportedProblem
+from ncogym.policies import AttentionPolicy, Policy
+from ncogym.pretrained import save_policy
+from ncogym.solver import Budget, MaxRollouts, Solution
+from ncogym.solving import Solved, choose_policy, make_solver, needs_policy, recognise, render, solve
+
+
+@pytest.fixture(scope="module")
+def policy() -> Policy:
+    """An attention policy of random weights for tours."""
+    with torch.random.fork_rng():
+        torch.random.manual_seed(0)
+        return AttentionPolicy(make("tsp").feature_dims, dim=16, num_layers=1, num_heads=2, feedforward=16).eval()
+
+
+@pytest.fixture
+def folder(policy: Policy, tmp_path: Path) -> Path:
+    """That policy in a folder, with a card."""
+    save_policy(policy, tmp_path / "tiny", {"env": {"name": "tsp", "arguments": {}}, "sizes": [4, 9]})
+    return tmp_path / "tiny"
+
+
+def solved(objective: float, best_known: float | None, sense: str = "min") -> Solved:
+    """Return a result that is not of a solver, to be asked for its gap."""
+    env = make("tsp")
+    env.sense = sense
+    solution = Solution(torch.arange(3), objective, True, None, 0.0, 1, (), "by hand")
+    return Solved("a.tsp", "a", env, env.generate(1, torch.Generator()), solution, None, best_known, 0)
+
+
+# ---------------------------------------------------------------------- solvers by name
+
+
+@pytest.mark.parametrize(
+    ("name", "built"),
+    [
+        ("greedy", "greedy"),
+        ("sampling", "sampling"),
+        ("multistart", "multistart"),
+        ("symmetry", "symmetry"),
+        ("multistart+symmetry", "multistart+symmetry"),
+        ("symmetry+multistart", "multistart+symmetry"),
+        ("multistart+sampling", "multistart+sampling"),
+        ("sampling+symmetry", "sampling+symmetry"),
+        ("multistart+sampling+symmetry", "multistart+sampling+symmetry"),
+        ("greedy+two-opt", "greedy+two-opt"),
+        ("multistart+symmetry+two-opt", "multistart+symmetry+two-opt"),
+        ("auto", "multistart+symmetry+two-opt"),
+        ("two-opt", "two-opt"),
+        ("farthest-insertion", "farthest-insertion"),
+    ],
+)
+def test_name_builds_the_solver(policy: Policy, name: str, built: str) -> None:
+    """Each name and composition, in any order, gives the solver that calls itself so, and it solves."""
+    solver = make_solver(name, policy)
+    assert solver.name == built
+    env = make("tsp", num_nodes=5)
+    rng = torch.Generator().manual_seed(0)
+    (solution,) = solver(env, env.generate(1, rng), MaxRollouts(3), rng)
+    assert solution.feasible
+    assert solution.solver == built
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("gredy", "'gredy' is not known; allowed are auto, greedy"),
+        ("", "'' is not known"),
+        ("greedy+", "'' is not known"),
+        ("auto+symmetry", "'auto' is not known"),
+        ("symmetry+symmetry", "names a part twice"),
+        ("greedy+multistart", "'greedy\\+multistart' does not compose"),
+        ("multistart+ortools", "does not compose"),
+        ("two-opt+ortools", "does not compose"),
+        ("two-opt+farthest-insertion+greedy", "does not compose"),
+    ],
+)
+def test_name_that_makes_no_sense_is_refused(policy: Policy, name: str, words: str) -> None:
+    """An unknown part and parts that do not compose are told in one line."""
+    with pytest.raises(ArgumentError, match=words) as refused:
+        make_solver(name, policy)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["auto", "greedy", "multistart+symmetry+two-opt"])
+def test_search_without_a_policy_is_refused(name: str) -> None:
+    """A search that gets no policy says so."""
+    with pytest.raises(ArgumentError, match="is a search and needs a policy"):
+        make_solver(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "needed"),
+    [("auto", True), ("greedy", True), ("multistart+two-opt", True), ("two-opt", False), ("ortools", False)],
+)
+def test_searches_need_a_policy_and_baselines_do_not(name: str, needed: bool) -> None:
+    """A name needs a policy where one of its parts is a search."""
+    assert needs_policy(name) is needed
+
+
+# ---------------------------------------------------------------------- policies and problems
+
+
+def test_named_policy_is_loaded(folder: Path) -> None:
+    """A folder that is named wins over what ships."""
+    assert choose_policy(str(folder), make("tsp"), 5).card["sizes"] == [4, 9]
+
+
+def test_shipped_policy_of_the_nearest_sizes_is_chosen(
+    policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a name the shipped policy is taken whose training sizes are nearest to the instance's."""
+    monkeypatch.setattr(pretrained, "SHIPPED", tmp_path)
+    for name, sizes in {"small": [4, 9], "large": [50, 90]}.items():
+        save_policy(policy, tmp_path / name, {"env": {"name": "tsp"}, "sizes": sizes})
+    chosen = [choose_policy(None, make("tsp"), size).name for size in (2, 9, 29, 31, 200)]
+    assert chosen == ["small", "small", "small", "large", "large"]
+
+
+def test_problem_without_a_shipped_policy_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no policy ships for a problem, the line says what to name instead."""
+    monkeypatch.setattr(pretrained, "SHIPPED", tmp_path)
+    with pytest.raises(UnsupportedProblem, match="none ships for tsp; name one with --policy"):
+        choose_policy(None, make("tsp"), 5)
+
+
+def test_policy_of_another_problem_is_refused(policy: Policy, tmp_path: Path) -> None:
+    """A policy that was trained on another problem is refused by both names."""
+    save_policy(policy, tmp_path, {"env": {"name": "knapsack"}, "sizes": [4, 9]})
+    with pytest.raises(UnsupportedProblem, match="it was trained on knapsack and cannot solve tsp"):
+        choose_policy(str(tmp_path), make("tsp"), 5)
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("a.tsp", "anything"),
+        ("A.TSP", "anything"),
+        ("a.txt", "NAME : a\nTYPE : TSP\n"),
+        ("a", "type:tsp (of somebody)\n"),
+        ("a.json", "NAME a\r\n  TYPE  TSP\r\n"),
+        ("a.tsp", "TYPE : ATSP\n"),  # its reader says better what is wrong
+    ],
+)
+def test_header_or_suffix_tells_the_problem(tmp_path: Path, file: str, text: str) -> None:
+    """A TSPLIB header tells the problem whatever the suffix, and else the suffix does."""
+    (tmp_path / file).write_text(text)
+    assert recognise(tmp_path / file).name == "tsp"
+
+
+@pytest.mark.parametrize("text", ["1 2 3\n", "TYPE : HCP\n", "EDGE_WEIGHT_TYPE : TSP\n", ""])
+def test_file_that_tells_no_problem_is_refused(tmp_path: Path, text: str) -> None:
+    """Where nothing tells the problem the line asks for --problem."""
+    (tmp_path / "a.txt").write_text(text)
+    with pytest.raises(InstanceError, match=r"a\.txt: neither .* known are \.tsp; or pass --problem"):
+        recognise(tmp_path / "a.txt")
+
+
+def test_given_problem_needs_no_telling(tmp_path: Path) -> None:
+    """A problem that is given is taken at its word, and an unknown one is refused."""
+    assert recognise(tmp_path / "a.txt", "tsp").name == "tsp"
+    with pytest.raises(ArgumentError, match="'tps' is not known; allowed are tsp"):
+        recognise(tmp_path / "a.txt", "tps")
+
+
+# ---------------------------------------------------------------------- solve
+
+
+def test_solve_answers_with_the_record(folder: Path, data: Path) -> None:
+    """A rectangle of 3 x 4 is solved to its 14, with the fields and the order of docs/design.md section 6."""
+    record = solve(data / "rectangle4.tsp", policy=str(folder), seed=3).record()
+    seconds, actions = record.pop("seconds"), record.pop("actions")
+    assert record == {
+        "file": str(data / "rectangle4.tsp"),
+        "instance": "rectangle4",
+        "problem": "tsp",
+        "solver": "multistart+symmetry+two-opt",
+        "policy": "tiny",
+        "objective": 14,
+        "best_known": 14,
+        "gap_percent": 0.0,
+        "feasible": True,
+        "violation": None,
+        "rollouts": 32,
+        "seed": 3,
+    }
+    assert isinstance(record["objective"], int)
+    assert 0 < seconds < 60
+    assert sorted(actions) == [0, 1, 2, 3]
+    json.dumps(actions)
+
+
+def test_baseline_loads_no_policy(data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A classical solver is called without looking for a policy, and its record names none."""
+    monkeypatch.setattr(pretrained, "SHIPPED", tmp_path)
+    record = solve(data / "rectangle4.tsp", solver="two-opt").record()
+    assert (record["policy"], record["objective"]) == (None, 14)
+
+
+def test_given_best_known_wins(data: Path) -> None:
+    """The gap is to the value that is given, not to the published tour beside the file."""
+    record = solve(data / "rectangle4.tsp", solver="two-opt", best_known=10).record()
+    assert record["best_known"] == 10
+    assert record["gap_percent"] == pytest.approx(40)
+
+
+def test_no_published_tour_means_no_gap(data: Path) -> None:
+    """Without a published solution beside the file neither it nor a gap is claimed."""
+    record = solve(data / "matrix4.tsp", solver="two-opt").record()
+    assert (record["objective"], record["best_known"], record["gap_percent"]) == (16, None, None)
+
+
+@pytest.mark.parametrize("value", [0, -3.0, float("nan"), float("inf")])
+def test_best_known_must_be_a_length(data: Path, value: float) -> None:
+    """A reference that no gap can be taken to is refused."""
+    with pytest.raises(ArgumentError, match=r"best_known: .* is not allowed; it must be above 0"):
+        solve(data / "rectangle4.tsp", solver="two-opt", best_known=value)
+
+
+def test_limits_are_joined_with_the_budget(folder: Path, data: Path) -> None:
+    """Whichever of rollouts, seconds and budget is least ends the search."""
+    settings: dict[str, Any] = {"solver": "sampling", "policy": str(folder)}
+    file = data / "rectangle4.tsp"
+    assert solve(file, rollouts=5, **settings).solution.rollouts == 5
+    assert solve(file, rollouts=5, budget=MaxRollouts(3), **settings).solution.rollouts == 3
+    assert solve(file, rollouts=2, budget=MaxRollouts(3), seconds=60, **settings).solution.rollouts == 2
+
+
+def test_cancelled_solve_still_answers(folder: Path, data: Path) -> None:
+    """A budget that is cancelled before the search leaves a checked solution."""
+    budget = Budget()
+    budget.cancel.set()
+    solution = solve(data / "rectangle4.tsp", policy=str(folder), budget=budget).solution
+    assert solution.feasible
+    assert solution.rollouts < 32
+
+
+def test_same_seed_same_answer(folder: Path, data: Path) -> None:
+    """Everything that the solver draws follows from the seed."""
+    tours = [
+        solve(data / "square4.tsp", solver="sampling", policy=str(folder), rollouts=1, seed=seed).solution.actions
+        for seed in (1, 1, 2, 3, 4)
+    ]
+    assert torch.equal(tours[0], tours[1])
+    assert not all(torch.equal(tours[0], tour) for tour in tours)
+
+
+@pytest.mark.parametrize(
+    ("objective", "best_known", "sense", "gap"),
+    [
+        (11.0, 10.0, "min", 10.0),
+        (9.0, 10.0, "min", -10.0),
+        (8.0, 10.0, "max", 20.0),
+        (10.0, 10.0, "max", 0.0),
+        (12.0, None, "min", None),
+        (0.0, 10.0, "max", 100.0),
+        (0.0, 0.0, "min", None),
+    ],
+)
+def test_gap_is_larger_where_worse(objective: float, best_known: float | None, sense: str, gap: float | None) -> None:
+    """A minimiser's gap is objective over best known, a maximiser's the mirror; without a reference there is none."""
+    assert solved(objective, best_known, sense).gap_percent == (gap if gap is None else pytest.approx(gap))
+
+
+# ---------------------------------------------------------------------- what is written, and drawn again
+
+
+@pytest.fixture
+def written(data: Path, tmp_path: Path) -> Path:
+    """The record of a solved rectangle, with what lies beside it; its instance is named by a path that is gone."""
+    file = tmp_path / "moved" / "rectangle4.v2.tsp"
+    file.parent.mkdir()
+    file.write_text((data / "rectangle4.tsp").read_text())
+    solve(file, solver="two-opt").write(tmp_path / "out")
+    file.rename(tmp_path / "out" / file.name)
+    return tmp_path / "out" / "rectangle4.v2.json"
+
+
+def test_write_leaves_record_tour_and_picture(written: Path) -> None:
+    """The folder holds the record, the tour in the problem's format and a picture, named after the instance."""
+    names = {path.name for path in written.parent.iterdir()}
+    assert names == {f"rectangle4.v2{suffix}" for suffix in (".json", ".tour", ".png", ".tsp")}
+    assert json.loads(written.read_text())["objective"] == 14
+    assert "Length 14" in written.with_suffix(".tour").read_text()
+    assert written.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_infeasible_solution_leaves_its_record_only(tmp_path: Path) -> None:
+    """What the referee refuses is recorded as such and neither drawn nor written as a tour."""
+    answer = solved(1.0, None)
+    object.__setattr__(answer.solution, "feasible", False)
+    answer.write(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_render_draws_a_record(written: Path, tmp_path: Path) -> None:
+    """The instance is found beside the record where its own path is gone, and the picture has its suffix's format."""
+    render(written, tmp_path / "again.svg")
+    assert "<svg" in (tmp_path / "again.svg").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        ({"actions": [0, 0, 1, 2]}, InvalidSolution, "node 0 is visited at step 0 and again at step 1"),
+        ({"actions": [0, 1, 2]}, InvalidSolution, "3 nodes are visited; all 4 must be"),
+        ({"actions": []}, InvalidSolution, "0 nodes are visited"),
+        ({"actions": [0, 1, 2, 10**30]}, InstanceError, "not a record of solve"),
+        ({"actions": [[0], [1], [2], [3]]}, InstanceError, "actions must be whole numbers"),
+        ({"actions": [0, 1, 2.5, 3]}, InstanceError, "actions must be whole numbers"),
+        ({"actions": "0123"}, InstanceError, "actions must be whole numbers"),
+        ({"actions": None}, InstanceError, "not a record of solve"),
+        ({"objective": 15}, InvalidSolution, "objective 15 is not that of its actions, 14"),
+        ({"objective": "short"}, InstanceError, "not a record of solve"),
+        ({"problem": "tps"}, InstanceError, "'tps' is not known"),
+        ({"file": "gone.tsp"}, InstanceError, "gone.tsp: no such file"),
+    ],
+)
+def test_render_checks_what_it_draws(written: Path, tmp_path: Path, change: dict, error: type, words: str) -> None:
+    """A record that breaks a constraint, claims another objective or is none is refused, and nothing is drawn."""
+    written.write_text(json.dumps(json.loads(written.read_text()) | change))
+    with pytest.raises(error, match=words):
+        render(written, tmp_path / "again.png")
+    assert not (tmp_path / "again.png").exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[1]", "{}", '{"file": "a.tsp"}', "\x00"])
+def test_file_that_is_no_record_is_refused(tmp_path: Path, text: str) -> None:
+    """Text that is not a record is told as such, with its path."""
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(InstanceError, match=r"a\.json: not a record of solve"):
+        render(tmp_path / "a.json", tmp_path / "a.png")
+
+
+def test_missing_record_is_named(tmp_path: Path) -> None:
+    """A record that is not there is named."""
+    with pytest.raises(InstanceError, match=r"a\.json: no such file"):
+        render(tmp_path / "a.json", tmp_path / "a.png")
