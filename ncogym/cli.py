@@ -80,6 +80,7 @@ def solve(
     seed: Seed = 0,
     best_known: float | None = None,
     output: str | None = None,
+    threads: Count = 1,
     format: Format = "table",  # noqa: A002 - the option's name
     debug: bool = False,
 ) -> int:
@@ -100,6 +101,7 @@ def solve(
         best_known: Objective that the gap is to; null takes that of a published solution beside the file.
         output: Folder for NAME.json, a picture NAME.png, and the solution in the problem's own format (NAME.tour),
             where NAME is the file's without its suffix. Files there are replaced; two inputs of one NAME are refused.
+        threads: CPU threads of the policy; more than one pays on an idle machine and for large instances only.
         format: How results are printed; json is one object a line.
         debug: Show the traceback of an error.
     """
@@ -114,6 +116,7 @@ def solve(
         from ncogym.solver import Budget
         from ncogym.solving import solve as solve_file
 
+        _use_threads(threads)
         for file in files:
             try:
                 with _busy(f"solving {file}"):
@@ -179,6 +182,7 @@ def evaluate(
     rollouts: int | None = None,
     policy: str | None = None,
     output: str | None = None,
+    threads: Count = 1,
     format: Format = "table",  # noqa: A002
 ) -> int:
     """Compare solvers on the same generated instances.
@@ -194,6 +198,7 @@ def evaluate(
         policy: Policy of the searches: a shipped one (`ncogym list pretrained`) or a folder; null takes the shipped one
             that suits best.
         output: Folder for the report: records, summary, table and the anytime plot.
+        threads: CPU threads of the policy; with 1 every solver has the same.
         format: How results are printed; json is one object a line, for each solver.
     """
     names = [*solvers.split(","), *([] if reference is None or reference in solvers.split(",") else [reference])]
@@ -211,6 +216,7 @@ def evaluate(
         from ncogym.solver import Budget
         from ncogym.solving import choose_policy, make_solver, needs_policy
 
+        _use_threads(threads)
         budget = Budget(math.inf if seconds is None else seconds, math.inf if rollouts is None else rollouts)
         budget = Budget(cancel=cancel) | budget
         chosen = choose_policy(policy, env, env.size).policy if any(map(needs_policy, names)) else None
@@ -548,7 +554,7 @@ def _print_table(records: Iterable[Mapping[str, Any]], columns: Mapping[str, str
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE)
+    table = Table(box=box.SIMPLE, show_header=any(columns.values()))
     for heading in columns.values():
         table.add_column(heading, overflow="fold")
     for record in records:
@@ -622,6 +628,13 @@ def _cancelled_by_signals() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _use_threads(count: int) -> None:
+    """Bound torch's threads; on a busy machine two threads that wait for each other take many times one's time."""
+    import torch
+
+    torch.set_num_threads(count)
 
 
 # ---------------------------------------------------------------------- what `list` lists

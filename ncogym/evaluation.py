@@ -30,7 +30,7 @@ from ncogym.errors import (
     UnsupportedFeatures,
     UnsupportedProblem,
 )
-from ncogym.solver import Budget, MaxSeconds, Solution, Solutions, Solver, TracePoint
+from ncogym.solver import Budget, MaxSeconds, Solution, Solutions, Solver, TracePoint, gap_percent
 
 CHUNK = 64  # reference objectives that a kill may cost
 RESAMPLES = 2000
@@ -78,27 +78,6 @@ def instances_sha256(instances: TensorDict) -> str:
         digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
         digest.update(value.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()
-
-
-def gap_percent(objective: float, reference: float, sense: str) -> float | None:
-    """Return how much worse ``objective`` is than ``reference``, in percent.
-
-    It is ``100 * (objective / reference - 1)`` where less is better, and its mirror,
-    ``100 * (reference / objective - 1)``, where more is. 0 is as good, larger is worse, negative is better than the
-    reference; it is never clipped.
-
-    Args:
-        objective: what was found.
-        reference: what it is compared with.
-        sense: "min" or "max".
-
-    Returns:
-        The gap, or None where the two differ and the divisor is 0, which no percentage can say.
-    """
-    above, below = (objective, reference) if sense == "min" else (reference, objective)
-    if above == below:
-        return 0.0
-    return 100 * (above - below) / abs(below) if below else None
 
 
 # ---------------------------------------------------------------------- references

@@ -16,8 +16,9 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from ncogym.evaluation import Evaluation, Record, Summary, gap_percent
+from ncogym.evaluation import Evaluation, Record, Summary
 from ncogym.plotting import draw_anytime
+from ncogym.solver import gap_percent
 
 COLUMNS = ("solver", "mean objective", "gap %", "95 % interval", "feasible", "seconds each", "in all")
 
@@ -26,9 +27,7 @@ def rich_table(evaluation: Evaluation) -> Table:
     """Return the table for a terminal, one row a solver, its notes as the caption."""
     table = Table(box=box.SIMPLE, pad_edge=False, collapse_padding=True)
     table.caption, table.caption_justify = "\n".join(notes(evaluation)), "left"
-    table.add_column(
-        COLUMNS[0], overflow="fold", min_width=12
-    )  # on a narrow terminal a name is broken before a number is
+    table.add_column(COLUMNS[0], overflow="fold")  # on a narrow terminal a name is broken before a number is
     for column in COLUMNS[1:]:
         header = "\n".join(column.rsplit(" ", 1)) if len(column) > 8 else column
         table.add_column(header, justify="right", no_wrap=True)

@@ -74,6 +74,7 @@ def act(
     Returns:
         Trajectories without log-probabilities.
     """
+    rng = _nearby(rng, instances)
     with torch.no_grad():
         given = [] if first_actions is None else [first_actions]
         state = env.start(instances, rollouts if first_actions is None else first_actions.shape[1])
@@ -87,6 +88,14 @@ def act(
             actions.append(action)
             state = env.advance(state, action)
         return replace(_collect(env, instances, actions, seen, len(given)), condition=condition)
+
+
+def _nearby(rng: torch.Generator, instances: TensorDict) -> torch.Generator:
+    """Return a generator on the device of ``instances``, seeded by ``rng`` where that is elsewhere."""
+    device = next(iter(instances.values())).device
+    if rng.device.type == device.type:
+        return rng
+    return torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=rng, device=rng.device)))
 
 
 def replay(

@@ -160,6 +160,27 @@ class Solver(Protocol):
     def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions: ...
 
 
+def gap_percent(objective: float, reference: float, sense: str) -> float | None:
+    """Return how much worse ``objective`` is than ``reference``, in percent of the reference.
+
+    It is ``100 * (objective / reference - 1)`` where less is better, and its mirror ``100 * (1 - objective /
+    reference)``
+    where more is. 0 is as good, larger is worse, negative is better than the reference; it is never clipped.
+
+    Args:
+        objective: what was found.
+        reference: what it is compared with.
+        sense: "min" or "max".
+
+    Returns:
+        The gap, or None where the two differ and the reference is 0, which no percentage can say.
+    """
+    if objective == reference:
+        return 0.0
+    worse = objective - reference if sense == "min" else reference - objective
+    return 100 * worse / abs(reference) if reference else None
+
+
 class Progress:
     """The clock, the counter and the best solutions of one call of a solver over a batch of instances.
 
@@ -280,11 +301,12 @@ class Pace:
     Args:
         progress: of the search.
         most: largest number of rollouts per instance at once, from memory.
-        first: rollouts of the first round where time is limited, so that an answer exists soon.
+        first: rollouts of the first round where time is limited, so that an answer exists soon; by default 8, or more
+            where ``most`` says that rollouts are small.
     """
 
-    def __init__(self, progress: Progress, most: int, first: int = 8) -> None:
-        self.progress, self.most, self.first = progress, max(1, most), first
+    def __init__(self, progress: Progress, most: int, first: int | None = None) -> None:
+        self.progress, self.most, self.first = progress, max(1, most), first or max(8, most // 300)
         self._rate: float | None = None
         self._mark = (0.0, 0)
 

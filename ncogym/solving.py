@@ -19,7 +19,7 @@ from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Sample
 from ncogym.pretrained import Pretrained, find_policy, load_policy
 from ncogym.search import SEARCHES, Greedy, MultiStart, Sampling, Symmetry
-from ncogym.solver import Budget, MaxRollouts, MaxSeconds, Solution, Solver
+from ncogym.solver import Budget, MaxRollouts, MaxSeconds, Solution, Solver, gap_percent
 
 AUTO = "auto"
 
@@ -33,43 +33,47 @@ def make_solver(name: str, policy: Policy | None = None) -> Solver:
     """Build a solver by its command-line name.
 
     Args:
-        name: ``auto``; a baseline (`ncogym.baselines.SOLVERS`); or searches composed with ``+`` in any order, such as
-            ``multistart+symmetry`` or ``multistart+sampling``. A trailing ``+two-opt`` improves what comes before it.
+        name: ``auto``; a baseline (`ncogym.baselines.SOLVERS`); or searches composed with ``+``. ``greedy``,
+            ``sampling`` and ``multistart`` say how solutions are built; ``symmetry`` and ``two-opt`` wrap what stands
+            before them, in their order: ``multistart+symmetry+two-opt`` improves the best of all images,
+            ``multistart+two-opt+symmetry`` the best of each.
         policy: what the searches use.
 
     Raises:
         ArgumentError: a part is unknown, the parts do not compose, or a search has no policy.
     """
-    if name == AUTO:
-        name = "multistart+symmetry+two-opt"
-        endless = True
-    else:
-        endless = False
     parts = name.split("+")
     for part in parts:
-        if part not in SEARCHES and part not in SOLVERS:
+        if part not in SEARCHES and part not in SOLVERS and name != AUTO:
             allowed = ", ".join([AUTO, *SEARCHES, *SOLVERS])
             raise ArgumentError(f"solver: {part!r} is not known; allowed are {allowed}, composed with +")
-    if len(set(parts)) < len(parts):
-        raise ArgumentError(f"solver: {name!r} is not allowed; it names a part twice")
-    searches = [part for part in parts if part in SEARCHES]
-    others = [part for part in parts if part not in SEARCHES]
-    if not searches and len(others) == 1:
-        return SOLVERS[others[0]]()
-    if others not in ([], ["two-opt"]) or (len(searches) > 1 and "greedy" in searches):
+    if name in SOLVERS:
+        return SOLVERS[name]()
+    builders, wrappers = _split(parts)
+    known = {("greedy",), ("sampling",), ("multistart",), ("multistart", "sampling"), ()}
+    if name != AUTO and (builders not in known or len(set(parts)) < len(parts) or set(parts) - {*builders, *wrappers}):
         raise ArgumentError(f"solver: {name!r} does not compose; searches compose with each other and with two-opt")
     if policy is None:
         raise ArgumentError(f"solver: {name!r} is a search and needs a policy")
+    if name == AUTO:
+        # a round of samples from every start of an image, its best improved, then the next image
+        return Symmetry(SOLVERS["two-opt"](MultiStart(policy, Sample(temperature=0.5), rounds=1)), endless=True)
     solver: Solver
-    if "multistart" in searches:
-        solver = MultiStart(policy, Sample() if "sampling" in searches else None)
-    elif "sampling" in searches:
+    if "multistart" in builders:
+        solver = MultiStart(policy, Sample() if "sampling" in builders else None)
+    elif "sampling" in builders:
         solver = Sampling(policy)
     else:
         solver = Greedy(policy)
-    if "symmetry" in searches:
-        solver = Symmetry(solver, endless=endless)
-    return SOLVERS["two-opt"](solver) if others else solver
+    for wrapper in wrappers:
+        solver = Symmetry(solver) if wrapper == "symmetry" else SOLVERS["two-opt"](solver)
+    return solver
+
+
+def _split(parts: list[str]) -> tuple[tuple[str, ...], list[str]]:
+    """Return the parts that build solutions, in alphabetical order, and those that wrap what stands before them."""
+    builders = tuple(sorted(part for part in parts if part in ("greedy", "multistart", "sampling")))
+    return builders, [part for part in parts if part in ("symmetry", "two-opt")]
 
 
 def check_reads(pretrained: Pretrained, env: ConstructiveEnv) -> None:
@@ -119,7 +123,7 @@ def recognise(path: str | Path, problem: str | None = None) -> ConstructiveEnv:
             return make(name)
     known = ", ".join(s for kind in PROBLEMS.values() for s in kind.suffixes)
     raise InstanceError(
-        f"{path}: neither a header nor the suffix {suffix!r} tells a problem; known are {known}; or pass --problem"
+        f"{path}: neither its header nor its suffix {suffix!r} tells a known problem ({known}); pass --problem"
     )
 
 
@@ -159,14 +163,10 @@ class Solved:
 
     @property
     def gap_percent(self) -> float | None:
-        """How much worse than `best_known`, in percent of it: 0 is as good, larger is worse; None without a reference.
-
-        ``100 * (objective / best_known - 1)`` where less is better, ``100 * (1 - objective / best_known)`` if more is.
-        """
-        if not self.best_known:
+        """How much worse than `best_known`, in percent of it (`ncogym.solver.gap_percent`); None without one."""
+        if self.best_known is None:
             return None
-        worse = self.solution.objective - self.best_known
-        return 100 * (worse if self.env.sense == "min" else -worse) / abs(self.best_known)
+        return gap_percent(self.solution.objective, self.best_known, self.env.sense)
 
     def record(self) -> dict[str, Any]:
         """Return the JSON object of docs/design.md section 6."""

@@ -21,12 +21,11 @@ from ncogym.evaluation import (
     Record,
     bootstrap_ci95,
     evaluate,
-    gap_percent,
     instances_sha256,
     reference_objectives,
     seeded_instances,
 )
-from ncogym.solver import Budget, MaxRollouts, MaxSeconds, Progress, Solutions, Violation
+from ncogym.solver import Budget, MaxRollouts, MaxSeconds, Progress, Solutions, Violation, gap_percent
 
 FIELDS = [
     *("solver", "env", "instances", "mean_objective", "mean_gap_percent", "ci95_gap_percent", "reference", "feasible"),
@@ -148,12 +147,12 @@ def counted(count: int) -> TensorDict:
     [
         (11.0, 10.0, "min", 10.0),
         (9.0, 10.0, "min", -10.0),
-        (8.0, 10.0, "max", 25.0),
-        (12.5, 10.0, "max", -20.0),
+        (8.0, 10.0, "max", 20.0),
+        (12.5, 10.0, "max", -25.0),
         (10.0, 10.0, "max", 0.0),
         (0.0, 0.0, "min", 0.0),
         (1.0, 0.0, "min", None),
-        (0.0, 1.0, "max", None),
+        (0.0, 1.0, "max", 100.0),
         (-9.0, -10.0, "min", 10.0),
     ],
 )
@@ -258,6 +257,12 @@ def test_kill_costs_one_chunk_and_no_number(tmp_path: Path) -> None:
     again = Random("random")
     assert run(again, tmp_path / "killed").equal(run(Random("random"), tmp_path / "undisturbed"))
     assert again.batches == [64, 8]
+
+
+def test_chunks_draw_apart(rng: torch.Generator) -> None:
+    """Two chunks of equal instances do not get the same draws."""
+    found = reference_objectives(Pick(), numbers(*[[1.0, 2.0, 3.0]] * 128), Random("random"), rng=rng)
+    assert not found[:64].equal(found[64:])
 
 
 @pytest.mark.parametrize("changed", ["solver", "budget", "instances", "env"])
@@ -374,11 +379,11 @@ def test_summary_of_a_minimiser_by_hand() -> None:
 
 
 def test_summary_of_a_maximiser_by_hand() -> None:
-    """Where more is better, 8 of 10 is a gap of 25 %, and 10 of 8 one of -20 %, which is not clipped."""
+    """Where more is better, 8 of 10 is a gap of 20 %, and 25 of 20 one of -25 %, which is not clipped."""
     instances = numbers([10, 8, 0], [20, 25, 0])
     found = evaluate(Pick("max"), instances, {"a": Picker("x", 0), "b": Picker("x", 1)}, reference="a")
-    assert [record.gap_percent for record in found.records] == pytest.approx([0.0, 0.0, 25.0, -20.0])
-    assert found.summaries()[1].mean_gap_percent == pytest.approx(2.5)
+    assert [record.gap_percent for record in found.records] == pytest.approx([0.0, 0.0, 20.0, -25.0])
+    assert found.summaries()[1].mean_gap_percent == pytest.approx(-2.5)
 
 
 def test_summary_has_the_promised_fields() -> None:

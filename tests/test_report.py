@@ -39,7 +39,9 @@ def mixed() -> Evaluation:
         record("good", 0, (0.25, 12.0), (0.75, 10.1)),
         record("good", 1, (0.5, 11.0), seconds=2.0),
         record("weak", 0, (0.125, 1 / 3)),
-        Record("weak", 1, -3.0, 10.0, None, False, 'node 3, "a", is visited\ttwice', 0.5, 1),
+        Record(
+            "weak", 1, -3.0, 10.0, None, False, 'node 3, "a", is visited\ttwice', 0.5, 1, (TracePoint(0.25, 1, -3.0),)
+        ),
         Record("other", 0, reference=10.0, violation="other cannot take tsp"),
         Record("other", 1, reference=10.0, violation="other cannot take tsp"),
     )

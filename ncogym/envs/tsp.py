@@ -115,12 +115,16 @@ class TSPEnv(ConstructiveEnv):
         """Return the field's test instances: uniform sets are those of Kool et al., drawn by numpy's legacy generator.
 
         ``numpy.random.seed(seed)``, then ``uniform(size=(10000, nodes, 2))`` (1,000 for seed 1235, as in SGBS and
-        Poppy), of which the first ``count`` are taken, in float64. Other distributions, and more instances than the
-        set has, come from `generate`.
+        Poppy), of which the first ``count`` are taken, in float64. Other distributions come from `generate`.
+
+        Raises:
+            ArgumentError: the set has fewer than ``count`` instances.
         """
-        whole = 1000 if seed == 1235 else 10_000
-        if self.distribution != "uniform" or count > whole:
+        if self.distribution != "uniform":
             return super().seeded(count, seed)
+        whole = 1000 if seed == 1235 else 10_000
+        if count > whole:
+            raise ArgumentError(f"instances: {count} is not allowed; the set of seed {seed} has {whole}")
         drawn = np.random.RandomState(seed).uniform(size=(whole, self.num_nodes, 2))[:count]
         return TensorDict({"locs": torch.from_numpy(drawn)}, batch_size=[count])
 

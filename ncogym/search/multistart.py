@@ -6,11 +6,14 @@ References:
 
 from __future__ import annotations
 
+import itertools
+import math
 from typing import Any
 
 import torch
 from tensordict import TensorDict
 
+from ncogym.errors import ArgumentError
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Decoding, Greedy
 from ncogym.rollout import act, rollouts_in_memory
@@ -22,11 +25,15 @@ class MultiStart:
 
     Args:
         policy: in evaluation mode.
-        decoding: greedy by default; a stochastic decoding goes round the starts again until the budget is spent.
+        decoding: greedy by default.
+        rounds: how often to go round the starts; None is once where decoding is greedy, and until the budget is spent
+            where it is stochastic and there is a budget.
     """
 
-    def __init__(self, policy: Policy, decoding: Decoding | None = None) -> None:
-        self.policy, self.decoding = policy, decoding or Greedy()
+    def __init__(self, policy: Policy, decoding: Decoding | None = None, rounds: int | None = None) -> None:
+        if rounds is not None and rounds < 1:
+            raise ArgumentError(f"rounds: {rounds} is not allowed; it must be at least 1")
+        self.policy, self.decoding, self.rounds = policy, decoding or Greedy(), rounds
         self.name = "multistart+sampling" if self.decoding.stochastic else "multistart"
 
     def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
@@ -34,14 +41,16 @@ class MultiStart:
         limited = budget is not None and budget.finite
         progress = Progress(env, instances, budget)
         pace = Pace(progress, rollouts_in_memory(env, instances))
+        rounds = self.rounds or (math.inf if limited and self.decoding.stochastic else 1)
         with torch.inference_mode():
             encoded = self.policy.encode(env.instance_features(instances))
-            while True:
+            for done in itertools.count(1):
                 starts = env.first_actions(instances, rng if limited else None)
                 while starts.shape[1] and not (progress.spent and progress.rollouts):
                     count = pace.next(starts.shape[1])
                     first, starts = starts[:, :count], starts[:, count:]
                     built = act(env, self.policy, encoded, instances, self.decoding, rng, first_actions=first)
                     progress.offer(built.actions)
-                if progress.spent or not (limited and self.decoding.stochastic):
-                    return progress.solutions(self.name)
+                if progress.spent or done >= rounds:
+                    break
+        return progress.solutions(self.name)

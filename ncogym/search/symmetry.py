@@ -7,6 +7,7 @@ References:
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import torch
@@ -34,15 +35,18 @@ class Symmetry:
     def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
         """Return the best checked solution of each instance over its images."""
         progress = Progress(env, instances, budget)
-        limited = progress.budget.finite
+        limited, quickest = progress.budget.finite, math.inf
         for number in itertools.count():
             if number >= self.images and not (self.endless and limited):
                 break
-            if progress.spent and progress.rollouts:
+            before = progress.seconds
+            # not even the quickest image so far would end in time
+            if progress.rollouts and (progress.spent or progress.budget.seconds - before < quickest):
                 break
             share = 1 / max(self.images - number, 1)
             left = progress.budget.remaining(progress, share)  # without limits, too: it carries the cancel event
             image = env.symmetries(instances, number + 1 if number < 8 else 9, rng)[-1]
             found = self.inner(env, image, left, rng)
             progress.offer(torch.stack([s.actions for s in found])[:, None].to(instances.device), found[0].rollouts)
+            quickest = min(quickest, progress.seconds - before)
         return progress.solutions(self.name)

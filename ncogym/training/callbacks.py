@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from ncogym.solver import Solver
+from ncogym.solver import Solver, gap_percent
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,9 @@ class Validation(pl.Callback):
         for each in self.sets:
             rng = torch.Generator().manual_seed(0)
             solutions = self.solver(policy)(each.env, each.instances.to(pl_module.device), None, rng)
-            objective = torch.tensor([s.objective for s in solutions], dtype=torch.float64)
-            ratio = objective / each.reference if each.env.sense == "min" else each.reference / objective
-            gaps.append(float((ratio - 1).mean() * 100))
+            pairs = zip(solutions, each.reference.tolist(), strict=True)
+            found = [gap_percent(s.objective, reference, each.env.sense) for s, reference in pairs]
+            gaps.append(statistics.fmean(gap for gap in found if gap is not None))
             pl_module.log(f"gap_{each.name}", gaps[-1])
         if gaps:
             pl_module.log("gap", sum(gaps) / len(gaps), prog_bar=True)

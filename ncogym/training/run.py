@@ -98,6 +98,7 @@ def train(
     steps_per_epoch: int = 250,
     precision: Literal["32-true", "bf16-mixed"] = "32-true",
     accelerator: str = "auto",
+    threads: int = 0,
     max_queries: int = 0,
     checkpoint_every: int = 100,
     seed: int = 1234,
@@ -122,6 +123,7 @@ def train(
         steps_per_epoch: steps between two validations.
         precision: of the network; objectives, logits and log-probabilities stay in float32.
         accelerator: Lightning's: auto, cpu or gpu.
+        threads: CPU threads; 0 leaves torch's own number.
         max_queries: decisions per instance that the scoring pass holds at a time; 0 holds all.
         checkpoint_every: steps between two checkpoints.
         seed: of the initial weights and of everything drawn in training.
@@ -144,6 +146,8 @@ def train(
         raise ArgumentError(f"output: {folder} already holds a run; pass --resume true to go on, or another folder")
     if resume and not last.exists():
         raise CheckpointError(f"resume: {last} does not exist")
+    if threads:
+        torch.set_num_threads(threads)
     algorithm = algorithm or POMO()
     optimiser, validation = optimiser or Optimiser(), validation or ValidationSettings()
     low, high = sizes or (env.size, env.size)

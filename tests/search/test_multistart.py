@@ -5,6 +5,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from ncogym.envs import make
 from ncogym.policies.decoding import Greedy as GreedyDecoding
 from ncogym.policies.decoding import Sample
 from ncogym.rollout import act
@@ -45,11 +46,22 @@ def test_more_rollouts_are_never_worse(env, policy, instances) -> None:
     assert objectives[-1] == [s.objective for s in everything]
 
 
-def test_greedy_starts_end_by_themselves(env, policy, instances, rng) -> None:
-    """Greedy rollouts repeat themselves, so a large budget ends when each start was tried once."""
+def test_greedy_starts_end_by_themselves(policy, rng) -> None:
+    """Greedy rollouts repeat themselves, so a large budget ends, after several rounds, when each start was tried."""
+    env = make("tsp", num_nodes=30)
+    instances = env.generate(3, rng)
     found = MultiStart(policy)(env, instances, MaxSeconds(60), rng)
-    assert found[0].rollouts == 7
+    assert [s.rollouts for s in found] == [30] * 3
     assert found[0].seconds < 10
+    whole = MultiStart(policy)(env, instances, None, rng)
+    assert [s.objective for s in found] == pytest.approx([s.objective for s in whole])
+
+
+def test_unlimited_starts_draw_nothing(env, policy, instances, rng) -> None:
+    """Where every start is paid for their order does not matter, and the generator is left as it was."""
+    before = rng.get_state()
+    MultiStart(policy)(env, instances, None, rng)
+    assert torch.equal(rng.get_state(), before)
 
 
 @pytest.mark.parametrize(("budget", "rollouts"), [(None, 7), (Budget(), 7), (MaxRollouts(20), 20), (MaxRollouts(2), 2)])

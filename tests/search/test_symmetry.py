@@ -73,8 +73,8 @@ def test_endless_search_goes_on_with_random_images(env, policy, instances, rng) 
 
 def test_seconds_are_kept(env, policy, instances, rng) -> None:
     """The images together keep a budget in seconds."""
-    found = Symmetry(MultiStart(policy), endless=True)(env, instances, MaxSeconds(0.1), rng)
-    assert 0.08 < found[0].seconds < 1
+    found = Symmetry(MultiStart(policy), endless=True)(env, instances, MaxSeconds(0.5), rng)
+    assert found[0].seconds > 0.25
     assert found[0].rollouts > 56
 
 
