@@ -154,8 +154,6 @@ def train(*, env: Any, resolved: Mapping[str, Any], argv: list[str], **settings:
 
     Published runs are in configs/ (`ncogym list configs`); options after --config replace what it says.
     """
-    import yaml
-
     from ncogym.solving import make_solver
     from ncogym.training.run import train as run
 
@@ -166,7 +164,6 @@ def train(*, env: Any, resolved: Mapping[str, Any], argv: list[str], **settings:
         again = argv if settings["resume"] or not (folder / "last.ckpt").exists() else [*argv, "--resume", "true"]
         line = f"{interrupt or 'interrupted'}; to go on: ncogym train {shlex.join(again)}"
         raise KeyboardInterrupt(line) from interrupt
-    (folder / "config.yaml").write_text(yaml.safe_dump(dict(resolved), sort_keys=False))
     _console().print(f"{folder / 'policy'} holds the trained policy", soft_wrap=True)
     return DONE
 

@@ -30,7 +30,7 @@ class Pretrained(NamedTuple):
     Attributes:
         policy: the network.
         card: its class, arguments, problem, training and measured gaps.
-        name: the shipped name or the folder's name.
+        name: the shipped name or the folder, as it was given.
     """
 
     policy: Policy
@@ -112,7 +112,7 @@ def load_policy(name_or_path: str | Path, device: torch.device | str = "cpu") ->
     except (OSError, SafetensorError, RuntimeError, TypeError, ValueError) as error:
         first_line = str(error).splitlines()[0]
         raise CheckpointError(f"{folder}: the weights do not fit the card ({first_line})") from error
-    return Pretrained(policy.to(device).eval(), card, Path(folder).name)
+    return Pretrained(policy.to(device).eval(), card, str(name_or_path))
 
 
 def find_policy(env_name: str, size: int) -> str | None:

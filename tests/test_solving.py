@@ -197,7 +197,7 @@ def test_solve_answers_with_the_record(folder: Path, data: Path) -> None:
         "instance": "rectangle4",
         "problem": "tsp",
         "solver": "multistart+sampling+two-opt+symmetry",
-        "policy": "tiny",
+        "policy": str(folder),
         "objective": 14,
         "best_known": 14,
         "gap_percent": 0.0,

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 import lightning.pytorch as pl
 import torch
+import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
 
@@ -83,6 +84,10 @@ class ValidationSettings:
     folder: str = "runs/references"
 
 
+# frozen, so that they can be defaults that `--help` and the resolved config show
+LABELS, OPTIMISER, VALIDATION = Labels(), Optimiser(), ValidationSettings()
+
+
 def train(
     env: Any,
     make_solver: Callable[..., Solver],
@@ -91,9 +96,9 @@ def train(
     algorithm: Algorithm | None = None,
     sizes: tuple[int, int] | None = None,
     nodes_per_batch: int = 6400,
-    labels: Labels | None = None,
-    optimiser: Optimiser | None = None,
-    validation: ValidationSettings | None = None,
+    labels: Labels = LABELS,
+    optimiser: Optimiser = OPTIMISER,
+    validation: ValidationSettings = VALIDATION,
     max_steps: int = 1000,
     steps_per_epoch: int = 250,
     precision: Literal["32-true", "bf16-mixed"] = "32-true",
@@ -149,18 +154,17 @@ def train(
     if threads:
         torch.set_num_threads(threads)
     algorithm = algorithm or POMO()
-    optimiser, validation = optimiser or Optimiser(), validation or ValidationSettings()
     low, high = sizes or (env.size, env.size)
     folder.mkdir(parents=True, exist_ok=True)
     facts = {"versions": versions(), "commit": git_commit(), "config": config or {}}
     (folder / "run.json").write_text(json.dumps(facts, indent=1, default=str) + "\n")
+    if config is not None:
+        (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
 
     kept = _metrics(folder / "metrics.csv", last) if resume else []
 
     source: Generated | Labelled
     if algorithm.imitates:
-        if labels is None:
-            raise ArgumentError(f"labels: {type(algorithm).__name__} imitates, so labels must be given")
         budget = MaxSeconds(labels.seconds)
         labeller = make_solver(labels.solver)
         pool = LabelledPool(env, low, high, labels.chunks, labels.chunk_size, seed, labels.folder, labeller, budget)

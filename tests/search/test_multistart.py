@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ncogym.envs import make
+from ncogym.errors import ArgumentError
 from ncogym.policies.decoding import Greedy as GreedyDecoding
 from ncogym.policies.decoding import Sample
 from ncogym.rollout import act
@@ -70,6 +71,21 @@ def test_sampled_starts_go_round_again(env, policy, instances, rng, budget, roll
     found = MultiStart(policy, Sample())(env, instances, budget, rng)
     assert [s.rollouts for s in found] == [rollouts] * 3
     assert found[0].solver == "multistart+sampling"
+
+
+@pytest.mark.parametrize(
+    ("rounds", "budget", "rollouts"), [(2, None, 14), (1, MaxRollouts(20), 7), (3, MaxRollouts(9), 9)]
+)
+def test_rounds_bound_the_search(env, policy, instances, rng, rounds: int, budget, rollouts: int) -> None:
+    """As many rounds as were asked for are gone, unless the budget ends before."""
+    found = MultiStart(policy, Sample(), rounds)(env, instances, budget, rng)
+    assert [s.rollouts for s in found] == [rollouts] * 3
+
+
+def test_no_rounds_are_refused(policy) -> None:
+    """A search that would build nothing is refused, with the value."""
+    with pytest.raises(ArgumentError, match=r"rounds: 0 is not allowed; it must be at least 1"):
+        MultiStart(policy, rounds=0)
 
 
 def test_same_seed_same_answer(env, policy, instances) -> None:

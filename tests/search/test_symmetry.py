@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 
 import pytest
@@ -11,14 +12,15 @@ from ncogym.solver import Budget, MaxRollouts, MaxSeconds
 
 
 class Watched:
-    """A solver that keeps the budgets it is given and the rollouts it took."""
+    """A solver that keeps the budgets it is given and the rollouts it took, and takes at least ``pause`` seconds."""
 
-    def __init__(self, inner) -> None:
-        self.inner, self.name = inner, inner.name
+    def __init__(self, inner, pause: float = 0.0) -> None:
+        self.inner, self.name, self.pause = inner, inner.name, pause
         self.budgets, self.rollouts = [], []
 
     def __call__(self, env, instances, budget, rng):
         """Solve by the solver that is watched."""
+        time.sleep(self.pause)
         found = self.inner(env, instances, budget, rng)
         self.budgets.append(budget)
         self.rollouts.append(found[0].rollouts)
@@ -76,6 +78,14 @@ def test_seconds_are_kept(env, policy, instances, rng) -> None:
     found = Symmetry(MultiStart(policy), endless=True)(env, instances, MaxSeconds(0.5), rng)
     assert found[0].seconds > 0.25
     assert found[0].rollouts > 56
+
+
+def test_image_that_cannot_end_in_time_is_not_begun(env, policy, instances, rng) -> None:
+    """When less time is left than the quickest image took, the search ends before its budget does."""
+    inner = Watched(Greedy(policy), pause=0.2)
+    found = Symmetry(inner)(env, instances[:1], MaxSeconds(0.5), rng)
+    assert 1 <= len(inner.rollouts) <= 2
+    assert found[0].feasible
 
 
 @pytest.mark.parametrize("budget", [Budget(), MaxSeconds(60)])

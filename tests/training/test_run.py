@@ -165,14 +165,12 @@ def test_warm_start(tmp_path: Path) -> None:
 
 
 def test_refusals(tmp_path: Path) -> None:
-    """A used folder, nothing to resume, labels that are missing: one line each."""
+    """A used folder, nothing to resume, a rate of 0: one line each."""
     run(tmp_path / "run", max_steps=1)
     with pytest.raises(ArgumentError, match="already holds a run"):
         run(tmp_path / "run", max_steps=1)
     with pytest.raises(CheckpointError, match="does not exist"):
         run(tmp_path / "none", resume=True)
-    with pytest.raises(ArgumentError, match="labels must be given"):
-        run(tmp_path / "other", algorithm=Imitation())
     with pytest.raises(ArgumentError, match="lr: 0"):
         Optimiser(lr=0)
 
