@@ -159,7 +159,7 @@ def train(*, env: Any, resolved: Mapping[str, Any], argv: list[str], **settings:
 
     folder = Path(settings["output"])
     try:
-        run(env, make_solver, config=dict(resolved), **settings)
+        run(env, make_solver, config=dict(resolved), bar=_bar, **settings)
     except KeyboardInterrupt as interrupt:
         again = argv if settings["resume"] or not (folder / "last.ckpt").exists() else [*argv, "--resume", "true"]
         line = f"{interrupt or 'interrupted'}; to go on: ncogym train {shlex.join(again)}"
@@ -416,7 +416,9 @@ def _parser(name: str, command: Callable[..., int], argv: list[str]) -> Argument
         from ncogym.training.run import train as run
 
         parser.add_argument("--config", action="config", help="YAML file of options; those after it replace its own")
-        parser.add_function_arguments(run, skip={"env", "make_solver", "config"}, as_group=False, as_positional=False)
+        parser.add_function_arguments(
+            run, skip={"env", "make_solver", "config", "bar"}, as_group=False, as_positional=False
+        )
     if "debug" not in helps:
         parser.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
     return parser
@@ -605,7 +607,7 @@ def _bar() -> Iterator[Callable[[str, int, int], None] | None]:
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("solving", total=None)
+        task = progress.add_task("", total=None)
         yield lambda name, done, total: progress.update(task, description=name, completed=done, total=total)
 
 

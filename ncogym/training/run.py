@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import json
 import logging
@@ -10,6 +9,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -111,6 +111,7 @@ def train(
     output: str = "runs/train",
     resume: bool = False,
     config: dict[str, Any] | None = None,
+    bar: Callable[[], AbstractContextManager[Callable[[str, int, int], None] | None]] = nullcontext,
 ) -> Path:
     """Train a policy.
 
@@ -136,6 +137,7 @@ def train(
         output: the run folder.
         resume: go on from the folder's checkpoint, with the numbers of a run that was never interrupted.
         config: the resolved settings, written to the run folder.
+        bar: opens a progress bar for the labelling and gives a function (what, done, total) that moves it, or None.
 
     Returns:
         The run folder; ``policy/`` in it holds the weights and their card.
@@ -168,8 +170,12 @@ def train(
         budget = MaxSeconds(labels.seconds)
         labeller = make_solver(labels.solver)
         pool = LabelledPool(env, low, high, labels.chunks, labels.chunk_size, seed, labels.folder, labeller, budget)
-        for done, chunk in enumerate(pool.fill(labels.workers)):
-            log.info("labelled chunk %d (%d done)", chunk, done + 1)
+        with bar() as move:
+            missing = len(pool.missing())
+            for done, chunk in enumerate(pool.fill(labels.workers), start=1):
+                log.info("labelled chunk %d (%d of %d)", chunk, done, missing)
+                if move is not None:
+                    move("labelling", done, missing)
         source = Labelled(pool, nodes_per_batch, labels.rotations)
     else:
         source = Generated(env, low, high, nodes_per_batch)
@@ -224,7 +230,7 @@ def train(
     return folder
 
 
-@contextlib.contextmanager
+@contextmanager
 def _quiet() -> Iterator[None]:
     """Silence what Lightning says of every run and what does not hold here."""
     talker = logging.getLogger("lightning.pytorch")
