@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import torch
 from tensordict import TensorDict
 
-from ncogym.baselines import SOLVERS
+from ncogym.baselines import SOLVERS, TwoOpt
 from ncogym.envs import PROBLEMS, ConstructiveEnv, make
 from ncogym.errors import ArgumentError, InstanceError, InvalidSolution, UnsupportedProblem
 from ncogym.policies.base import Policy
@@ -24,18 +25,29 @@ from ncogym.solver import Budget, MaxRollouts, MaxSeconds, Solution, Solver, gap
 AUTO = "auto"
 
 
+# what builds solutions with a policy, and what wraps the solver that stands before it
+BUILDERS: dict[frozenset[str], Callable[[Policy], Solver]] = {
+    frozenset(): Greedy,
+    frozenset({"greedy"}): Greedy,
+    frozenset({"sampling"}): Sampling,
+    frozenset({"multistart"}): MultiStart,
+    frozenset({"multistart", "sampling"}): lambda policy: MultiStart(policy, Sample()),
+}
+WRAPPERS: dict[str, Callable[[Solver], Solver]] = {"symmetry": Symmetry, "two-opt": TwoOpt}
+
+
 def needs_policy(name: str) -> bool:
-    """Return whether a solver's name has a search in it."""
-    return name == AUTO or any(part in SEARCHES for part in name.split("+"))
+    """Return whether the solver of that name uses a policy: all do but baselines and what is composed with one."""
+    return name not in SOLVERS and not (set(name.split("+")) - set(WRAPPERS)) & set(SOLVERS)
 
 
 def make_solver(name: str, policy: Policy | None = None) -> Solver:
     """Build a solver by its command-line name.
 
     Args:
-        name: ``auto``; a baseline (`ncogym.baselines.SOLVERS`); or searches composed with ``+``. ``greedy``,
-            ``sampling`` and ``multistart`` say how solutions are built; ``symmetry`` and ``two-opt`` wrap what stands
-            before them, in their order: ``multistart+symmetry+two-opt`` improves the best of all images,
+        name: ``auto``; a baseline (`ncogym.baselines.SOLVERS`); or parts composed with ``+``. ``greedy``, ``sampling``,
+            ``multistart`` or a baseline say how solutions are built; ``symmetry`` and ``two-opt`` wrap what is built,
+            in their order: ``multistart+symmetry+two-opt`` improves the best of all images,
             ``multistart+two-opt+symmetry`` the best of each.
         policy: what the searches use.
 
@@ -49,31 +61,23 @@ def make_solver(name: str, policy: Policy | None = None) -> Solver:
             raise ArgumentError(f"solver: {part!r} is not known; allowed are {allowed}, composed with +")
     if name in SOLVERS:
         return SOLVERS[name]()
-    builders, wrappers = _split(parts)
-    known = {("greedy",), ("sampling",), ("multistart",), ("multistart", "sampling"), ()}
-    if name != AUTO and (builders not in known or len(set(parts)) < len(parts) or set(parts) - {*builders, *wrappers}):
-        raise ArgumentError(f"solver: {name!r} does not compose; searches compose with each other and with two-opt")
-    if policy is None:
+    wrappers = [part for part in parts if part in WRAPPERS]
+    built = frozenset(parts) - set(wrappers) - {AUTO}
+    baseline = next(iter(built)) if len(built) == 1 and built <= SOLVERS.keys() else None
+    if len(set(parts)) < len(parts) or not (baseline or built in BUILDERS):
+        raise ArgumentError(f"solver: {name!r} does not compose; one builder composes with symmetry and two-opt")
+    if baseline is not None:
+        solver = SOLVERS[baseline]()
+    elif policy is None:
         raise ArgumentError(f"solver: {name!r} is a search and needs a policy")
-    if name == AUTO:
+    elif name == AUTO:
         # a round of samples from every start of an image, its best improved, then the next image
-        return Symmetry(SOLVERS["two-opt"](MultiStart(policy, Sample(temperature=0.5), rounds=1)), endless=True)
-    solver: Solver
-    if "multistart" in builders:
-        solver = MultiStart(policy, Sample() if "sampling" in builders else None)
-    elif "sampling" in builders:
-        solver = Sampling(policy)
+        return Symmetry(TwoOpt(MultiStart(policy, Sample(temperature=0.5), rounds=1)), endless=True)
     else:
-        solver = Greedy(policy)
+        solver = BUILDERS[built](policy)
     for wrapper in wrappers:
-        solver = Symmetry(solver) if wrapper == "symmetry" else SOLVERS["two-opt"](solver)
+        solver = WRAPPERS[wrapper](solver)
     return solver
-
-
-def _split(parts: list[str]) -> tuple[tuple[str, ...], list[str]]:
-    """Return the parts that build solutions, in alphabetical order, and those that wrap what stands before them."""
-    builders = tuple(sorted(part for part in parts if part in ("greedy", "multistart", "sampling")))
-    return builders, [part for part in parts if part in ("symmetry", "two-opt")]
 
 
 def check_reads(pretrained: Pretrained, env: ConstructiveEnv) -> None:

@@ -61,6 +61,7 @@ def solved(objective: float, best_known: float | None, sense: str = "min") -> So
         ("auto", "multistart+sampling+two-opt+symmetry"),
         ("two-opt", "two-opt"),
         ("farthest-insertion", "farthest-insertion"),
+        ("random-insertion+two-opt+symmetry", "random-insertion+two-opt+symmetry"),
     ],
 )
 def test_name_builds_the_solver(policy: Policy, name: str, built: str) -> None:
@@ -85,7 +86,6 @@ def test_name_builds_the_solver(policy: Policy, name: str, built: str) -> None:
         ("greedy+two-opt+two-opt", "does not compose"),
         ("greedy+multistart", "'greedy\\+multistart' does not compose"),
         ("multistart+ortools", "does not compose"),
-        ("two-opt+ortools", "does not compose"),
         ("two-opt+farthest-insertion+greedy", "does not compose"),
     ],
 )
@@ -105,7 +105,7 @@ def test_search_without_a_policy_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "needed"),
-    [("auto", True), ("greedy", True), ("multistart+two-opt", True), ("two-opt", False), ("ortools", False)],
+    [("auto", True), ("greedy", True), ("multistart+two-opt", True), ("two-opt", False), ("ortools+symmetry", False)],
 )
 def test_searches_need_a_policy_and_baselines_do_not(name: str, needed: bool) -> None:
     """A name needs a policy where one of its parts is a search."""
