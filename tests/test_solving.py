@@ -226,6 +226,14 @@ def test_given_best_known_wins(data: Path) -> None:
     assert record["gap_percent"] == pytest.approx(40)
 
 
+def test_the_carried_map_comes_with_its_optimum() -> None:
+    """The capitals have a tour beside them of the length that CP-SAT proved, so that their gap is known."""
+    capitals = Path(__file__).parents[1] / "ncogym" / "data" / "capitals.tsp"
+    record = solve(capitals, solver="fast-tsp").record()
+    assert record["best_known"] == 25226
+    assert record["gap_percent"] >= 0
+
+
 def test_no_published_tour_means_no_gap(data: Path) -> None:
     """Without a published solution beside the file neither it nor a gap is claimed."""
     record = solve(data / "matrix4.tsp", solver="two-opt").record()
