@@ -233,27 +233,42 @@ class Progress:
             Their objectives, float64 ``[batch, rollouts]``.
         """
         objective = self.env.objective(self.instances, actions)
-        worse_is_higher = self.env.sense == "min"
-        best, index = objective.min(1) if worse_is_higher else objective.max(1)
-        chosen = actions[torch.arange(self.batch, device=actions.device), index]
+        value, chosen = self._best_of(actions, objective)
+        improved = torch.ones_like(value, dtype=torch.bool) if self.best is None else self._better(value, self.best)
+        rows = improved.nonzero().flatten()
+        broken = sorted({v.row for v in self.env.violations(self.instances[rows], chosen[rows][:, None])})
+        if broken:
+            # a broken solution may score well; among the candidates of its row it counts as the worst
+            rows, ranked = rows[broken], objective.clone()
+            for each in self.env.violations(self.instances[rows], actions[rows]):
+                ranked[rows[each.row], each.rollout] = self._worst
+            value, chosen = self._best_of(actions, ranked)
+            improved = torch.ones_like(improved) if self.best is None else self._better(value, self.best)
         cost = actions.shape[1] if rollouts is None else rollouts
         self.rollouts += cost
         if self.best is None or self.actions is None:
-            self.best, self.actions, improved = best, chosen, torch.ones_like(best, dtype=torch.bool)
+            self.best, self.actions = value, chosen
         else:
-            improved = best < self.best if worse_is_higher else best > self.best
-            # a broken solution may score well; it never takes the place of what is there
-            improved_rows = improved.nonzero().flatten()
-            for broken in self.env.violations(self.instances[improved_rows], chosen[improved_rows][:, None]):
-                improved[improved_rows[broken.row]] = False
             steps = max(chosen.shape[-1], self.actions.shape[-1])
-            self.best = torch.where(improved, best, self.best)
+            self.best = torch.where(improved, value, self.best)
             self.actions = torch.where(improved[:, None], _padded(chosen, steps), _padded(self.actions, steps))
         moved = bool(improved.any())
         self._since_improvement = 0 if moved else self._since_improvement + cost
         if moved:
             self._trace.append((self.seconds, self.rollouts, self.best))
         return objective
+
+    @property
+    def _worst(self) -> float:
+        return math.inf if self.env.sense == "min" else -math.inf
+
+    def _better(self, value: Tensor, than: Tensor) -> Tensor:
+        return value < than if self.env.sense == "min" else value > than
+
+    def _best_of(self, actions: Tensor, objective: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the best value ``[batch]`` and its actions ``[batch, steps]``."""
+        value, index = objective.min(1) if self.env.sense == "min" else objective.max(1)
+        return value, actions[torch.arange(self.batch, device=actions.device), index]
 
     def solutions(self, solver: str) -> Solutions:
         """Close the call: check the best actions of every instance and return them.
@@ -265,7 +280,8 @@ class Progress:
             raise NoSolutionFound(f"{solver}: no solution of {self.env.name} within the budget")
         seconds = self.seconds
         reasons = {v.row: v.reason for v in reversed(self.env.violations(self.instances, self.actions[:, None]))}
-        actions, best = self.actions.cpu(), self.best.tolist()
+        actions = self.actions.cpu()
+        best = self.env.objective(self.instances, self.actions[:, None])[:, 0].tolist()
         curves = [(s, r, values.tolist()) for s, r, values in self._trace]
         return [
             Solution(
@@ -290,7 +306,7 @@ def _padded(actions: Tensor, steps: int) -> Tensor:
 def _improvements(curves: Sequence[tuple[float, int, list[float]]], row: int) -> tuple[TracePoint, ...]:
     points: list[TracePoint] = []
     for seconds, rollouts, values in curves:
-        if not points or values[row] != points[-1].objective:
+        if math.isfinite(values[row]) and (not points or values[row] != points[-1].objective):
             points.append(TracePoint(seconds, rollouts, values[row]))
     return tuple(points)
 

@@ -8,6 +8,7 @@ import torch
 from tensordict import TensorDict
 
 from ncogym import solver
+from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import ArgumentError, NoSolutionFound
 from ncogym.solver import Budget, MaxRollouts, MaxSeconds, NoImprovement, Pace, Progress, TracePoint, Violation
 
@@ -294,3 +295,23 @@ def test_pace_follows_the_clock(clock, instances):
     clock.now += 2 * 64 * 1.0
     progress.offer(torch.zeros(2, 64, 1, dtype=torch.int64))
     assert pace.next(math.inf) == int(0.9 * (100 - 64.8))
+
+
+def test_a_broken_candidate_never_costs_a_sound_one() -> None:
+    """First, last or in the same offer, a broken solution that scores better gives way to a sound one."""
+    env = TSPEnv(num_nodes=4)
+    square = TensorDict({"locs": torch.tensor([[[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]])}, batch_size=[1])
+    broken, crossed, sound = ([0, 0, 0, 0], [0, 2, 1, 3], [0, 1, 2, 3])
+    for offers in ([[broken, crossed]], [[broken], [crossed]], [[crossed], [broken]]):
+        progress = Progress(env, square, None)
+        for each in offers:
+            progress.offer(torch.tensor([each]))
+        (found,) = progress.solutions("x")
+        assert (found.actions.tolist(), found.feasible) == (crossed, True)
+    progress.offer(torch.tensor([[sound]]))
+    assert progress.solutions("x")[0].objective == 4.0
+    only = Progress(env, square, None)
+    only.offer(torch.tensor([[broken]]))
+    (found,) = only.solutions("x")
+    assert (found.feasible, found.objective) == (False, 0.0)
+    assert "node 0" in str(found.violation)

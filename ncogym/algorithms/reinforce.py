@@ -70,11 +70,16 @@ class Reinforce(Algorithm):
         self.kind, self.rollouts, self.decay = reward_baseline, rollouts, decay
         self.significance, self.evaluation_size = significance, evaluation_size
         self.register_buffer("average", torch.full((), math.nan))
-        self.register_buffer("num_epochs", torch.zeros((), dtype=torch.int64))
+        self.num_epochs = 0  # a number of the host, so that no step has to wait for the device to tell it
         self.champion: nn.Module | None = None
 
     average: Tensor
-    num_epochs: Tensor
+
+    def get_extra_state(self) -> int:
+        return self.num_epochs
+
+    def set_extra_state(self, state: int) -> None:
+        self.num_epochs = state
 
     def attach(self, policy: nn.Module) -> None:
         """Copy the policy as the first champion; being a submodule, it is in every checkpoint."""
@@ -82,7 +87,7 @@ class Reinforce(Algorithm):
             self.champion = copy.deepcopy(policy).eval().requires_grad_(False)
 
     def reward_baseline(self, env: Any, trajectories: Trajectories) -> Tensor | None:
-        if self.kind == "rollout" and self.champion is not None and int(self.num_epochs) > 0:
+        if self.kind == "rollout" and self.champion is not None and self.num_epochs > 0:
             return greedy_reward(env, self.champion, trajectories.instances).unsqueeze(1)
         if self.kind in ("exponential", "rollout"):
             mean = trajectories.reward.mean()
