@@ -59,5 +59,5 @@ GPU_TORCH := import sys, torch; sys.exit(not torch.cuda.is_available() or torch.
 	  cp constraints.txt .venv/constraints.txt && \
 	  $(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"; \
 	fi
-	@PIP_CONSTRAINT=.venv/constraints.txt $(BIN)/python -m pip install --quiet --editable '.[solvers,dev]'
+	@PIP_CONSTRAINT=.venv/constraints.txt $(BIN)/python -m pip install --quiet --editable '.[solvers,graph,gym,dev]'
 	@touch $@

@@ -37,7 +37,21 @@ class EdgeFeatures(NamedTuple):
     values: Tensor
 
 
-InstanceFeatures = tuple[NodeFeatures | EdgeFeatures, ...]
+class OperationGraph(NamedTuple):
+    """The operations of a shop; what a disjunctive graph connects follows from their jobs and machines.
+
+    Attributes:
+        values: float32 ``[batch, operations, features]``.
+        jobs: int64 ``[batch, operations]``, the job of each; the operations of a job lie side by side in their order.
+        machines: int64 ``[batch, operations]``, the machine of each; -1 is no operation (instances of different sizes).
+    """
+
+    values: Tensor
+    jobs: Tensor
+    machines: Tensor
+
+
+InstanceFeatures = tuple[NodeFeatures | EdgeFeatures | OperationGraph, ...]
 
 
 class StepFeatures(NamedTuple):
@@ -48,21 +62,19 @@ class StepFeatures(NamedTuple):
         action_mask: bool ``[batch, queries, actions]``, True = allowed.
         scalars: float32 ``[batch, queries, scalars]`` (CVRP: load left), or None.
         candidates: float32 ``[batch, queries, actions, numbers]``, or None.
+        candidate_nodes: int64 ``[batch, queries, actions]``, the node or operation that an action stands for now (job
+            shop: the next operation of the job), -1 where it stands for none; None where action i is always node i.
     """
 
     nodes: Tensor
     action_mask: Tensor
     scalars: Tensor | None = None
     candidates: Tensor | None = None
+    candidate_nodes: Tensor | None = None
 
     def select(self, part: slice) -> StepFeatures:
         """Return some of the queries."""
-        return StepFeatures(
-            self.nodes[:, part],
-            self.action_mask[:, part],
-            None if self.scalars is None else self.scalars[:, part],
-            None if self.candidates is None else self.candidates[:, part],
-        )
+        return StepFeatures(*(cast(Tensor, None if value is None else value[:, part]) for value in self))
 
 
 def join_steps(steps: Sequence[StepFeatures]) -> StepFeatures:
@@ -73,13 +85,7 @@ def join_steps(steps: Sequence[StepFeatures]) -> StepFeatures:
             return None
         return torch.stack(cast(list[Tensor], values), dim=2).flatten(1, 2)  # steps show it all or not at all
 
-    nodes, masks, scalars, candidates = zip(*steps, strict=True)
-    return StepFeatures(
-        torch.stack(nodes, dim=2).flatten(1, 2),
-        torch.stack(masks, dim=2).flatten(1, 2),
-        join(scalars),
-        join(candidates),
-    )
+    return StepFeatures(*(cast(Tensor, join(values)) for values in zip(*steps, strict=True)))
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,7 @@ class FeatureDims:
         roles: nodes that matter at a step.
         scalars: scalars of a step.
         candidates: numbers per candidate action of a step.
+        operation: numbers per operation, 0 where there are none.
     """
 
     node: int
@@ -101,3 +108,4 @@ class FeatureDims:
     roles: int = 0
     scalars: int = 0
     candidates: int = 0
+    operation: int = 0

@@ -22,7 +22,7 @@ from torch import Tensor
 from torchrl.envs.utils import check_env_specs, step_mdp
 
 from ncogym.errors import ArgumentError, NcogymError
-from ncogym.features import EdgeFeatures, NodeFeatures
+from ncogym.features import EdgeFeatures, NodeFeatures, OperationGraph
 
 MAX_SEQUENCES = 200_000
 TOLERANCE = 1e-5  # relative: rewards are float32, objectives float64
@@ -332,7 +332,7 @@ def devices_agree(case: Case, device: str = "cuda") -> Iterator[str]:
 def features_fit(case: Case) -> Iterator[str]:
     """Features have the widths of ``feature_dims`` and are finite; nodes exist; the mask is the state's own."""
     dims, batch = case.env.feature_dims, case.instances.batch_size[0]
-    widths = {NodeFeatures: dims.node, EdgeFeatures: dims.edge}
+    widths = {NodeFeatures: dims.node, EdgeFeatures: dims.edge, OperationGraph: dims.operation}
     shown = {type(feature): feature for feature in case.env.instance_features(case.instances)}
     for kind, width in widths.items():
         if (kind in shown) != (width > 0):
@@ -344,7 +344,7 @@ def features_fit(case: Case) -> Iterator[str]:
             yield f"{kind.__name__} have the shape {tuple(feature.values.shape)}; feature_dims says {width} numbers"
         if feature.values.dtype != torch.float32 or not feature.values.isfinite().all():
             yield f"{kind.__name__} are not finite float32 numbers"
-    nodes = shown[NodeFeatures].values.shape[1] if NodeFeatures in shown else 0
+    nodes = max((feature.values.shape[1] for feature in shown.values()), default=0)
     kinds = shown[NodeFeatures].kinds if NodeFeatures in shown else None
     if kinds is not None and not ((kinds >= 0) & (kinds < dims.kinds)).all():
         yield f"a node's kind is outside of 0 to {dims.kinds - 1}"
@@ -356,6 +356,11 @@ def features_fit(case: Case) -> Iterator[str]:
             yield f"{at}: nodes have the shape {tuple(step.nodes.shape)}; feature_dims says {dims.roles} roles"
         if not ((step.nodes >= -1) & (step.nodes < nodes)).all():
             yield f"{at}: a role is played by a node outside of -1 to {nodes - 1}"
+        if step.candidate_nodes is not None:
+            if step.candidate_nodes.shape != step.action_mask.shape:
+                yield f"{at}: candidate_nodes have the shape {tuple(step.candidate_nodes.shape)}; the mask has another"
+            elif not ((step.candidate_nodes >= -1) & (step.candidate_nodes < nodes)).all():
+                yield f"{at}: an action stands for a node outside of -1 to {nodes - 1}"
         for name, base, width in (
             ("scalars", state.done, dims.scalars),
             ("candidates", step.action_mask, dims.candidates),
@@ -391,7 +396,7 @@ def symmetries_keep_the_objective(case: Case) -> Iterator[str]:
 def equivalent_actions_are_the_same_solution(case: Case) -> Iterator[str]:
     """What ``equivalent_actions`` draws has the objective of the solution it comes from, and no violation."""
     solution = case.actions[:, 0]
-    others = case.env.equivalent_actions(solution, 6, case.rng)
+    others = case.env.equivalent_actions(case.instances, solution, 6, case.rng)
     expected = case.env.objective(case.instances, case.actions[:, :1]).expand(-1, 6)
     yield from _difference("objective of equivalent actions", case.env.objective(case.instances, others), expected)
     for violation in case.env.violations(case.instances, others):

@@ -18,6 +18,8 @@ from torch.utils.checkpoint import checkpoint
 from ncogym.errors import ArgumentError
 from ncogym.features import StepFeatures, join_steps
 
+LOOK_EVERY = 8  # steps between two looks whether all rollouts are done, where they end at different times
+
 
 @dataclass(frozen=True)
 class Trajectories:
@@ -72,7 +74,8 @@ def act(
         record: keep what the policy saw, for `log_probs`.
 
     Returns:
-        Trajectories without log-probabilities.
+        Trajectories without log-probabilities, as long as the longest needs and up to `LOOK_EVERY` steps more. Where
+        rollouts may end at different times (`earliest` of the env), the host looks now and then whether all are done.
     """
     rng = _nearby(rng, instances)
     with torch.no_grad():
@@ -80,13 +83,18 @@ def act(
         state = env.start(instances, rollouts if first_actions is None else first_actions.shape[1])
         actions: list[Tensor] = []
         seen: list[StepFeatures] = []
+        earliest, ended = env.earliest(instances), False
         for number in range(env.horizon(instances)):
+            if number >= earliest and number % LOOK_EVERY == 0:
+                ended = bool(state.done.all())  # then one step more, so that every rollout ends in padding
             step = env.step_features(state) if record or number >= len(given) else None
             action = given[number] if number < len(given) else decoding(policy.logits(encoded, step, condition), rng)
             if record and step is not None:
                 seen.append(step)
             actions.append(action)
             state = env.advance(state, action)
+            if ended:
+                break
         return replace(_collect(env, instances, actions, seen, len(given)), condition=condition)
 
 

@@ -51,6 +51,8 @@ class Referee(Protocol):
 
     def violations(self, instance: TensorDict, actions: Tensor) -> list[Violation]: ...
 
+    def padded(self, instance: TensorDict, actions: Tensor, steps: int) -> Tensor: ...
+
 
 class TracePoint(NamedTuple):
     """One point of an anytime curve: the best objective after so many seconds and rollouts of this instance."""
@@ -251,7 +253,8 @@ class Progress:
         else:
             steps = max(chosen.shape[-1], self.actions.shape[-1])
             self.best = torch.where(improved, value, self.best)
-            self.actions = torch.where(improved[:, None], _padded(chosen, steps), _padded(self.actions, steps))
+            chosen, kept = (self.env.padded(self.instances, actions, steps) for actions in (chosen, self.actions))
+            self.actions = torch.where(improved[:, None], chosen, kept)
         moved = bool(improved.any())
         self._since_improvement = 0 if moved else self._since_improvement + cost
         if moved:
@@ -296,11 +299,6 @@ class Progress:
             )
             for row in range(self.batch)
         ]
-
-
-def _padded(actions: Tensor, steps: int) -> Tensor:
-    """Repeat the last action up to ``steps``; every problem's padding is idempotent, so this does nothing more."""
-    return torch.cat([actions, actions[:, -1:].expand(-1, steps - actions.shape[-1])], dim=-1)
 
 
 def _improvements(curves: Sequence[tuple[float, int, list[float]]], row: int) -> tuple[TracePoint, ...]:

@@ -499,8 +499,8 @@ class SkewsAtRandom(TSPEnv):
 class Shuffles(TSPEnv):
     """What it calls the same tour is another."""
 
-    def equivalent_actions(self, actions, count, rng):
-        return super().equivalent_actions(actions, count, rng).sort(-1).values
+    def equivalent_actions(self, instance, actions, count, rng):
+        return super().equivalent_actions(instance, actions, count, rng).sort(-1).values
 
 
 BROKEN = [

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.image import imread
 
 from ncogym.errors import ArgumentError
-from ncogym.plotting import COLOURS, draw_anytime, draw_tour
+from ncogym.plotting import COLOURS, MUTED, draw_anytime, draw_gantt, draw_packing, draw_routes, draw_tour
 
 CURVES = {"slow": [(1.0, 9.0), (2.0, 4.0), (50.0, 3.0)], "quick": [(0.1, 7.0)], "never": []}
 SQUARE = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
@@ -111,6 +111,37 @@ def test_tour_that_does_not_fit_is_refused(locs: np.ndarray, tour: np.ndarray, w
         draw_tour(locs, tour, tmp_path / "tour.png")
 
 
+def test_routes_have_a_colour_each_and_dashed_depot_legs(tmp_path: Path) -> None:
+    """Each route is a line of its own colour through its customers; its way from the depot and back is dashed."""
+    locs = np.concatenate([[[0.0, 0.0]], circle(12)])
+    routes = [[1, 2, 3, 4], [5], list(range(6, 13))]
+    draw_routes(locs, routes, tmp_path / "routes.svg", "three routes")
+    for number, route in enumerate(routes):
+        line, legs = (group(tmp_path / "routes.svg", f"{gid}-{number + 1}") for gid in ("route", "legs"))
+        for drawn, points in ((line, len(route)), (legs, 3)):
+            assert COLOURS[number] in drawn
+            assert len(re.findall(r"[ML] [\d.]+ [\d.]+", drawn)) == points
+        assert "stroke-dasharray" in legs
+        assert "stroke-dasharray" not in line
+    assert group(tmp_path / "routes.svg", "depot").count("<use") == 1
+
+
+@pytest.mark.parametrize(
+    ("locs", "routes", "words"),
+    [
+        (SQUARE[:, :1], [[1]], r"locs: shape \[4, 1\] is not allowed; it must be \[nodes, 2\]"),
+        (SQUARE, [[1], [2, 4]], r"routes: \[2, 4\] of route 2 is not allowed; it must name customers from 1 to 3"),
+        (SQUARE, [[0, 1]], r"routes: \[0, 1\] of route 1 is not allowed"),
+        (SQUARE, [[]], r"routes: \[\] of route 1 is not allowed"),
+    ],
+)
+def test_bad_routes_are_refused(locs: np.ndarray, routes: list, words: str, tmp_path: Path) -> None:
+    """What cannot be drawn is refused in words, and no file is left behind."""
+    with pytest.raises(ArgumentError, match=words):
+        draw_routes(locs, routes, tmp_path / "routes.png")
+    assert not list(tmp_path.iterdir())
+
+
 def test_anytime_shows_every_solver_that_found_something(tmp_path: Path) -> None:
     """Each curve has its own colour in the picture; a solver without a solution has none."""
     draw_anytime(CURVES, tmp_path / "any.png", "gap (%)", "three solvers")
@@ -142,3 +173,59 @@ def test_anytime_without_a_point_is_refused(tmp_path: Path) -> None:
     """There is nothing to draw where no solver found anything."""
     with pytest.raises(ArgumentError, match=r"^curves: no point"):
         draw_anytime({"never": []}, tmp_path / "any.png", "gap (%)", "")
+
+
+def test_gantt_has_a_bar_per_operation_in_its_row(tmp_path: Path) -> None:
+    """Bars stand by machine from top to bottom, as wide as they last; what is no operation has none."""
+    start, duration = np.array([[0, 3], [4, -1]]), np.array([[3, 2], [4, 0]])
+    draw_gantt(start, duration, np.array([[0, 1], [0, -1]]), tmp_path / "chart.svg", "two jobs")
+    bars = re.findall(r'<g id="job(\d)">\s*<path d="([^"]*)"', (tmp_path / "chart.svg").read_text())
+    assert [job for job, _ in bars] == ["0", "0", "1"]
+    corners = [np.array(re.findall(r"[ML] ([\d.]+) ([\d.]+)", path), dtype=float) for _, path in bars]
+    widths = np.array([np.ptp(points[:, 0]) for points in corners])
+    assert widths / widths[0] == pytest.approx([1, 2 / 3, 4 / 3], rel=1e-3)
+    tops = [points[:, 1].min() for points in corners]
+    assert tops[0] == tops[2] < tops[1]
+    assert corners[1][:, 0].min() == pytest.approx(corners[0][:, 0].max(), abs=0.01)
+
+
+def test_gantt_of_nothing_is_refused(tmp_path: Path) -> None:
+    """Shapes that differ and charts without an operation are refused in words."""
+    zeros = np.zeros((2, 2), dtype=int)
+    with pytest.raises(ArgumentError, match=r"start, duration, machine: shapes \[2, 2\], \[2, 2\], \[2, 1\]"):
+        draw_gantt(zeros, zeros, zeros[:, :1], tmp_path / "chart.png")
+    with pytest.raises(ArgumentError, match="machine: no operation is there"):
+        draw_gantt(zeros, zeros, zeros - 1, tmp_path / "chart.png")
+
+
+@pytest.mark.parametrize("items", [5, 2000])
+def test_packing_shows_every_item_and_the_load(items: int, tmp_path: Path) -> None:
+    """Items packed and left out are marked apart, one marker each; in the bar packed items are segments."""
+    weight, value, chosen = np.arange(1.0, items + 1), np.full(items, 7.0), np.array([3, 0])
+    draw_packing(weight, value, chosen, 10.0, tmp_path / "packing.svg")
+    assert group(tmp_path / "packing.svg", "packed").count("<use") == 2
+    assert group(tmp_path / "packing.svg", "left-out").count("<use") == items - 2
+    assert (tmp_path / "packing.svg").read_text().count('<g id="load"') == 2
+    assert "load 5 of 10, value 14" in (tmp_path / "packing.svg").read_text()
+
+
+def test_packing_of_nothing_can_be_drawn(tmp_path: Path) -> None:
+    """An empty knapsack is a picture, too."""
+    draw_packing(np.ones(3), np.ones(3), np.empty(0), 0.5, tmp_path / "packing.png")
+    assert len(ink(tmp_path / "packing.png", MUTED)) > 0
+
+
+@pytest.mark.parametrize(
+    ("weight", "value", "chosen", "words"),
+    [
+        (np.ones(3), np.ones(2), [0], r"weight, value: shapes \[3\], \[2\] are not allowed"),
+        (np.ones(0), np.ones(0), [], r"weight, value: shapes \[0\], \[0\] are not allowed"),
+        (np.ones(3), np.ones(3), [3], r"chosen: \[3\] is not allowed; it must name items from 0 to 2"),
+        (np.ones(3), np.ones(3), [-1], r"chosen: \[-1\] is not allowed"),
+    ],
+)
+def test_packing_that_does_not_fit_is_refused(weight, value, chosen, words, tmp_path: Path) -> None:
+    """Items that are not there are refused in words, and no picture is left behind."""
+    with pytest.raises(ArgumentError, match=words):
+        draw_packing(weight, value, np.array(chosen), 1.0, tmp_path / "packing.png")
+    assert not (tmp_path / "packing.png").exists()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ncogym.envs.cvrp import CVRPEnv
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import ArgumentError
 from ncogym.features import StepFeatures
@@ -297,3 +298,26 @@ def test_rollouts_in_memory_shrink_with_size(env, rng):
     assert few < rollouts_in_memory(env, env.generate(4, rng), 1e6)
     assert few < rollouts_in_memory(large, large.generate(1, rng), 1e6)
     assert rollouts_in_memory(large, large.generate(4, rng), 1.0) == 1
+
+
+def test_acting_ends_when_all_rollouts_are_done(rng):
+    """Where rollouts end at different times, steps that pad every row are not walked, and the last one is padding."""
+    env = CVRPEnv(num_customers=20)
+    policy = AttentionPolicy(env.feature_dims, dim=16, num_layers=1, num_heads=2, feedforward=16).eval()
+    instances = env.generate(3, rng)
+    encoded = policy.encode(env.instance_features(instances))
+
+    def last_allowed(logits: Tensor, rng: torch.Generator) -> Tensor:
+        """Serve customers from the last to the first, and go home when no other fits."""
+        return (torch.arange(21) * logits.isfinite()).argmax(-1)
+
+    built = act(env, policy, encoded, instances, last_allowed, rng, rollouts=2, record=True)
+    steps = built.actions.shape[-1]
+    assert 20 < steps < env.horizon(instances) == 40
+    assert env.violations(instances, built.actions) == []
+    assert not built.actions[..., -1].any()
+    whole = env.padded(instances, built.actions, 40)
+    assert torch.equal(env.objective(instances, whole), env.objective(instances, built.actions))
+    scored = log_probs(policy, encoded, built)
+    longer = log_probs(policy, encoded, replay(env, instances, whole))
+    torch.testing.assert_close(scored, longer, rtol=1e-4, atol=1e-4)

@@ -60,14 +60,17 @@ OWN_FILES = {  # packages that only these files may name
     "elkai": "baselines/lkh.py",
     "fast_tsp": "baselines/fast_tsp.py",
     "gymnasium": "envs/gym.py",
+    "hygese": "baselines/hgs.py",
     "lightning": "training/*",
     "matplotlib": "plotting.py",
     "ortools": "baselines/ortools_*.py",
     "pyvrp": "baselines/pyvrp.py",
     "torch_geometric": "policies/graph.py",
     "torchrl": "envs/* laws.py",
+    "vrplib": "envs/formats/cvrplib.py",
 }
-ALWAYS_THERE = ("lightning", "torchrl")  # the others cost too much at import or belong to an extra
+# the others cost too much at import or belong to an extra; gymnasium's one file is imported by users alone
+ALWAYS_THERE = ("gymnasium", "lightning", "torchrl")
 APART = ("algorithms", "search")  # one file never imports another, but for base.py; __init__.py lists them all
 READS_CARDS = ("pretrained", "solving")  # compare an env's name with the one on a policy's card, which is data
 

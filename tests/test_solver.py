@@ -34,6 +34,10 @@ class Shelf:
             for row, rollout, step in (actions == 9).nonzero().tolist()
         ]
 
+    def padded(self, instance, actions, steps):
+        """Repeat the last item."""
+        return torch.cat([actions, actions[:, -1:].expand(-1, steps - actions.shape[-1])], dim=-1)
+
 
 class Clock:
     """A clock that moves only when told to."""

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+from ncogym.envs.atsp import ATSPEnv
 from ncogym.envs.base import ConstructiveEnv
+from ncogym.envs.cvrp import CVRPEnv
+from ncogym.envs.jssp import JSSPEnv
+from ncogym.envs.knapsack import KnapsackEnv
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import ArgumentError
 
 PROBLEMS: dict[str, type[ConstructiveEnv]] = {
     "tsp": TSPEnv,
+    "atsp": ATSPEnv,
+    "cvrp": CVRPEnv,
+    "knapsack": KnapsackEnv,
+    "jssp": JSSPEnv,
 }
 
 

@@ -34,12 +34,14 @@ class ConstructiveEnv(EnvBase):
     Attributes:
         name: the problem's name in `ncogym.envs.PROBLEMS`.
         sense: "min" or "max".
-        suffixes: file suffixes that `read` takes.
+        suffixes: file suffixes that `read` takes; ".txt" among them says that its numbers need no header.
+        multi_start: whether a good solution may begin with nearly any of the first actions, so that trying each pays.
     """
 
     name: ClassVar[str]
     sense: ClassVar[Literal["min", "max"]]
     suffixes: ClassVar[tuple[str, ...]] = ()
+    multi_start: ClassVar[bool] = True
     batch_locked = False
 
     def __init__(self, *, batch_size: tuple[int, ...] = (), device: torch.device | str = "cpu") -> None:
@@ -80,6 +82,10 @@ class ConstructiveEnv(EnvBase):
     def horizon(self, instance: TensorDict) -> int:
         """Return the number of steps after which every rollout is done, from shapes alone."""
 
+    def earliest(self, instance: TensorDict) -> int:
+        """Return a number of steps before which no rollout is done, from shapes alone: `horizon` if all end there."""
+        return self.horizon(instance)
+
     @abc.abstractmethod
     def objective(
         self, instance: TensorDict, actions: Int64[Tensor, "batch rollouts steps"]
@@ -108,11 +114,12 @@ class ConstructiveEnv(EnvBase):
         """Return the first actions of a multi-start, int64 ``[batch, starts]``, in random order if ``rng`` is given."""
 
     def equivalent_actions(
-        self, actions: Int64[Tensor, "batch steps"], count: int, rng: torch.Generator
+        self, instance: TensorDict, actions: Int64[Tensor, "batch steps"], count: int, rng: torch.Generator
     ) -> Int64[Tensor, "batch {count} steps"]:
         """Draw other action sequences of the same solutions.
 
         Args:
+            instance: batch size ``[batch]``.
             actions: int64 ``[batch, steps]``.
             count: sequences per solution.
             rng: source of the draw.
@@ -144,6 +151,11 @@ class ConstructiveEnv(EnvBase):
     @abc.abstractmethod
     def instance_size(self, instance: TensorDict) -> int:
         """Return the size of given instances, in the units of `size`."""
+
+    def padded(self, instance: TensorDict, actions: Tensor, steps: int) -> Tensor:
+        """Lengthen finished solutions ``[batch, ..., steps before]`` to ``steps`` by actions that do nothing."""
+        missing = steps - actions.shape[-1]
+        return torch.cat([actions, actions[..., -1:].expand(*actions.shape[:-1], missing)], dim=-1)
 
     def plain_actions(self, instance: TensorDict, actions: Int64[Tensor, " steps"]) -> list[int]:
         """Return ``actions`` ``[steps]`` as the command line prints them, without padding."""

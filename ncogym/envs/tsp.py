@@ -11,7 +11,6 @@ uniform and a quarter of each other kind.
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -21,6 +20,7 @@ from jaxtyping import Float, Float32, Float64, Int64
 from tensordict import TensorDict
 from torch import Tensor
 
+from ncogym.envs import geometry
 from ncogym.envs.base import ConstructiveEnv
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.features import EdgeFeatures, FeatureDims, InstanceFeatures, NodeFeatures, StepFeatures
@@ -102,12 +102,12 @@ class TSPEnv(ConstructiveEnv):
         n, at = self.num_nodes, rng.device
         locs = torch.rand(batch_size, n, 2, generator=rng, device=at)
         if self.distribution == "clustered":
-            locs = _clustered(batch_size, n, rng)
+            locs = geometry.clustered(batch_size, n, rng)
         elif self.distribution == "explosion":
             locs = _explosion(locs, rng)
         elif self.distribution == "mixed":
             kind = torch.rand(batch_size, 1, 1, generator=rng, device=at)
-            exploded, clustered = _explosion(locs, rng), _clustered(batch_size, n, rng)
+            exploded, clustered = _explosion(locs, rng), geometry.clustered(batch_size, n, rng)
             locs = torch.where(kind < 0.5, locs, torch.where(kind < 0.75, exploded, clustered))
         return TensorDict({"locs": locs}, batch_size=[batch_size]).to(device or at)
 
@@ -135,15 +135,9 @@ class TSPEnv(ConstructiveEnv):
         if problem.type != "TSP":
             raise InstanceError(f"{Path(path).name}: TYPE {problem.type} is not allowed; this problem reads TSP")
         dists = torch.from_numpy(problem.dists)
-        if problem.coords is None:
-            locs = _scaled_coordinates(dists[None])[0]
-        elif problem.edge_weight_type == "GEO":
-            whole = torch.from_numpy(problem.coords).trunc()  # DDD.MM: the decimals are minutes
-            latitude, longitude = (whole + (torch.from_numpy(problem.coords) - whole) * 5 / 3).unbind(-1)
-            locs = torch.stack([longitude * torch.cos(torch.deg2rad(latitude.mean())), latitude], dim=-1)
-        else:
-            locs = torch.from_numpy(problem.coords)
-        return TensorDict({"locs": locs.float()[None], "dists": dists[None]}, batch_size=[1])
+        coords = None if problem.coords is None else torch.from_numpy(problem.coords)
+        locs = geometry.file_locs(coords, problem.edge_weight_type, dists)
+        return TensorDict({"locs": locs[None], "dists": dists[None]}, batch_size=[1])
 
     def published_objective(self, path: str | Path, instance: TensorDict) -> float | None:
         from ncogym.envs.formats.tsplib import read_tour
@@ -206,8 +200,8 @@ class TSPEnv(ConstructiveEnv):
     def reward(
         self, state: TSPState, action: Int64[Tensor, "batch rollouts"], successor: TSPState
     ) -> Float32[Tensor, "batch rollouts"]:
-        step = self._length(state.instance, state.current.clamp_min(0), action)
-        home = self._length(state.instance, action, successor.first)
+        step = geometry.lengths(state.instance, state.current.clamp_min(0), action)
+        home = geometry.lengths(state.instance, action, successor.first)
         arrived = successor.done & ~state.done
         return -(torch.where(state.current < 0, 0.0, step) + torch.where(arrived, home, 0.0)).float()
 
@@ -219,7 +213,7 @@ class TSPEnv(ConstructiveEnv):
     def objective(
         self, instance: TensorDict, actions: Int64[Tensor, "batch rollouts steps"]
     ) -> Float64[Tensor, "batch rollouts"]:
-        return self._length(instance, actions, actions.roll(-1, dims=-1)).sum(-1)
+        return geometry.lengths(instance, actions, actions.roll(-1, dims=-1)).sum(-1)
 
     def violations(self, instance: TensorDict, actions: Int64[Tensor, "batch rollouts steps"]) -> list[Violation]:
         n = self.horizon(instance)
@@ -238,22 +232,9 @@ class TSPEnv(ConstructiveEnv):
         return FeatureDims(node=2, edge=2, roles=2)
 
     def instance_features(self, instance: TensorDict) -> InstanceFeatures:
-        """Return coordinates in the unit box and distances, free of the instance's shift and scale.
-
-        The box is that of the coordinates, centred on 0 with the longer side 1. Edges hold the distance in that unit,
-        and the logarithm of the distance in units of the mean spacing ``1 / sqrt(nodes)``.
-        """
-        locs = self._coordinates(instance).float()
-        low, high = locs.amin(1, keepdim=True), locs.amax(1, keepdim=True)
-        extent = (high - low).amax(-1, keepdim=True).clamp_min(torch.finfo(locs.dtype).tiny)
-        locs = (locs - (low + high) / 2) / extent
-        dists = torch.cdist(locs, locs, compute_mode="donot_use_mm_for_euclid_dist")
-        if "dists" in instance.keys():
-            own = instance["dists"]
-            scale = dists.mean((1, 2), dtype=own.dtype) / own.mean((1, 2)).clamp_min(torch.finfo(own.dtype).tiny)
-            dists = (own * scale[:, None, None]).to(locs.dtype)
-        spacing = dists * math.sqrt(locs.shape[1])
-        return NodeFeatures(locs), EdgeFeatures(torch.stack([dists, torch.log(spacing + 0.05)], dim=-1))
+        """Return coordinates in the unit box and distances; see `geometry.unit_features`."""
+        locs, edges = geometry.unit_features(self._coordinates(instance), instance.get("dists", None))
+        return NodeFeatures(locs), EdgeFeatures(edges)
 
     def step_features(self, state: TSPState) -> StepFeatures:
         return StepFeatures(torch.stack([state.first, state.current], dim=-1), state.action_mask)
@@ -268,7 +249,7 @@ class TSPEnv(ConstructiveEnv):
         return order.argsort(-1).to(like.device)
 
     def equivalent_actions(
-        self, actions: Int64[Tensor, "batch steps"], count: int, rng: torch.Generator
+        self, instance: TensorDict, actions: Int64[Tensor, "batch steps"], count: int, rng: torch.Generator
     ) -> Int64[Tensor, "batch {count} steps"]:
         """Draw the tour's rotations to random starts, each in a random direction."""
         batch, nodes = actions.shape
@@ -287,26 +268,11 @@ class TSPEnv(ConstructiveEnv):
             count: images wanted; those after the first 8 are random and need ``rng``.
             rng: source of the random images.
         """
-        locs = self._coordinates(instance)
-        centred = locs - (locs.amin(1, keepdim=True) + locs.amax(1, keepdim=True)) / 2
-        x, y = centred.unbind(-1)
-        pairs = [(x, y), (y, x), (x, -y), (y, -x), (-x, y), (-y, x), (-x, -y), (-y, -x)]
-        images = [torch.stack(pair, dim=-1) for pair in pairs[:count]]
-        for _ in range(count - 8):
-            if rng is None:
-                raise ArgumentError(f"count: {count} images need a generator; without one at most 8 are allowed")
-            turn, side = torch.rand(2, locs.shape[0], 1, generator=rng, device=rng.device).to(locs)
-            cos, sin = torch.cos(turn * 2 * math.pi), torch.sin(turn * 2 * math.pi)
-            flip = torch.where(side < 0.5, -1.0, 1.0)
-            images.append(torch.stack([(x * cos - y * sin) * flip, x * sin + y * cos], dim=-1))
-        return [instance.clone(recurse=False).update({"locs": image}) for image in images]
+        return geometry.images(instance, self._coordinates(instance), count, rng)
 
     def distances(self, instance: TensorDict) -> Float64[Tensor, "batch nodes nodes"]:
         """Return the distances that the objective adds up, float64 ``[batch, nodes, nodes]``."""
-        if "dists" in instance.keys():
-            return instance["dists"].double()
-        locs = instance["locs"].double()
-        return torch.cdist(locs, locs, compute_mode="donot_use_mm_for_euclid_dist")
+        return geometry.distances(instance)
 
     def render(self, instance: TensorDict, actions: Tensor, path: str | Path, title: str = "") -> None:
         from ncogym.plotting import draw_tour
@@ -324,19 +290,7 @@ class TSPEnv(ConstructiveEnv):
     def _coordinates(instance: TensorDict) -> Tensor:
         if "locs" in instance.keys():
             return instance["locs"]
-        return _scaled_coordinates(instance["dists"]).float()
-
-    def _length(self, instance: TensorDict, origin: Tensor, target: Tensor) -> Tensor:
-        """Return float64 lengths of the moves ``origin -> target``, int64 ``[batch, ...]``."""
-        flat = (origin.flatten(1), target.flatten(1))
-        if "dists" in instance.keys():
-            dists = instance["dists"]
-            lengths = dists.flatten(1).gather(1, flat[0] * dists.shape[-1] + flat[1]).double()
-        else:
-            locs = instance["locs"]
-            ends = [locs.gather(1, node[..., None].expand(-1, -1, 2)).double() for node in flat]
-            lengths = (ends[0] - ends[1]).square().sum(-1).sqrt()
-        return lengths.reshape(origin.shape)
+        return geometry.scaled_coordinates(instance["dists"]).float()
 
 
 def _broken(tour: list[int], num_nodes: int) -> str | None:
@@ -357,43 +311,6 @@ def _broken(tour: list[int], num_nodes: int) -> str | None:
     return None
 
 
-def _scaled_coordinates(dists: Float[Tensor, "batch nodes nodes"]) -> Float[Tensor, "batch nodes 2"]:
-    """Place nodes in the plane so that their distances resemble ``dists`` (classical multidimensional scaling).
-
-    Only policies and pictures use the places; the objective stays with ``dists``.
-
-    Args:
-        dists: float64 ``[batch, nodes, nodes]``.
-
-    Returns:
-        float64 ``[batch, nodes, 2]``.
-
-    References:
-        Torgerson (1952), Multidimensional scaling: I. Theory and method, Psychometrika 17.
-    """
-    squared = dists.square()
-    gram = -0.5 * (
-        squared - squared.mean(1, keepdim=True) - squared.mean(2, keepdim=True) + squared.mean((1, 2), keepdim=True)
-    )
-    values, vectors = torch.linalg.eigh(gram)
-    return vectors[..., -2:].flip(-1) * values[..., -2:].flip(-1).clamp_min(0).sqrt().unsqueeze(1)
-
-
-def _to_unit_box(locs: Float[Tensor, "batch nodes 2"]) -> Float[Tensor, "batch nodes 2"]:
-    low, high = locs.amin(1, keepdim=True), locs.amax(1, keepdim=True)
-    return (locs - low) / (high - low).amax(-1, keepdim=True)
-
-
-def _clustered(batch: int, nodes: int, rng: torch.Generator) -> Float[Tensor, "{batch} {nodes} 2"]:
-    at = rng.device
-    num_modes = torch.randint(2, 9, (batch, 1), generator=rng, device=at)
-    centres = torch.rand(batch, 8, 2, generator=rng, device=at)
-    spread = 0.02 + 0.08 * torch.rand(batch, 8, 1, generator=rng, device=at)
-    mode = (torch.rand(batch, nodes, generator=rng, device=at) * num_modes).long().unsqueeze(-1)
-    noise = torch.randn(batch, nodes, 2, generator=rng, device=at)
-    return _to_unit_box(centres.gather(1, mode.expand(-1, -1, 2)) + noise * spread.gather(1, mode))
-
-
 def _explosion(locs: Float[Tensor, "batch nodes 2"], rng: torch.Generator) -> Float[Tensor, "batch nodes 2"]:
     batch, at = locs.shape[0], locs.device
     centre = torch.rand(batch, 1, 2, generator=rng, device=at)
@@ -401,4 +318,4 @@ def _explosion(locs: Float[Tensor, "batch nodes 2"], rng: torch.Generator) -> Fl
     offset = locs - centre
     away = offset.norm(dim=-1, keepdim=True).clamp_min(1e-6)
     thrown = -torch.log1p(-torch.rand(*locs.shape[:2], 1, generator=rng, device=at)) / 10.0
-    return _to_unit_box(torch.where(away < radius, centre + offset / away * (radius + thrown), locs))
+    return geometry.to_unit_box(torch.where(away < radius, centre + offset / away * (radius + thrown), locs))

@@ -435,7 +435,7 @@ def test_equivalent_actions_are_the_same_tour(rng):
     env = TSPEnv(7)
     instances = env.generate(3, rng)
     tour = torch.stack([torch.randperm(7, generator=rng) for _ in range(3)])
-    others = env.equivalent_actions(tour, 50, rng)
+    others = env.equivalent_actions(instances, tour, 50, rng)
     assert env.violations(instances, others) == []
     expected = env.objective(instances, tour[:, None]).expand(-1, 50)
     torch.testing.assert_close(env.objective(instances, others), expected)

@@ -1,0 +1,252 @@
+"""CVRPLIB: capacitated vehicle routing instances (`.vrp`) and solutions (`.sol`), read and written exactly.
+
+A `.vrp` file is a TSPLIB95 file with a capacity, demands and a depot, so it is read as strictly as one and has its
+distances (`ncogym.envs.formats.tsplib`). The package vrplib reads the `.sol` files alone: of an instance it drops the
+ids of the rows, it takes neither GEO, ATT nor most explicit layouts, and its Gram-matrix distances are wrong at the
+rounding edge.
+
+References:
+    E. Uchoa et al., New Benchmark Instances for the Capacitated Vehicle Routing Problem, EJOR 257, 2017.
+"""
+
+import os
+from array import array
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ncogym.envs.formats.tsplib import (
+    _ROW_SECTIONS,
+    _coords_fault,
+    _Document,
+    _matrix_fault,
+    _one_line,
+    _plain,
+    _shown_path,
+    _size_fault,
+    distances,
+)
+from ncogym.errors import InstanceError
+
+_OWN_SECTIONS = ("CAPACITY", "DEMAND_SECTION", "DEPOT_SECTION")  # CAPACITY: a header line, read as a section of one
+_NOT_MODELLED = {
+    "DISTANCE": "routes of limited length",
+    "SERVICE_TIME": "service times",
+    "VEHICLES": "a limited fleet",
+    "TIME_WINDOW_SECTION": "time windows",
+    "BACKHAUL_SECTION": "backhauls",
+    "PICKUP_AND_DELIVERY_SECTION": "pick-ups",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class CVRPLIBProblem:
+    """One CVRP instance as its file defines it; index 0 is the depot, the customers keep the order of their ids.
+
+    Attributes:
+        name: The file's NAME, or the file name without its suffix where there is none.
+        edge_weight_type: "EUC_2D" and so on, in upper case; "EXPLICIT" where the file holds the matrix.
+        coords: Coordinates, float64 [N, 2], as in the file; None where the file has none.
+        demand: Float64 [N], 0 at the depot.
+        capacity: What a vehicle holds.
+        dists: Distances, float64 [N, N], symmetric, rounded as the format says, with 0 on the diagonal.
+    """
+
+    name: str
+    edge_weight_type: str
+    coords: np.ndarray | None
+    demand: np.ndarray
+    capacity: float
+    dists: np.ndarray
+
+
+class _CVRPDocument(_Document):
+    """A TSPLIB95 document with the parts of a CVRP; what the problem does not model is refused by name."""
+
+    def _open(self, section: str) -> None:
+        if section in _NOT_MODELLED:
+            raise self.error(f"{section} is not supported; {_NOT_MODELLED[section]} are no part of this problem")
+        if section not in _OWN_SECTIONS:
+            return super()._open(section)
+        if section in self.numbers:
+            raise self.error(f"{section} is given twice")
+        if section != "CAPACITY" and not self.dimension:
+            raise self.error(f"DIMENSION is missing before {section}")
+        sizes = {"CAPACITY": 1, "DEMAND_SECTION": 2 * self.dimension, "DEPOT_SECTION": self.dimension + 1}
+        self._sizes[section], self.numbers[section] = sizes[section], array("d")
+        return None
+
+    def _take(self, section: str, line: str) -> None:
+        if section == "DEPOT_SECTION":  # as long as it is
+            self._sizes[section] = self.dimension + 1
+        super()._take(section, line)
+        if section == "DEPOT_SECTION":
+            self._sizes[section] = len(self.numbers[section])
+
+    def section(self, name: str) -> np.ndarray:
+        """Return the numbers of a section that must be there."""
+        if name not in self.numbers:
+            raise self.error(f"{name} is missing")
+        return np.array(self.numbers[name])
+
+    def depot(self) -> int:
+        """Return the index of the one depot."""
+        depots = [number for number in self.section("DEPOT_SECTION") if number != -1]
+        if len(depots) != 1:
+            raise self.error(f"DEPOT_SECTION names {len(depots)} depots, one is allowed")
+        if not (1 <= depots[0] <= self.dimension and depots[0].is_integer()):
+            raise self.error(f"depot {_plain(depots[0])} is not one of 1..{self.dimension}")
+        return int(depots[0]) - 1
+
+    def demand(self) -> np.ndarray:
+        """Return the demands [N] by node id."""
+        ids, demand = self.section("DEMAND_SECTION").reshape(-1, 2).T
+        for node in ids[~np.isin(ids, np.arange(1, self.dimension + 1))]:
+            raise self.error(f"node id {_plain(node)} in DEMAND_SECTION is not one of 1..{self.dimension}")
+        by_id, counts = np.zeros(self.dimension), np.bincount(ids.astype(int) - 1)
+        if counts.max() > 1:
+            raise self.error(f"node id {counts.argmax() + 1} is given twice in DEMAND_SECTION")
+        by_id[ids.astype(int) - 1] = demand
+        return by_id
+
+
+def read_cvrplib(path: str | os.PathLike[str]) -> CVRPLIBProblem:
+    """Read a CVRP instance in CVRPLIB format.
+
+    Args:
+        path: A file of 3 to 20000 nodes whose ids are 1..N, in any order.
+
+    Returns:
+        The instance, with the depot moved to index 0.
+
+    Raises:
+        InstanceError: The file is missing, malformed or asks for what is not modelled; the text is one line.
+    """
+    document = _CVRPDocument(path, ("CVRP",), (*_ROW_SECTIONS, "EDGE_WEIGHT_SECTION", *_OWN_SECTIONS, *_NOT_MODELLED))
+    document.need("TYPE")
+    edge_weight_type = document.need("EDGE_WEIGHT_TYPE")
+    capacity = float(document.section("CAPACITY")[0])
+    demand, depot = document.demand(), document.depot()
+    if fault := _load_fault(demand, capacity, depot):
+        raise document.error(fault)
+    coords, _ = document.rows("NODE_COORD_SECTION")
+    order = np.array([depot, *(node for node in range(document.dimension) if node != depot)])
+    coords = None if coords is None else coords[order]
+    if edge_weight_type == "EXPLICIT":
+        dists = document.matrix()
+        if fault := _symmetric_fault(dists):
+            raise document.error(fault)
+        dists = dists[np.ix_(order, order)] if depot else dists
+    elif coords is None:
+        raise document.error(f"NODE_COORD_SECTION is missing, EDGE_WEIGHT_TYPE {edge_weight_type} needs it")
+    else:
+        dists = distances(coords, edge_weight_type)
+    name = document.header.get("NAME") or Path(path).stem
+    return CVRPLIBProblem(name, edge_weight_type, coords, demand[order], capacity, dists)
+
+
+def write_cvrplib(
+    path: str | os.PathLike[str],
+    values: np.ndarray,
+    demand: np.ndarray,
+    capacity: float,
+    edge_weight_type: str = "EUC_2D",
+    comment: str = "",
+) -> None:
+    """Write an instance that `read_cvrplib` reads back to the very same float64 numbers; its NAME is the file's.
+
+    Args:
+        path: The file to write; an existing one is replaced.
+        values: Coordinates [N, 2], the depot first, or for "EXPLICIT" the symmetric distances [N, N].
+        demand: Demands [N], 0 at the depot.
+        capacity: What a vehicle holds.
+        edge_weight_type: "EUC_2D" or "EXPLICIT".
+        comment: One line of text for COMMENT, left out where empty.
+
+    Raises:
+        InstanceError: `read_cvrplib` would refuse the file; nothing is written.
+        OSError: The file cannot be written.
+    """
+    values = np.array(values, dtype=np.float64)
+    explicit = edge_weight_type == "EXPLICIT"
+    if explicit and values.ndim == 2:
+        np.fill_diagonal(values, 0)
+    if fault := (
+        (_symmetric_fault(values) if explicit else _coords_fault(values))
+        or _size_fault("the number of nodes", len(values))
+        or (f"demands must have the shape [{len(values)}]" if np.shape(demand) != (len(values),) else None)
+        or _load_fault(demand, capacity, 0)
+    ):
+        raise InstanceError(f"{_shown_path(path)}: {fault}")
+    lines = [f"NAME : {_one_line('name', Path(path).stem)}", "TYPE : CVRP"]
+    lines += [f"COMMENT : {_one_line('comment', comment)}"] if comment else []
+    lines += [f"DIMENSION : {len(values)}", f"EDGE_WEIGHT_TYPE : {edge_weight_type}"]
+    lines += ["EDGE_WEIGHT_FORMAT : FULL_MATRIX"] if explicit else []
+    lines += [f"CAPACITY : {_plain(capacity)}"]
+    if explicit:
+        lines += ["EDGE_WEIGHT_SECTION", *(" ".join(map(_plain, row)) for row in values.tolist())]
+    else:
+        lines += ["NODE_COORD_SECTION", *(f"{k} {x!r} {y!r}" for k, (x, y) in enumerate(values.tolist(), 1))]
+    lines += ["DEMAND_SECTION", *(f"{k} {_plain(amount)}" for k, amount in enumerate(demand, 1))]
+    Path(path).write_text("\n".join([*lines, "DEPOT_SECTION", "1", "-1", "EOF", ""]), encoding="utf-8", newline="\n")
+
+
+def read_routes(path: str | os.PathLike[str]) -> list[list[int]]:
+    """Read the routes of a `.sol` file, customers counted from 1 in the order of their ids.
+
+    Args:
+        path: A file of lines ``Route #1: 5 3 8``; whatever else it holds, such as ``Cost 784``, is left unread.
+
+    Raises:
+        InstanceError: The file cannot be read, or it holds no routes of numbers.
+    """
+    from vrplib import read_solution
+
+    try:
+        routes: list[list[int]] = read_solution(path)["routes"]
+    except (OSError, ValueError, IndexError) as error:  # what vrplib lets through of a file that is none
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise InstanceError(f"{_shown_path(path)}: not a solution file ({reason.splitlines()[0].lower()})") from error
+    if not routes:
+        raise InstanceError(f"{_shown_path(path)}: no line 'Route #1: ...' is there")
+    return routes
+
+
+def write_routes(path: str | os.PathLike[str], routes: list[list[int]], cost: float) -> None:
+    """Write routes and their cost as a `.sol` file, as CVRPLIB publishes them.
+
+    Args:
+        path: The file to write; an existing one is replaced.
+        routes: Customers of each route, counted from 1 in the order of their ids.
+        cost: The length of all routes.
+    """
+    lines = [f"Route #{number}: {' '.join(map(str, route))}" for number, route in enumerate(routes, 1)]
+    Path(path).write_text("\n".join([*lines, f"Cost {_plain(cost)}", ""]), encoding="utf-8", newline="\n")
+
+
+def _load_fault(demand: np.ndarray, capacity: float, depot: int) -> str | None:
+    """Say why demands [N] and a capacity make no instance, if so; nodes are counted from 1."""
+    if not 0 < capacity < np.inf:
+        return f"CAPACITY is {_plain(capacity)}, it must be above 0 and finite"
+    if demand[depot] != 0:
+        return f"the depot, node {depot + 1}, has the demand {_plain(demand[depot])}, it must be 0"
+    wrong = ~((demand >= 0) & (demand <= capacity))
+    if wrong.any():
+        node = int(wrong.argmax())
+        return (
+            f"node {node + 1} has the demand {_plain(demand[node])}, allowed are 0 to the CAPACITY {_plain(capacity)}"
+        )
+    return None
+
+
+def _symmetric_fault(dists: np.ndarray) -> str | None:
+    """Say why distances [N, N] whose diagonal is 0 are not allowed, if so; nodes are counted from 1."""
+    if fault := _matrix_fault(dists, "ATSP"):
+        return fault
+    uneven = dists != dists.T
+    if uneven.any():
+        i, j = np.unravel_index(uneven.argmax(), uneven.shape)
+        there, back = _plain(dists.item(i, j)), _plain(dists.item(j, i))
+        return f"the weight from node {i + 1} to {j + 1} is {there} but {back} back, a CVRP must be symmetric"
+    return None
