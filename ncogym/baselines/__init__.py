@@ -3,30 +3,67 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
+from ncogym.baselines.base import FirstThatSupports
+from ncogym.baselines.dispatching import RULES, Dispatching
 from ncogym.baselines.fast_tsp import FastTSP
 from ncogym.baselines.heuristics import FarthestInsertion, NearestNeighbour, RandomInsertion, TwoOpt
+from ncogym.baselines.hgs import HGS
+from ncogym.baselines.knapsack import KnapsackDP, RatioGreedy
 from ncogym.baselines.lkh import LKH
+from ncogym.baselines.ortools_cpsat import CpSat
+from ncogym.baselines.ortools_knapsack import OrToolsKnapsack
 from ncogym.baselines.ortools_routing import OrToolsRouting
+from ncogym.baselines.pyvrp import PyVRP
+from ncogym.baselines.savings import NearestNeighbourRoutes, Savings
 from ncogym.solver import Solver
 
+
+def _nearest_neighbour() -> Solver:
+    """Go on to the nearest node that may come next."""
+    return FirstThatSupports(NearestNeighbour(), NearestNeighbourRoutes())
+
+
+def _ortools() -> Solver:
+    """OR-Tools: its routing solver with guided local search, or its knapsack solver."""
+    return FirstThatSupports(OrToolsRouting(), OrToolsKnapsack())
+
+
 SOLVERS: dict[str, Callable[..., Solver]] = {  # each can be called without arguments
-    "nearest-neighbour": NearestNeighbour,
+    "nearest-neighbour": _nearest_neighbour,
     "farthest-insertion": FarthestInsertion,
     "random-insertion": RandomInsertion,
+    "savings": Savings,
     "two-opt": TwoOpt,
-    "ortools": OrToolsRouting,
+    "ortools": _ortools,
     "fast-tsp": FastTSP,
     "lkh": LKH,
+    "hgs": HGS,
+    "pyvrp": PyVRP,
+    "cp-sat": CpSat,
+    "ratio-greedy": RatioGreedy,
+    "knapsack-dp": KnapsackDP,
+    **{f"dispatch:{rule}": partial(Dispatching, rule) for rule in RULES},
+    **{f"dispatch:random-{rule}": partial(Dispatching, rule, randomised=True) for rule in RULES},
 }
 
 __all__ = [
+    "HGS",
     "LKH",
     "SOLVERS",
+    "CpSat",
+    "Dispatching",
     "FarthestInsertion",
     "FastTSP",
+    "KnapsackDP",
     "NearestNeighbour",
+    "NearestNeighbourRoutes",
+    "OrToolsKnapsack",
     "OrToolsRouting",
+    "PyVRP",
     "RandomInsertion",
+    "RatioGreedy",
+    "Savings",
     "TwoOpt",
 ]

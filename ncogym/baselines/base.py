@@ -8,6 +8,7 @@ and checks every solution, and so that seconds are those which the run itself to
 from __future__ import annotations
 
 import abc
+import math
 import multiprocessing
 import signal
 import threading
@@ -35,25 +36,23 @@ from ncogym.errors import (
 )
 from ncogym.solver import Budget, Progress, Solution, Solutions
 
+RESOLUTION = 100_000  # whole units in a vehicle's capacity, where loads have fractions
 
-class TourSolver:
-    """A solver of problems whose solutions are closed tours through all nodes of a distance matrix.
+
+class Baseline:
+    """A classical solver, which says by the views of an environment, never by its name, what it can take.
 
     Attributes:
         name: the solver's name in tables and records.
-        symmetric_only: whether both directions between two nodes must be equally long.
+        takes: what it solves, in words, for the line that refuses something else.
     """
 
     name: str
-    symmetric_only: ClassVar[bool] = False
+    takes: str
 
     def supports(self, env: Any) -> bool:
-        """Return whether ``env`` shows distances and nothing that makes more of it than a tour.
-
-        An environment whose instances are not symmetric says so with an attribute ``symmetric = False``.
-        """
-        is_tour = hasattr(env, "distances") and not hasattr(env, "demands")
-        return is_tour and (getattr(env, "symmetric", True) or not self.symmetric_only)
+        """Return whether ``env`` shows the views that this solver needs, and nothing that makes more of them."""
+        raise NotImplementedError
 
     def check(self, env: Any) -> None:
         """Refuse an environment that this solver cannot take.
@@ -62,8 +61,26 @@ class TourSolver:
             UnsupportedProblem: `supports` says no.
         """
         if not self.supports(env):
-            kind = "closed tours on symmetric distances" if self.symmetric_only else "closed tours on distances"
-            raise UnsupportedProblem(f"{self.name} cannot take {env.name}; it solves {kind} (the view `distances`)")
+            raise UnsupportedProblem(f"{self.name} cannot take {env.name}; it solves {self.takes}")
+
+
+class TourSolver(Baseline):
+    """A solver of problems whose solutions are closed tours through all nodes of a distance matrix.
+
+    Attributes:
+        symmetric_only: whether both directions between two nodes must be equally long.
+    """
+
+    symmetric_only: ClassVar[bool] = False
+    takes = "closed tours on distances (the view `distances`)"
+
+    def supports(self, env: Any) -> bool:
+        """Return whether ``env`` shows distances and nothing that makes more of it than a tour.
+
+        An environment whose instances are not symmetric says so with an attribute ``symmetric = False``.
+        """
+        is_tour = hasattr(env, "distances") and not hasattr(env, "demands")
+        return is_tour and (getattr(env, "symmetric", True) or not self.symmetric_only)
 
     def distances(self, env: Any, instances: TensorDict) -> Float64[Tensor, "batch nodes nodes"]:
         """Return the distances of ``instances``.
@@ -78,10 +95,45 @@ class TourSolver:
         return dists
 
 
-class OutsideTourSolver(TourSolver, abc.ABC):
-    """A `TourSolver` from another package, called once per instance.
+class FirstThatSupports(Baseline):
+    """One name for several solvers (OR-Tools has one for routes and one for knapsacks): the first that takes it solves.
 
-    Of a budget it keeps the seconds; rollouts are counted (each tour it reports is one) but do not limit it.
+    Args:
+        solvers: of the same name.
+    """
+
+    def __init__(self, *solvers: Baseline) -> None:
+        self.solvers, self.name = solvers, solvers[0].name
+        self.takes = ", or ".join(solver.takes for solver in solvers)
+
+    def supports(self, env: Any) -> bool:
+        return any(solver.supports(env) for solver in self.solvers)
+
+    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+        self.check(env)
+        chosen: Any = next(solver for solver in self.solvers if solver.supports(env))
+        found: Solutions = chosen(env, instances, budget, rng)
+        return found
+
+
+class RouteSolver(Baseline):
+    """A solver of problems whose solutions are closed routes of alike vehicles from a depot, node 0.
+
+    Attributes:
+        also_tours: whether it takes closed tours (a single vehicle without a capacity) as well.
+    """
+
+    also_tours: ClassVar[bool] = False
+    takes = "capacitated routes (the views `distances`, `demands` and `capacities`)"
+
+    def supports(self, env: Any) -> bool:
+        """Return whether ``env`` shows distances, demands and capacities, or distances alone if those will do."""
+        views = [view for view in ("distances", "demands", "capacities") if hasattr(env, view)]
+        return len(views) == 3 or (self.also_tours and views == ["distances"])
+
+
+class OutsideSolver(Baseline, abc.ABC):
+    """A solver from another package, called once per instance.
 
     Args:
         workers: processes that solve instances side by side, each on one thread; 1 solves in this process. A worker
@@ -95,21 +147,102 @@ class OutsideTourSolver(TourSolver, abc.ABC):
         self.workers, self.progress_bar = workers, progress_bar
 
     @abc.abstractmethod
-    def _solve(self, dists: NDArray[np.float64], run: Run) -> None:
-        """Solve one instance, ``dists`` ``[nodes, nodes]``, reporting to ``run``; end soon once it is cancelled."""
+    def _view(self, env: Any, one: TensorDict, budget: Budget, rng: torch.Generator) -> Any:
+        """Return what `_solve` needs to know of an instance of batch size ``[1]``, picklable; called row by row."""
+
+    @abc.abstractmethod
+    def _solve(self, problem: Any, run: Run) -> None:
+        """Solve one instance, as `_view` shows it, reporting to ``run``; end soon once it is cancelled."""
 
     def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
         self.check(env)
+        limits = budget or Budget()
         return solve_each(
             self.name,
             env,
             instances,
-            budget,
-            view=lambda one: self.distances(env, one)[0].cpu().numpy(),
+            limits,
+            view=lambda one: self._view(env, one, limits, rng),
             job=self._solve,
             workers=self.workers,
             progress_bar=self.progress_bar,
         )
+
+
+class OutsideTourSolver(TourSolver, OutsideSolver):
+    """A `TourSolver` from another package; its `_solve` gets the distances, float64 ``[nodes, nodes]``.
+
+    Of a budget it keeps the seconds; rollouts are counted (each tour it reports is one) but do not limit it.
+    """
+
+    def _view(self, env: Any, one: TensorDict, budget: Budget, rng: torch.Generator) -> NDArray[np.float64]:
+        return self.distances(env, one)[0].cpu().numpy()
+
+
+class Routing(NamedTuple):
+    """A routing problem in numbers, and what its run may cost.
+
+    Attributes:
+        dists: float64 ``[nodes, nodes]``; 0 on the diagonal; node 0 is the depot.
+        loads: int64 ``[nodes]``, what each node wants delivered, 0 at the depot; None for a closed tour.
+        capacity: of each vehicle, in the same units; 0 for a closed tour.
+        rollouts: that the budget allows.
+        patience: rollouts without an improvement that it allows.
+        seed: for the solver's own generator, at most 31 bits.
+    """
+
+    dists: NDArray[np.float64]
+    loads: NDArray[np.int64] | None = None
+    capacity: int = 0
+    rollouts: float = math.inf
+    patience: float = math.inf
+    seed: int = 0
+
+
+class OutsideRouteSolver(RouteSolver, OutsideSolver):
+    """A `RouteSolver` from another package; its `_solve` gets a `Routing`, with loads by `to_loads`.
+
+    Attributes:
+        largest_load: the largest whole number that the solver takes for a load.
+    """
+
+    largest_load: ClassVar[int] = 10**9
+
+    def _view(self, env: Any, one: TensorDict, budget: Budget, rng: torch.Generator) -> Routing:
+        dists = env.distances(one)[0].cpu().numpy().copy()
+        np.fill_diagonal(dists, 0.0)
+        loads, capacity = None, 0
+        if hasattr(env, "demands"):
+            demands = env.demands(one)[0].cpu().numpy()
+            loads, capacity = to_loads(demands, float(env.capacities(one)[0]), self.largest_load)
+        seed = int(torch.randint(2**31 - 1, (), generator=rng, device=rng.device))
+        return Routing(dists, loads, capacity, budget.rollouts, budget.patience, seed)
+
+
+def to_actions(routes: Iterable[Iterable[int]]) -> list[int]:
+    """Join routes, each without the depot, into actions: a 0 between two that are not empty."""
+    return [node for route in map(list, routes) if route for node in (0, *route)][1:]
+
+
+def to_loads(demands: NDArray[np.float64], capacity: float, largest: int) -> tuple[NDArray[np.int64], int]:
+    """Return demands and a capacity as whole numbers, so that what fits these fits those.
+
+    Whole numbers stay as they are, and decimals of up to six places are counted in units of the last, where none is
+    above ``largest`` then. Otherwise the capacity becomes `RESOLUTION` and demands, in that unit, are rounded up: a
+    route may then take less than would fit, by one unit for each customer.
+
+    Args:
+        demands: ``[nodes]``, not negative.
+        capacity: above 0.
+        largest: the largest whole number that the solver shall see.
+    """
+    numbers = np.append(demands, capacity)
+    for places in range(7):
+        scaled = numbers * 10**places
+        whole = np.rint(scaled)
+        if scaled.max() <= largest and np.abs(scaled - whole).max() <= 1e-12 * scaled.max():
+            return whole[:-1].astype(np.int64), int(whole[-1])
+    return np.ceil(demands * (RESOLUTION / capacity) - 1e-6).astype(np.int64), RESOLUTION
 
 
 def to_integers(dists: NDArray[np.float64], longest: int) -> NDArray[np.int64]:

@@ -111,6 +111,7 @@ class TwoOpt(TourSolver):
     """
 
     symmetric_only = True
+    takes = "closed tours on symmetric distances (the view `distances`)"
 
     def __init__(self, start: Solver | None = None) -> None:
         self.start: Solver = NearestNeighbour() if start is None else start

@@ -10,13 +10,12 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Literal, get_args
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ncogym.baselines.base import OutsideTourSolver, Run, needs, to_integers
+from ncogym.baselines.base import OutsideRouteSolver, Routing, Run, needs, to_actions, to_integers
 from ncogym.errors import ArgumentError
 
 # those of OR-Tools' own names that need nothing beyond arc costs and visits that are all mandatory
@@ -42,12 +41,15 @@ USUAL_SECONDS = 1.0
 READING_SHARE = 0.02  # of a run's time may go into reading improved tours for the anytime curve
 
 
-class OrToolsRouting(OutsideTourSolver):
-    """OR-Tools routing with one vehicle, on one thread per instance, symmetric or not.
+class OrToolsRouting(OutsideRouteSolver):
+    """OR-Tools routing on one thread per instance, of tours and of capacitated routes, symmetric or not.
+
+    Routes get twice as many vehicles as the loads fill and three more, but no more than there are customers: where no
+    detour is shorter than the direct way, two half-empty ones can always be one.
 
     OR-Tools computes in whole numbers: distances that are whole and at most 1e9 are handed over as they are, others are
-    scaled so that the longest is 1e9, a resolution of a billionth of the longest distance. The environment scores the
-    tours.
+    scaled so that the longest is 1e9, a resolution of a billionth of the longest distance; demands and capacities go
+    through `to_loads`. The environment scores the solutions.
 
     Without a metaheuristic it stops by itself in a local optimum. With one it uses all seconds of the budget, or 1 s
     where the budget has none. It is deterministic but for the clock.
@@ -57,11 +59,13 @@ class OrToolsRouting(OutsideTourSolver):
         metaheuristic: OR-Tools' name of the metaheuristic, or None for local search alone.
         scale: whole units per unit of distance, to follow a published protocol (1e6 on the unit square, say), instead
             of the constant above.
-        workers: see `OutsideTourSolver`.
-        progress_bar: see `OutsideTourSolver`.
+        workers: see `OutsideSolver`.
+        progress_bar: see `OutsideSolver`.
     """
 
     name = "ortools"
+    also_tours = True
+    takes = f"{OutsideRouteSolver.takes} and closed tours (`distances` alone)"
 
     def __init__(
         self,
@@ -80,27 +84,37 @@ class OrToolsRouting(OutsideTourSolver):
             raise ArgumentError(f"scale: {scale} is not allowed; it must be above 0 and finite, or None")
         self.first_solution, self.metaheuristic, self.scale = first_solution, metaheuristic, scale
 
-    def _solve(self, dists: NDArray[np.float64], run: Run) -> None:
+    def _solve(self, problem: Routing, run: Run) -> None:
         with needs("ortools", extra="solvers"):
             from ortools.constraint_solver import pywrapcp, routing_enums_pb2
 
-        num_nodes = len(dists)
-        matrix = to_integers(dists, LONGEST) if self.scale is None else np.rint(dists * self.scale).astype(np.int64)
-        manager = pywrapcp.RoutingIndexManager(num_nodes, 1, 0)
+        num_nodes, loads, num_vehicles = len(problem.dists), problem.loads, 1
+        scaled = np.rint(problem.dists * (self.scale or 0)).astype(np.int64)
+        matrix = to_integers(problem.dists, LONGEST) if self.scale is None else scaled
+        if loads is not None:
+            num_vehicles = min(num_nodes - 1, 2 * math.ceil(loads.sum() / problem.capacity) + 3)
+        manager = pywrapcp.RoutingIndexManager(num_nodes, num_vehicles, 0)
         routing = pywrapcp.RoutingModel(manager)
         routing.SetArcCostEvaluatorOfAllVehicles(routing.RegisterTransitMatrix(matrix.tolist()))
-        successors = [routing.NextVar(index) for index in range(num_nodes)]
-        nodes = [manager.IndexToNode(index) for index in range(num_nodes)]
+        if loads is not None:
+            load = routing.RegisterUnaryTransitVector(loads.tolist())
+            routing.AddDimension(load, 0, problem.capacity, True, "load")
+        successors = [routing.NextVar(index) for index in range(routing.Size())]
+        nodes = [manager.IndexToNode(index) for index in range(routing.Size())]
         lowest, reading = math.inf, 0.0
+
+        def routes(successor: Callable[[int], int]) -> Iterator[list[int]]:
+            for vehicle in range(num_vehicles):
+                route, index = [], successor(routing.Start(vehicle))
+                while not routing.IsEnd(index):
+                    route.append(nodes[index])
+                    index = successor(index)
+                yield route
 
         def report(cost: float, successor: Callable[[int], int]) -> None:
             nonlocal lowest
             lowest = cost
-            tour, index = [], routing.Start(0)
-            while not routing.IsEnd(index):
-                tour.append(nodes[index])
-                index = successor(index)
-            run.report(tour)
+            run.report([0, *next(routes(successor))] if loads is None else to_actions(routes(successor)))
 
         def at_solution() -> None:
             nonlocal reading

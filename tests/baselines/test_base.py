@@ -94,8 +94,9 @@ def test_symmetric_solvers_refuse_asymmetric_problems(rng):
     class OneWay(TSPEnv):
         symmetric = False
 
-    needy = {name for name, make in SOLVERS.items() if not make().supports(OneWay())}
-    assert needy == {"two-opt", "fast-tsp"}
+    tours = [name for name, make in SOLVERS.items() if make().supports(TSPEnv(4))]
+    needy = {name for name in tours if not SOLVERS[name]().supports(OneWay())}
+    assert needy == {"two-opt"}
     dists = torch.tensor([[[0.0, 1.0, 1.0, 9.0], [9.0, 0.0, 1.0, 1.0], [1.0, 9.0, 0.0, 1.0], [1.0, 1.0, 9.0, 0.0]]])
     instance = TensorDict({"dists": dists.double()}, batch_size=[1])
     for name in needy:

@@ -9,6 +9,7 @@ from tensordict import TensorDict
 
 from ncogym.baselines import base
 from ncogym.baselines.lkh import LKH
+from ncogym.envs.atsp import ATSPEnv
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import ArgumentError, SolverNotInstalled
 from ncogym.solver import MaxSeconds
@@ -57,6 +58,15 @@ def test_distances_are_handed_over_as_whole_numbers(elkai, rng):
         LKH(runs=1)(TSPEnv(3), TensorDict({"dists": each}, batch_size=[1]), None, rng)
     assert elkai.matrices[0] == dists[0].tolist()
     assert elkai.matrices[1] == (dists[0] / 7e-6).round().tolist()
+
+
+@pytest.mark.parametrize(("name", "best"), [("br17", 39), ("ftv33", 1286), ("ftv44", 1613)])
+def test_it_reaches_published_optima_of_asymmetric_instances(name, best, shared_instances, rng):
+    """Files with a huge number on the diagonal are solved to their optimum, in their own direction."""
+    pytest.importorskip("elkai")
+    env = ATSPEnv(20)
+    (solution,) = LKH(runs=3)(env, env.read(shared_instances / "atsp" / f"{name}.atsp"), None, rng)
+    assert (solution.feasible, solution.objective) == (True, best)
 
 
 @pytest.mark.parametrize("runs", [0, 2.5, True])

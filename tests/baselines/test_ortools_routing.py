@@ -10,10 +10,11 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from ncogym.baselines.base import Run
+from ncogym.baselines.base import Routing, Run
 from ncogym.baselines.ortools_routing import FirstSolution, Metaheuristic, OrToolsRouting
+from ncogym.envs.cvrp import CVRPEnv
 from ncogym.envs.tsp import TSPEnv
-from ncogym.errors import ArgumentError, SolverNotInstalled
+from ncogym.errors import ArgumentError, NoSolutionFound, SolverNotInstalled
 from ncogym.solver import MaxSeconds
 
 pywrapcp = pytest.importorskip("ortools.constraint_solver.pywrapcp")
@@ -62,13 +63,40 @@ def test_it_keeps_to_the_direction(rng):
     assert (solution.actions.tolist(), solution.objective) == ([0, 1, 2, 3, 4], 5.0)
 
 
+def test_it_finds_good_routes(deliveries, rng):
+    """With five customers its local search finds what trying all routes finds, or stays close above it."""
+    solutions = OrToolsRouting(metaheuristic=None)(deliveries.env, deliveries.instances, None, rng)
+    assert all(solution.feasible for solution in solutions)
+    gaps = [solution.objective / best for solution, best in zip(solutions, deliveries.best, strict=True)]
+    assert min(gaps) > 1 - 1e-9
+    assert sum(gaps) / 3 < 1.02
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_routes_fit_the_vehicle(whole, rng):
+    """Whole loads and fractions alike stay within the capacity, and no route that the rest needs is missing."""
+    env = CVRPEnv(20)
+    instances = env.generate(3, rng)
+    if not whole:
+        instances["demand"] /= 7
+        instances["capacity"] /= 7
+    assert all(s.feasible for s in OrToolsRouting(metaheuristic=None)(env, instances, None, rng))
+
+
+def test_a_customer_who_fits_no_vehicle_has_no_solution(deliveries, rng):
+    """Where a demand exceeds the capacity nothing is found, which is said."""
+    too_small = deliveries.instances.clone().update({"capacity": torch.ones(3)})
+    with pytest.raises(NoSolutionFound, match="ortools: no solution of cvrp"):
+        OrToolsRouting()(deliveries.env, too_small, None, rng)
+
+
 @pytest.mark.parametrize("first_solution", get_args(FirstSolution))
-def test_every_first_solution_strategy_gives_a_tour(first_solution, rng):
-    """Each name that is allowed is one of OR-Tools' own and works for a tour."""
+def test_every_first_solution_strategy_gives_a_solution(first_solution, rng):
+    """Each name that is allowed is one of OR-Tools' own and works for a tour and for routes."""
     assert first_solution in enums.FirstSolutionStrategy.Value.keys()
-    env = TSPEnv(12)
-    (solution,) = OrToolsRouting(first_solution, None)(env, env.generate(1, rng), None, rng)
-    assert solution.feasible
+    for env in (TSPEnv(12), CVRPEnv(12)):
+        (solution,) = OrToolsRouting(first_solution, None)(env, env.generate(1, rng), None, rng)
+        assert solution.feasible
 
 
 def test_every_metaheuristic_is_one_of_its_own(asked, rng):
@@ -128,7 +156,7 @@ def test_a_cancelled_run_ends_with_its_first_solution():
     env = TSPEnv(40)
     dists = env.distances(env.generate(1, torch.Generator().manual_seed(0)))[0].numpy()
     run = Run(600.0, lambda: True)
-    OrToolsRouting()._solve(dists, run)
+    OrToolsRouting()._solve(Routing(dists), run)
     assert [sorted(actions) for _, actions in run.reports] == [list(range(40))]
     assert run.elapsed < 300
 
@@ -141,7 +169,7 @@ def test_reading_tours_is_bounded(monkeypatch):
     for share in (math.inf, 0.0):
         monkeypatch.setattr("ncogym.baselines.ortools_routing.READING_SHARE", share)
         run = Run(math.inf, lambda: False)
-        OrToolsRouting(metaheuristic=None)._solve(dists, run)
+        OrToolsRouting(metaheuristic=None)._solve(Routing(dists), run)
         tours = np.array([actions for _, actions in run.reports])
         lengths.append(dists[tours, np.roll(tours, -1, axis=1)].sum(1))
     assert len(lengths[0]) > len(lengths[1]) == 2

@@ -1,0 +1,197 @@
+"""Classical methods for the 0-1 knapsack: greedy by ratio, and an exact dynamic programme."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tensordict import TensorDict
+
+from ncogym.baselines.base import Baseline, OutsideSolver, Run
+from ncogym.errors import ArgumentError, SolverError
+from ncogym.solver import Budget, Progress, Solutions
+
+Numbers = NDArray[np.float64]
+
+
+class Packing(NamedTuple):
+    """An instance in numbers: weights ``[items]``, values ``[items]`` and the capacity."""
+
+    weights: Numbers
+    values: Numbers
+    capacity: float
+
+
+class KnapsackSolver(Baseline):
+    """A solver of problems that show ``weights``, ``values`` and ``capacities``."""
+
+    takes = "0-1 knapsacks (the views `weights`, `values` and `capacities`)"
+
+    def supports(self, env: Any) -> bool:
+        return all(hasattr(env, view) for view in ("weights", "values", "capacities"))
+
+
+class PackingSolver(KnapsackSolver, OutsideSolver):
+    """A `KnapsackSolver` called once per instance; its `_solve` gets a `Packing`.
+
+    Of a budget it keeps the seconds; rollouts are counted (each packing it reports is one) but do not limit it.
+    """
+
+    def _view(self, env: Any, one: TensorDict, budget: Budget, rng: torch.Generator) -> Packing:
+        weights, values = (view(one)[0].cpu().numpy() for view in (env.weights, env.values))
+        return Packing(weights, values, float(env.capacities(one)))
+
+
+class RatioGreedy(KnapsackSolver):
+    """Go through the items by value per weight, the best first, and take each that still fits.
+
+    A single pass for all instances together. On uniform items it is 0.3 to 0.1 % below the optimum, on strongly
+    correlated ones 2 to 1 % (50 to 100 items): a policy that is worse has learned nothing.
+    """
+
+    name = "ratio-greedy"
+
+    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+        self.check(env)
+        progress = Progress(env, instances, budget)
+        weights, values, left = env.weights(instances), env.values(instances), env.capacities(instances)
+        order = (values / weights).argsort(-1, descending=True)
+        actions = torch.full_like(order, weights.shape[1])
+        for place, item in enumerate(order.T):
+            weight = weights.gather(1, item[:, None])[:, 0]
+            fits = weight <= left
+            actions[:, place] = torch.where(fits, item, actions[:, place])
+            left = torch.where(fits, left - weight, left)
+        progress.offer(actions.sort(-1).values[:, None])  # a set has no order; the stops come last
+        return progress.solutions(self.name)
+
+
+class KnapsackDP(PackingSolver):
+    """The exact dynamic programme over undominated packings, for any numbers, whole or not.
+
+    First the linear relaxation's bound settles what it can: an item whose other choice cannot beat the greedy packing
+    keeps the choice it has there. The open items are then gone through by ratio, and of the packings so far those are
+    kept that none lighter is worth as much as, and whose bound beats the best known. It ends with a proven optimum, or
+    at the end of the budget with the best so far. Random instances of all Pisinger's classes with 200 items take
+    milliseconds; instances made to be hard (Jooken et al. 2022) may keep too many packings.
+
+    Args:
+        max_states: packings kept in all, 5 bytes each; what needs more is given up as a `SolverError`.
+        workers: see `OutsideSolver`.
+        progress_bar: see `OutsideSolver`.
+
+    References:
+        Nemhauser and Ullmann (1969), Discrete dynamic programming and capital allocation, Management Science 15.
+        Dembo and Hammer (1980), A reduction algorithm for knapsack problems, Methods of Operations Research 36.
+    """
+
+    name = "knapsack-dp"
+
+    def __init__(self, *, max_states: int = 50_000_000, workers: int = 1, progress_bar: bool = True) -> None:
+        super().__init__(workers=workers, progress_bar=progress_bar)
+        if max_states < 1:
+            raise ArgumentError(f"max_states: {max_states} is not allowed; it must be at least 1")
+        self.max_states = max_states
+
+    def _solve(self, packing: Packing, run: Run) -> None:
+        weights, values, capacity = packing
+        greedy = fill(*packing, np.zeros(len(weights), dtype=bool))
+        run.report(as_actions(greedy))
+        sure, is_open = _settled(packing, greedy)
+        room = capacity - weights[sure].sum()
+        if is_open.any() and room >= 0:  # else whatever is better would have to pack too much
+            chosen = sure.copy()
+            chosen[is_open] = self._best(Packing(weights[is_open], values[is_open], room), run)
+            run.report(as_actions(fill(*packing, chosen)))
+
+    def _best(self, packing: Packing, run: Run) -> NDArray[np.bool_]:
+        """Return the best packing, bool ``[items]``; or, if the run ends before it is proven, the best so far."""
+        order = np.argsort(-packing.values / packing.weights, kind="stable")
+        weights, values = packing.weights[order], packing.values[order]
+        ratio = np.append(values / weights, 0.0)
+        load_before, worth_before = (np.append(0.0, numbers.cumsum()) for numbers in (weights, values))
+        step = _step(values)
+        load, worth = np.zeros(1), np.zeros(1)  # of the packings kept, by load
+        history: list[tuple[NDArray[np.int32], NDArray[np.bool_]]] = []  # from which packing each came, with the item?
+        best, place, states = -1.0, (0, 0, 0), 0
+        for item in range(len(weights) + 1):
+            # of the items from here on, those before `end` fit as well, and a part of the next
+            room = packing.capacity - load + load_before[item]
+            end = np.searchsorted(load_before, room, side="right") - 1
+            reached = worth + worth_before[end] - worth_before[item]
+            first = int(reached.argmax())
+            if reached[first] > best:
+                best, place = reached[first], (item, first, int(end[first]))
+            bound = reached + (room - load_before[end]) * ratio[end]
+            kept = (bound >= best + step).nonzero()[0]
+            if item == len(weights) or not len(kept) or run.cancelled or run.elapsed >= run.limit:
+                break
+            load, worth = load[kept], worth[kept]
+            fits = (load + weights[item] <= packing.capacity).nonzero()[0]
+            load, worth = np.append(load, load[fits] + weights[item]), np.append(worth, worth[fits] + values[item])
+            by_load = load.argsort(kind="stable")
+            most = np.maximum.accumulate(worth[by_load])
+            undominated = by_load[np.append(True, most[1:] > most[:-1])]
+            load, worth = load[undominated], worth[undominated]
+            history.append((np.append(kept, kept[fits])[undominated].astype(np.int32), undominated >= len(kept)))
+            states += len(load)
+            if states > self.max_states:
+                allowed = f"{self.max_states} are allowed (max_states)"
+                raise SolverError(f"{self.name}: too hard; more packings would have to be kept than {allowed}")
+        item, state, last = place
+        chosen = np.zeros(len(weights), dtype=bool)
+        chosen[order[item:last]] = True
+        for before in reversed(range(item)):
+            parents, taken = history[before]
+            chosen[order[before]], state = taken[state], parents[state]
+        return chosen
+
+
+def as_actions(chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return the actions that take the items ``chosen`` ``[items]``, with stops up to the horizon."""
+    actions = np.full(len(chosen), len(chosen), dtype=np.int64)
+    items = chosen.nonzero()[0]
+    actions[: len(items)] = items
+    return actions
+
+
+def fill(weights: Numbers, values: Numbers, capacity: float, chosen: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return ``chosen`` with every further item that fits, by ratio: no packing is done while something fits."""
+    chosen = chosen.copy()
+    left = capacity - weights[chosen].sum()
+    for item in np.argsort(-values / weights, kind="stable"):
+        if not chosen[item] and weights[item] <= left:
+            chosen[item] = True
+            left -= weights[item]
+    return chosen
+
+
+def _settled(packing: Packing, greedy: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Return what every packing better than ``greedy`` takes for sure, and what is open, bool ``[items]`` each.
+
+    The linear relaxation packs by ratio up to the break item. An item's other choice costs what the item gains, or
+    loses, against the break ratio's price of its weight; where the relaxation cannot afford that, it is settled.
+    """
+    weights, values, capacity = packing
+    order = np.argsort(-values / weights, kind="stable")
+    heavy = weights[order].cumsum()
+    if heavy[-1] <= capacity:
+        return greedy, np.zeros_like(greedy)
+    place = int(np.searchsorted(heavy, capacity, side="right"))
+    relaxed = np.zeros_like(greedy)
+    relaxed[order[:place]] = True
+    price = values[order[place]] / weights[order[place]]
+    gain = values - price * weights
+    spare = gain[relaxed].sum() + price * capacity - values[greedy].sum()
+    is_open = np.abs(gain) <= spare - _step(values)
+    return relaxed & ~is_open, is_open
+
+
+def _step(values: Numbers) -> float:
+    """Return by how much one packing is worth more than another, at least: whole values differ by 1.
+
+    Whole values give or take what rounding does to their bounds; for others it is nothing, less the same.
+    """
+    return float((values == np.rint(values)).all()) - 1e-14 * float(values.sum())

@@ -1,0 +1,69 @@
+"""OR-Tools' knapsack solver (Apache-2.0): branch and bound, or a dynamic programme where loads are few.
+
+References:
+    L. Perron and V. Furnon, OR-Tools, Google, https://developers.google.com/optimization/pack/knapsack.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ncogym.baselines.base import Run, needs
+from ncogym.baselines.knapsack import Numbers, Packing, PackingSolver, as_actions, fill
+
+LARGEST = 10**9  # what the capacity, and the largest value, are scaled to
+LOADS = 2 * 10**8  # items times loads up to which the dynamic programme is taken; it takes a second at most
+USUAL_SECONDS = 10.0
+
+
+class OrToolsKnapsack(PackingSolver):
+    """OR-Tools' dynamic programme (divide and conquer) where items times capacity are few, else its branch and bound.
+
+    OR-Tools computes in whole numbers. Numbers that are whole, or are with up to 9 decimals, are handed over exactly.
+    Others are scaled: weights so that the capacity is 1e9, and rounded up, so that what fits there fits here; values so
+    that the largest is 1e9, and rounded.
+
+    Branch and bound takes microseconds on random items and may take hours where weights and values go together; it is
+    given the seconds of the budget, or 10 s where the budget has none, and then the best that it has is reported. The
+    dynamic programme cannot be interrupted, nor can either be cancelled.
+
+    Args:
+        workers: see `OutsideSolver`.
+        progress_bar: see `OutsideSolver`.
+    """
+
+    name = "ortools"
+
+    def _solve(self, packing: Packing, run: Run) -> None:
+        with needs("ortools", extra="solvers"):
+            from ortools.algorithms.python import knapsack_solver
+
+        weights, values, capacity = packing
+        scale = _decimals(weights) or LARGEST / capacity
+        # a decimal such as 0.3 is not to be rounded up for its binary rounding
+        loads = np.ceil(weights * scale - 1e-6).astype(np.int64)
+        room = min(int(capacity * scale + 1e-6), int(loads.sum()))
+        worths = np.rint(values * (_decimals(values) or LARGEST / values.max())).astype(np.int64)
+        kinds = knapsack_solver.SolverType
+        few = len(weights) * room <= LOADS
+        kind = (
+            kinds.KNAPSACK_DIVIDE_AND_CONQUER_SOLVER if few else kinds.KNAPSACK_MULTIDIMENSION_BRANCH_AND_BOUND_SOLVER
+        )
+        solver = knapsack_solver.KnapsackSolver(kind, self.name)
+        solver.set_time_limit(USUAL_SECONDS if run.limit == math.inf else run.left)
+        solver.init(worths.tolist(), [loads.tolist()], [room])
+        solver.solve()
+        chosen = np.array([solver.best_solution_contains(item) for item in range(len(weights))])
+        if chosen.any() or solver.is_solution_optimal():
+            run.report(as_actions(fill(weights, values, capacity, chosen)))
+
+
+def _decimals(numbers: Numbers) -> float | None:
+    """Return the least power of ten, at most 1e9, that makes all numbers whole, or None where none does."""
+    for digits in range(10):
+        scaled = numbers * 10.0**digits
+        if scaled.sum() <= 2**53 and (np.abs(scaled - np.rint(scaled)) <= 4e-16 * scaled).all():
+            return 10.0**digits
+    return None

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import math
+import sys
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from ncogym.baselines.base import Routing, Run
+from ncogym.baselines.hgs import HGS
+from ncogym.envs.cvrp import CVRPEnv
+from ncogym.envs.tsp import TSPEnv
+from ncogym.errors import NoSolutionFound, SolverNotInstalled, UnsupportedProblem
+from ncogym.solver import Budget, MaxRollouts, MaxSeconds, NoImprovement
+
+hygese = pytest.importorskip("hygese")
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What HGS is asked, without its search: parameters and data; it answers with a route for each customer."""
+    calls = []
+
+    class Solver:
+        def __init__(self, parameters, verbose):
+            self.parameters = parameters
+
+        def solve_cvrp(self, data, rounding):
+            calls.append((self.parameters, data))
+            return SimpleNamespace(routes=[[node] for node in range(1, len(data["demands"]))])
+
+    monkeypatch.setattr(hygese, "Solver", Solver)
+    return calls
+
+
+def run_of(problem: Routing, seconds: float = math.inf, cancelled: bool = False) -> Run:
+    """A run of a problem, after it."""
+    run = Run(seconds, lambda: cancelled)
+    HGS()._solve(problem, run)
+    return run
+
+
+def few(loads: list[int], capacity: int) -> Routing:
+    """Nodes on a circle, with given loads."""
+    angle = np.linspace(0, 6, len(loads))
+    locs = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    return Routing(np.linalg.norm(locs[:, None] - locs, axis=-1), np.array(loads), capacity, patience=20)
+
+
+def test_it_finds_the_best_routes(deliveries, rng):
+    """With five customers it finds what trying all routes finds, in their order and in the env's units."""
+    solutions = HGS()(deliveries.env, deliveries.instances, MaxRollouts(50), rng)
+    assert [solution.objective for solution in solutions] == pytest.approx(deliveries.best, rel=1e-12)
+    assert all(solution.feasible for solution in solutions)
+
+
+def test_a_seed_repeats_its_routes():
+    """The same seed gives the same routes under a budget of rollouts, and another seed another search."""
+    env = CVRPEnv(40)
+    instances = env.generate(2, torch.Generator().manual_seed(0))
+    found = [
+        [s.actions.tolist() for s in HGS()(env, instances, MaxRollouts(1), torch.Generator().manual_seed(seed))]
+        for seed in (1, 1, 2)
+    ]
+    assert found[0] == found[1] != found[2]
+
+
+@pytest.mark.parametrize(
+    ("budget", "iterations"),
+    [
+        (None, 500),
+        (MaxRollouts(7), 7),
+        (NoImprovement(9), 9),
+        (MaxRollouts(7) | NoImprovement(5), 5),
+        (MaxSeconds(100), 20000),
+        (MaxSeconds(100) | MaxRollouts(7), 7),
+    ],
+)
+def test_a_budget_becomes_its_limits(asked, deliveries, budget, iterations, rng):
+    """Rollouts become iterations without improvement; seconds are asked for in two parts, which fill them."""
+    HGS()(deliveries.env, deliveries.instances[:1], budget, rng)
+    assert {limits.nbIter for limits, _ in asked} == {iterations}
+    seconds = [limits.timeLimit for limits, _ in asked]
+    if budget is None or budget.seconds == math.inf:
+        assert seconds == [0]
+    else:
+        assert seconds[0] == pytest.approx(10, rel=0.05)
+        assert len(seconds) == 2
+        assert 0 < seconds[1] < 100
+
+
+def test_seconds_are_kept(rng):
+    """A budget of seconds ends after about as many, however busy the machine is."""
+    env = CVRPEnv(30)
+    begin = time.perf_counter()
+    (solution,) = HGS()(env, env.generate(1, rng), MaxSeconds(0.3), rng)
+    assert solution.feasible
+    assert time.perf_counter() - begin < 10
+
+
+def test_distances_and_loads_are_of_a_size_that_it_takes(asked, rng):
+    """Distances are scaled to a thousand, whatever their unit; whole loads stay as they are, others are scaled."""
+    env = CVRPEnv(6)
+    instances = env.generate(2, rng)
+    HGS()(env, instances, None, rng)
+    instances["demand"] /= 7
+    HGS()(env, instances, None, rng)
+    assert [data["distance_matrix"].max() for _, data in asked] == pytest.approx([1000] * 4)
+    assert asked[0][1]["demands"].tolist() == (instances["demand"][0] * 7).round().tolist()
+    assert asked[2][1]["vehicle_capacity"] == 100_000
+    assert asked[2][1]["num_vehicles"] == 6
+
+
+@pytest.mark.parametrize(
+    ("problem", "routes"),
+    [
+        (few([0, 3], 3), [[1]]),
+        (few([0, 0, 0], 3), [[1, 2], [2, 1]]),
+        (Routing(np.zeros((3, 3)), np.array([0, 2, 2]), 3, patience=20), [[1, 0, 2], [2, 0, 1]]),
+    ],
+)
+def test_odd_instances_are_solved(problem, routes):
+    """One customer, customers that want nothing, and places that are all the same have routes, too."""
+    assert [actions in routes for _, actions in run_of(problem).reports] == [True]
+
+
+def test_a_cancelled_run_ends_soon_with_routes():
+    """A run that would last for minutes and is cancelled gives routes nevertheless."""
+    run = run_of(few([0] + [1] * 20, 5)._replace(patience=math.inf), seconds=600, cancelled=True)
+    assert run.elapsed < 300
+    assert [sorted(node for node in actions if node) for _, actions in run.reports] == [list(range(1, 21))]
+
+
+def test_what_it_cannot_solve_is_told_in_a_line(deliveries, rng, monkeypatch):
+    """A tour is not taken; a customer who fits no vehicle has no solution; without hygese its extra is named."""
+    env, instances, _ = deliveries
+    with pytest.raises(UnsupportedProblem, match="hgs cannot take tsp; it solves capacitated routes"):
+        HGS()(TSPEnv(5), TSPEnv(5).generate(1, rng), None, rng)
+    with pytest.raises(NoSolutionFound, match="hgs: no solution of cvrp"):
+        HGS()(env, instances.clone().update({"capacity": torch.ones(3)}), Budget(), rng)
+    monkeypatch.setitem(sys.modules, "hygese", None)
+    with pytest.raises(SolverNotInstalled, match=r"hygese .* pip install 'ncogym\[solvers\]'"):
+        HGS()(env, instances, None, rng)
+
+
+@pytest.mark.parametrize(("name", "best"), [("P-n22-k8", 590), ("A-n32-k5", 784)])
+def test_it_reaches_published_optima(name, best, shared_instances, rng):
+    """On small published instances it reaches the best known with a free fleet."""
+    env = CVRPEnv(20)
+    (solution,) = HGS()(env, env.read(shared_instances / "cvrp" / f"{name}.vrp"), MaxRollouts(200), rng)
+    assert (solution.feasible, solution.objective) == (True, best)

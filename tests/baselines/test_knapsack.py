@@ -1,0 +1,200 @@
+from __future__ import annotations
+
+import itertools
+from typing import get_args
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tensordict import TensorDict
+
+from ncogym.baselines.base import Run
+from ncogym.baselines.knapsack import KnapsackDP, Packing, RatioGreedy, as_actions, fill
+from ncogym.envs.knapsack import KnapsackEnv, Pisinger
+from ncogym.errors import ArgumentError, SolverError, UnsupportedProblem
+from ncogym.solver import MaxSeconds
+
+
+def knapsack(weight, value, capacity):
+    """Return one instance."""
+    numbers = {"weight": weight, "value": value, "capacity": capacity}
+    return TensorDict({name: torch.tensor([each], dtype=torch.float64) for name, each in numbers.items()}, [1])
+
+
+def best_value(weight, value, capacity):
+    """Try every subset, from the definition."""
+    picks = np.array(list(itertools.product((0.0, 1.0), repeat=len(weight))))
+    return (picks @ value)[picks @ weight <= capacity].max()
+
+
+# ---------------------------------------------------------------------- greedy
+
+
+def test_greedy_by_hand(data, rng):
+    """By ratio comes item 0, then nothing but item 3: worth 13, where 18 were possible."""
+    env = KnapsackEnv(4)
+    (solution,) = RatioGreedy()(env, env.read(data / "exact4.kp"), None, rng)
+    assert solution.actions.tolist() == [0, 3, 4, 4]
+    assert (solution.objective, solution.feasible, solution.solver) == (13, True, "ratio-greedy")
+
+
+def test_greedy_treats_rows_alone(rng):
+    """A batch gives what each of its rows gives, and leaves nothing out that fits."""
+    env = KnapsackEnv(40, "mixed")
+    instances = env.generate(20, rng)
+    together = RatioGreedy()(env, instances, None, rng)
+    for row, solution in enumerate(together):
+        instance = instances[row : row + 1]
+        (alone,) = RatioGreedy()(env, instance, None, rng)
+        assert torch.equal(alone.actions, solution.actions)
+        assert solution.feasible
+        packed = np.isin(np.arange(40), solution.actions)
+        weight = instance["weight"][0].double().numpy()
+        left = float(instance["capacity"]) - weight[packed].sum()
+        assert packed.all() or weight[~packed].min() > left
+
+
+@pytest.mark.parametrize(("items", "gap"), [(50, 0.278), (100, 0.126)])
+def test_greedy_is_as_far_off_as_measured_before(items, gap):
+    """On uniform sets the mean gap to the optimum is that of an independent study, within a fifth."""
+    env = KnapsackEnv(items)
+    instances = env.seeded(200, 4321)
+    values = [[s.objective for s in solver(env, instances, None, torch.Generator())] for solver in (RatioGreedy(), DP)]
+    greedy, best = np.array(values)
+    assert 100 * (1 - greedy / best).mean() == pytest.approx(gap, rel=0.2)
+
+
+# ---------------------------------------------------------------------- dynamic programme
+
+DP = KnapsackDP(progress_bar=False)
+whole, decimal = st.integers(1, 15).map(float), st.integers(1, 10**6).map(lambda k: k / 2**16)
+items = st.one_of(
+    st.lists(st.tuples(whole, st.integers(0, 15).map(float)), min_size=1, max_size=9),
+    st.lists(st.tuples(whole, decimal), min_size=1, max_size=9),
+    st.lists(st.tuples(decimal, decimal), min_size=1, max_size=9),
+    st.lists(whole.map(lambda w: (w, w)), min_size=1, max_size=9),
+    st.lists(whole.map(lambda w: (w, w + 10)), min_size=1, max_size=9),
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(items=items, share=st.floats(0.0, 1.1))
+def test_the_optimum_is_brute_forces(items, share):
+    """Whatever the numbers, the best reported packing fits and is worth what the best subset is."""
+    weight, value = np.array(items).T
+    capacity = max(1.0, float(np.floor(share * weight.sum())))
+    run = Run(np.inf, lambda: False)
+    DP._solve(Packing(weight, value, capacity), run)
+    found = [np.isin(np.arange(len(weight)), actions) for _, actions in run.reports]
+    assert all(weight @ packed <= capacity for packed in found)
+    assert max(value @ packed for packed in found) == pytest.approx(best_value(weight, value, capacity), abs=1e-9)
+
+
+@pytest.mark.parametrize("distribution", ["uniform", "mixed", *get_args(Pisinger)])
+def test_it_agrees_with_the_programme_over_loads(distribution, rng):
+    """On each class it finds what the textbook table of the best value for each load, item by item, ends with."""
+    env = KnapsackEnv(25, distribution)
+    instances = env.generate(4, rng)
+    solutions = DP(env, instances, None, rng)
+    for row, solution in enumerate(solutions):
+        weight, value, capacity = (instances[key][row].double().numpy() for key in ("weight", "value", "capacity"))
+        assert solution.feasible
+        if (weight == np.rint(weight)).all() and capacity < 1e5:
+            best = np.zeros(int(capacity) + 1)
+            for w, v in zip(weight.astype(int), value, strict=True):
+                best[w:] = np.maximum(best[w:], best[:-w] + v)
+            assert solution.objective == best[-1]
+        else:  # nothing beats the relaxation, and a swap of two items does not beat the solution
+            order = np.argsort(-value / weight)
+            bound = np.interp(capacity, np.append(0, weight[order].cumsum()), np.append(0, value[order].cumsum()))
+            packed = np.isin(np.arange(25), solution.actions)
+            lighter = weight[packed].sum() - weight[packed][:, None] + weight[~packed] <= capacity
+            assert solution.objective <= bound * (1 + 1e-12)
+            assert not (lighter & (value[~packed] > value[packed][:, None] + 1e-9)).any()
+
+
+def test_public_files_are_solved(shared_instances, rng):
+    """The best known values of the public files are reached, but for one that was made to be hard."""
+    env, solved = KnapsackEnv(), 0
+    for path in sorted((shared_instances / "knapsack").glob("*.txt")):
+        best = known(shared_instances)[path.name]
+        if "c_10000000000" not in path.name:
+            (solution,) = DP(env, env.read(path), None, rng)
+            assert solution.feasible
+            assert solution.objective == pytest.approx(best, rel=1e-6), path.name
+            solved += 1
+    assert solved
+
+
+def known(folder):
+    """Return the best known value of each public file."""
+    lines = (folder / "index.csv").read_text(encoding="utf-8").splitlines()
+    cells = [line.split(",") for line in lines if ",knapsack/" in line]
+    return {cell[2].removeprefix("knapsack/"): float(cell[4]) for cell in cells}
+
+
+def test_the_published_references_are_reached(shared_instances, rng):
+    """The optima of the field's uniform set are those of OR-Tools' proof."""
+    published = np.load(shared_instances / "nco" / "kp100_seed4321.npz")
+    env = KnapsackEnv(100)
+    solutions = DP(env, env.seeded(64, 4321), None, rng)
+    np.testing.assert_allclose([solution.objective for solution in solutions], published["ref_value"], rtol=1e-9)
+
+
+def hard(items=60):
+    """Return an instance whose bounds settle nothing: weights of many digits, values that go with them."""
+    weight = np.random.default_rng(0).integers(10**9, 2 * 10**9, items).astype(float)
+    return knapsack(weight.tolist(), (weight + 10**8).tolist(), float(weight.sum() // 2))
+
+
+def test_seconds_end_it_with_the_best_so_far(rng):
+    """When the time is over the best packing so far is there, no worse than the greedy one."""
+    env = KnapsackEnv(60)
+    (solution,) = DP(env, hard(), MaxSeconds(0.05), rng)
+    assert solution.feasible
+    assert solution.seconds < 2
+    assert solution.objective >= RatioGreedy()(env, hard(), None, rng)[0].objective
+
+
+def test_too_hard_is_an_error_in_words(rng):
+    """Without seconds it gives up in one line when it would have to keep too many packings."""
+    with pytest.raises(SolverError, match=r"knapsack-dp: too hard; .* 1000 are allowed"):
+        KnapsackDP(max_states=1000)(KnapsackEnv(60), hard(), None, rng)
+    with pytest.raises(ArgumentError, match="max_states: 0 is not allowed"):
+        KnapsackDP(max_states=0)
+
+
+def test_decimals_fill_the_knapsack(data, rng):
+    """The packing of 0.1 and 0.2 in 0.3 is found."""
+    env = KnapsackEnv(3)
+    (solution,) = DP(env, env.read(data / "decimal3.kp"), None, rng)
+    assert (solution.objective, solution.feasible) == (5, True)
+
+
+@pytest.mark.parametrize("solver", [RatioGreedy(), DP])
+def test_a_knapsack_that_nothing_fits(solver, rng):
+    """The empty packing is a solution, worth nothing."""
+    (solution,) = solver(KnapsackEnv(2), knapsack([5.0, 6.0], [1.0, 2.0], 4.0), None, rng)
+    assert (solution.actions.tolist(), solution.objective, solution.feasible) == ([2, 2], 0, True)
+
+
+@pytest.mark.parametrize("solver", [RatioGreedy(), DP])
+def test_other_problems_are_refused(solver, rng):
+    """Without the views of a knapsack there is nothing to solve."""
+
+    class Sorting:
+        name = "sorting"
+
+    with pytest.raises(UnsupportedProblem, match=f"{solver.name} cannot take sorting; it solves 0-1 knapsacks"):
+        solver(Sorting(), knapsack([1.0], [1.0], 1.0), None, rng)
+
+
+def test_what_fits_is_filled_in():
+    """Worthless items that fit are taken as well, so that a packing is done; the choice itself is kept."""
+    weights, values = np.array([4.0, 3.0, 2.0, 1.0]), np.array([0.0, 9.0, 0.0, 1.0])
+    chosen = np.array([True, False, False, False])
+    assert fill(weights, values, 6.0, chosen).tolist() == [True, False, False, True]
+    assert chosen.tolist() == [True, False, False, False]
+    assert as_actions(np.array([True, False, True])).tolist() == [0, 2, 3]

@@ -1,0 +1,211 @@
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import sys
+import threading
+
+import pytest
+import torch
+from tensordict import TensorDict
+
+from ncogym.baselines.base import Run
+from ncogym.baselines.ortools_cpsat import CpSat
+from ncogym.envs.atsp import ATSPEnv
+from ncogym.envs.cvrp import CVRPEnv
+from ncogym.envs.jssp import JSSPEnv
+from ncogym.envs.knapsack import KnapsackEnv
+from ncogym.envs.tsp import TSPEnv
+from ncogym.errors import ArgumentError, NoSolutionFound, SolverError, SolverNotInstalled, UnsupportedProblem
+from ncogym.solver import Budget, MaxSeconds
+
+cp_model = pytest.importorskip("ortools.sat.python.cp_model")
+
+FT06 = """2 1 0 3 1 6 3 7 5 3 4 6   1 8 2 5 4 10 5 10 0 10 3 4   2 5 3 4 5 8 0 9 1 1 4 7
+          1 5 0 5 2 5 3 3 4 8 5 9   2 9 1 3 4 5 5 4 0 3 3 1     1 3 3 3 5 9 0 10 4 4 2 1"""  # Fisher and Thompson 1963
+
+
+def shop(duration: list, machine: list) -> TensorDict:
+    """Job shops, by lists of numbers."""
+    return TensorDict({"duration": torch.tensor(duration), "machine": torch.tensor(machine)}, batch_size=[len(machine)])
+
+
+def packing(weight: list, value: list, capacity: list) -> TensorDict:
+    """Knapsacks, by lists of numbers."""
+    keys = {"weight": weight, "value": value, "capacity": capacity}
+    numbers = {key: torch.tensor(number, dtype=torch.float64) for key, number in keys.items()}
+    return TensorDict(numbers, batch_size=[len(weight)])
+
+
+def best_of_all(env, instances: TensorDict, sequences: list) -> list[float]:
+    """The best objective over all action sequences, by the environment's referee."""
+    scores = env.objective(instances, torch.tensor(sequences).expand(len(instances), -1, -1))
+    return (scores.amin(1) if env.sense == "min" else scores.amax(1)).tolist()
+
+
+# ---------------------------------------------------------------------- optima
+
+
+def test_job_shops_are_solved_to_the_optimum(rng):
+    """On three jobs and two machines, no time and no operation among them, the best of all sequences is found."""
+    env = JSSPEnv(3, 2)
+    instances = env.generate(12, rng)
+    instances["duration"][:4] %= 5
+    instances["duration"][2, 0, 0] = instances["duration"][3, 1, 1] = 0
+    both = sorted(set(itertools.permutations([0, 0, 1, 1, 2, 2])))
+    at_once = shop([[[5, 0], [0, 5]]], [[[0, -1], [0, 1]]])  # job 1 passes through m0 at 0, before job 0 begins there
+    (solution,) = CpSat()(env, at_once, None, rng)
+    assert (solution.actions.tolist()[0], solution.objective) == (1, 5)
+    shorter = shop([[[4, 2], [3, 0], [0, 3]]], [[[0, 1], [0, -1], [1, 0]]])
+    for given, sequences in ((instances, both), (shorter, sorted(set(itertools.permutations([0, 0, 1, 2, 2]))))):
+        solutions = CpSat()(env, given, None, rng)
+        assert [solution.objective for solution in solutions] == best_of_all(env, given, sequences)
+        assert all(solution.feasible for solution in solutions)
+
+
+def test_ft06_is_proven(rng):
+    """The classic 6 x 6 instance takes 55, with a curve that falls to it, and ends before its seconds are over."""
+    numbers = torch.tensor([int(number) for number in FT06.split()]).view(1, 6, 6, 2)
+    instance = TensorDict({"duration": numbers[..., 1], "machine": numbers[..., 0]}, batch_size=[1])
+    (solution,) = CpSat()(JSSPEnv(6, 6), instance, MaxSeconds(60), rng)
+    assert (solution.objective, solution.feasible, solution.solver) == (55, True, "cp-sat")
+    objectives = [point.objective for point in solution.trace]
+    assert objectives == sorted(objectives, reverse=True)
+    assert (objectives[-1], solution.trace[-1].rollouts <= solution.rollouts) == (55, True)
+    assert solution.seconds < 50
+
+
+def test_knapsacks_are_packed_to_the_optimum(rng):
+    """On eight items, whole or not, what is packed is the best of all subsets."""
+    env = KnapsackEnv(8)
+    fractions = env.generate(10, rng)
+    scale = {"weight": 20, "value": 20, "capacity": 20}
+    whole = TensorDict({key: (fractions[key].double() * s).ceil() for key, s in scale.items()}, batch_size=[10])
+    whole["capacity"] -= 0.5
+    subsets = [[i for i in range(8) if code >> i & 1] for code in range(2**8)]
+    sequences = torch.tensor([items + [8] * (8 - len(items)) for items in subsets])
+    for instances in (fractions, whole):
+        for row, solution in enumerate(CpSat()(env, instances, None, rng)):
+            one, all_sequences = instances[row : row + 1], sequences[None]
+            broken = {each.rollout for each in env.violations(one, all_sequences)}
+            scores = env.objective(one, all_sequences)[0].tolist()
+            best = max(score for rollout, score in enumerate(scores) if rollout not in broken)
+            assert solution.feasible
+            assert solution.objective == pytest.approx(best, rel=1e-8)
+
+
+def test_numbers_are_neither_rounded_away_nor_scaled_out_of_range(rng):
+    """Decimals that fill the capacity exactly fit, and whole numbers of ten digits stay exact."""
+    tenths = packing([[0.067, 0.134, 0.201]], [[1.0, 1.0, 1.5]], [0.201])  # 0.067 * 1e9 is above 67e6
+    large = packing([[9e9, 9e9 + 1, 1.0]], [[5e9, 5e9 + 1, 1e-9]], [9e9 + 1])
+    (decimal,), (exact,) = (CpSat()(KnapsackEnv(3), each, None, rng) for each in (tenths, large))
+    assert (decimal.actions.tolist(), decimal.feasible) == ([0, 1, 3], True)
+    assert (exact.actions.tolist(), exact.feasible) == ([1, 3, 3], True)
+
+
+def test_nothing_fits(rng):
+    """A knapsack too small for any item gets the empty packing."""
+    (solution,) = CpSat()(KnapsackEnv(2), packing([[2.5, 3.0]], [[1.0, 1.0]], [1.0]), None, rng)
+    assert (solution.actions.tolist(), solution.objective, solution.feasible) == ([2, 2], 0.0, True)
+
+
+@pytest.mark.parametrize("kind", [TSPEnv, ATSPEnv])
+def test_tours_are_as_short_as_can_be(kind, rng):
+    """On six nodes, asymmetric or not, the tour is the shortest of all."""
+    env = kind(6)
+    instances = env.generate(4, rng)
+    solutions = CpSat()(env, instances, None, rng)
+    best = best_of_all(env, instances, [(0, *rest) for rest in itertools.permutations(range(1, 6))])
+    assert [solution.objective for solution in solutions] == pytest.approx(best, rel=1e-5)
+    assert all(solution.feasible for solution in solutions)
+
+
+# ---------------------------------------------------------------------- limits
+
+
+def test_what_it_is_asked_for(monkeypatch, rng):
+    """Seconds are the budget's or 10, there is one thread unless told otherwise, and the seed is the generator's."""
+    asked = []
+
+    class Spy(cp_model.CpSolver):
+        def solve(self, *arguments):
+            found = self.parameters
+            asked.append((found.max_time_in_seconds, found.num_workers, found.random_seed))
+            return super().solve(*arguments)
+
+    monkeypatch.setattr(cp_model, "CpSolver", Spy)
+    env, seeded = JSSPEnv(2, 2), torch.Generator()
+    instances = env.generate(2, rng)
+    for seed in (1, 1, 2):
+        CpSat()(env, instances, None, seeded.manual_seed(seed))
+    CpSat(threads=3)(env, instances[:1], MaxSeconds(500), rng)
+    assert [each[:2] for each in asked[:6]] == [(10, 1)] * 6
+    assert (499 < asked[6][0] < 500, asked[6][1]) == (True, 3)
+    assert asked[:2] == asked[2:4] != asked[4:6]
+    assert asked[0] != asked[1]
+
+
+def test_the_same_seed_gives_the_same_solution(rng):
+    """Where time does not end the search, it repeats itself."""
+    env = JSSPEnv(6, 6)
+    instances = env.generate(2, rng)
+    first, second = (CpSat()(env, instances, None, torch.Generator().manual_seed(4)) for _ in range(2))
+    assert [s.actions.tolist() for s in first] == [s.actions.tolist() for s in second]
+
+
+def test_a_cancelled_run_ends_with_what_it_has(rng):
+    """A run that would last for minutes hears a signal at once, and keeps the solutions that it found before."""
+    env, cancelled = JSSPEnv(20, 20), threading.Event()
+    solver, run = CpSat(), Run(600.0, cancelled.is_set)
+    problem = solver._view(env, env.generate(1, rng), Budget(), rng)
+    before = signal.signal(signal.SIGUSR1, lambda *_: cancelled.set())
+
+    def interrupt() -> None:
+        while not run.reports:
+            over.wait(0.01)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    over = threading.Event()
+    sender = threading.Thread(target=interrupt)
+    sender.start()
+    try:
+        solver._solve(problem, run)
+    finally:
+        sender.join()
+        signal.signal(signal.SIGUSR1, before)
+    assert run.reports
+    assert run.elapsed < 60
+
+
+def test_seconds_too_few_for_any_solution_are_said_so(rng):
+    """A budget in which nothing can be found is no solution, not a broken one."""
+    env = JSSPEnv(30, 20)
+    with pytest.raises(NoSolutionFound, match="cp-sat: no solution of jssp within the budget"):
+        CpSat()(env, env.generate(1, rng), MaxSeconds(1e-6), rng)
+
+
+# ---------------------------------------------------------------------- refusals
+
+
+def test_what_it_cannot_do_is_refused_in_words(rng):
+    """Routes with demands, a bad number of threads and durations beyond 62 bits get one line each."""
+    routes = CVRPEnv(4)
+    with pytest.raises(
+        UnsupportedProblem, match=r"^cp-sat cannot take cvrp; it solves job shops, knapsacks and closed"
+    ):
+        CpSat()(routes, routes.generate(1, rng), None, rng)
+    with pytest.raises(ArgumentError, match=r"^threads: 0 is not allowed"):
+        CpSat(0)
+    with pytest.raises(ArgumentError, match=r"^workers: 0 is not allowed"):
+        CpSat(workers=0)
+    with pytest.raises(SolverError, match=r"^cp-sat: var #0 domain"):
+        CpSat()(JSSPEnv(2, 2), shop([[[2**60] * 2] * 2], [[[0, 1], [1, 0]]]), None, rng)
+
+
+def test_a_missing_package_names_its_extra(monkeypatch, rng):
+    """Without OR-Tools the error says which extra to install."""
+    monkeypatch.setitem(sys.modules, "ortools.sat.python", None)
+    env = JSSPEnv(2, 2)
+    with pytest.raises(SolverNotInstalled, match=r"ortools .* pip install 'ncogym\[solvers\]'"):
+        CpSat()(env, env.generate(1, rng), None, rng)
