@@ -15,10 +15,11 @@ Differs from the papers in:
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int64
+from tensordict import TensorDict
 from torch import Tensor
 
 from ncogym.algorithms.base import Algorithm
@@ -31,21 +32,23 @@ class Imitation(Algorithm):
 
     Args:
         sequences: action sequences drawn per label.
+        forced: leading actions that are given: 1 for a policy that will be used with multi-start, else 0.
     """
 
     imitates = True
-    forced = 1
 
-    def __init__(self, sequences: int = 8) -> None:
+    def __init__(self, sequences: int = 8, forced: Literal[0, 1] = 1) -> None:
         super().__init__()
         if sequences < 1:
             raise ArgumentError(f"sequences: {sequences} is not allowed; it must be at least 1")
-        self.rollouts = sequences
+        if forced not in (0, 1):
+            raise ArgumentError(f"forced: {forced} is not allowed; it must be 0 or 1")
+        self.rollouts, self.forced = sequences, forced
 
     def demonstrations(
-        self, env: Any, labels: Int64[Tensor, "batch 1 steps"], rng: torch.Generator
+        self, env: Any, instances: TensorDict, labels: Int64[Tensor, "batch 1 steps"], rng: torch.Generator
     ) -> Int64[Tensor, "batch rollouts steps"]:
-        return env.equivalent_actions(labels[:, 0], self.rollouts, rng)
+        return env.equivalent_actions(instances, labels[:, 0], self.rollouts, rng)
 
     def loss(self, trajectories: Trajectories) -> Float[Tensor, ""]:
         if trajectories.log_prob is None:

@@ -23,7 +23,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 from ncogym.errors import ArgumentError, UnsupportedFeatures
 from ncogym.features import EdgeFeatures, FeatureDims, InstanceFeatures, NodeFeatures, StepFeatures
 from ncogym.policies.base import Policy
-from ncogym.policies.embeddings import EdgeBias, NodeEmbedding, embed
+from ncogym.policies.embeddings import CandidateBias, EdgeBias, NodeEmbedding, embed
 from ncogym.policies.layers import Norm, TransformerLayer, attention, make_norm
 
 
@@ -58,6 +58,7 @@ class AttentionPolicy(Policy):
         pre_norm: normalise before each block instead of after it.
         clip: C in ``C tanh(u)``, the range of the pointer's logits (10 in both papers).
         edge_bias: add a learned function of edge features to the logits.
+        edge_attention: let the encoder read edge features too, which problems without coordinates need (after MatNet).
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class AttentionPolicy(Policy):
         pre_norm: bool = False,
         clip: float = 10.0,
         edge_bias: bool = True,
+        edge_attention: bool = False,
     ) -> None:
         super().__init__()
         if dim < 1 or num_heads < 1 or dim % num_heads:
@@ -84,6 +86,8 @@ class AttentionPolicy(Policy):
             raise ArgumentError(f"clip: {clip} is not allowed; it must be above 0")
         if dims.node < 1:
             raise UnsupportedFeatures("AttentionPolicy cannot read an environment without NodeFeatures")
+        if dims.roles < 1 and dims.scalars < 1:
+            raise UnsupportedFeatures("AttentionPolicy cannot read steps that show neither nodes nor scalars")
         self._arguments = {
             "dim": dim,
             "num_layers": num_layers,
@@ -93,20 +97,23 @@ class AttentionPolicy(Policy):
             "pre_norm": pre_norm,
             "clip": clip,
             "edge_bias": edge_bias,
+            "edge_attention": edge_attention,
         }
         self.dims, self.num_heads, self.clip = dims, num_heads, clip
         self.embed = NodeEmbedding(dims, dim)
         self.layers = nn.ModuleList(
-            TransformerLayer(dim, num_heads, feedforward, norm, pre_norm) for _ in range(num_layers)
+            TransformerLayer(dim, num_heads, feedforward, norm, pre_norm, dims.edge if edge_attention else 0)
+            for _ in range(num_layers)
         )
+        self.edge_attention = edge_attention and dims.edge > 0
         self.final_norm = make_norm(norm, dim) if pre_norm else nn.Identity()
         self.glimpse = nn.Linear(dim, 2 * dim, bias=False)
         self.pointer = nn.Linear(dim, dim, bias=False)
         self.combine = nn.Linear(dim, dim, bias=False)
-        self.roles = nn.Linear(dim, dims.roles * dim, bias=False)
+        self.roles = nn.Linear(dim, dims.roles * dim, bias=False) if dims.roles else None
         self.nobody = nn.Parameter(torch.empty(dims.roles, dim).uniform_(-1, 1) / math.sqrt(dim))
         self.scalars = nn.Linear(dims.scalars, dim, bias=False) if dims.scalars else None
-        self.candidates = nn.Linear(dims.candidates, 1, bias=False) if dims.candidates else None
+        self.candidates = CandidateBias(dims) if dims.candidates else None
         self.edge_bias = EdgeBias(dims) if edge_bias and dims.edge else None
 
     def arguments(self) -> dict[str, Any]:
@@ -117,16 +124,29 @@ class AttentionPolicy(Policy):
         x, table = embedded.get(NodeFeatures), embedded.get(EdgeFeatures)
         if x is None:
             raise UnsupportedFeatures("AttentionPolicy cannot read an environment without NodeFeatures")
-        for layer in self.layers:
-            x = layer(x)
-        x = self.final_norm(x)
+        x = self.encode_nodes(x, features)
         batch, nodes, dim = x.shape
         keys, values = self.glimpse(x).view(batch, nodes, 2, self.num_heads, -1).permute(2, 0, 3, 1, 4)
         logit_keys = self.pointer(x) @ self.combine.weight
-        roles = self.roles(x).view(batch, nodes, -1, dim).transpose(1, 2)
-        nobody = self.nobody.to(roles.dtype).expand(batch, -1, -1).unsqueeze(2)
+        queries = x.new_empty(batch, 0, nodes + 1, dim)
+        if self.roles is not None:
+            roles = self.roles(x).view(batch, nodes, -1, dim).transpose(1, 2)
+            nobody = self.nobody.to(roles.dtype).expand(batch, -1, -1).unsqueeze(2)
+            queries = torch.cat([roles, nobody], dim=2)
         bias = None if table is None else F.pad(table, (0, 0, 0, 1)).float()
-        return Encoded(keys.contiguous(), values.contiguous(), logit_keys, torch.cat([roles, nobody], dim=2), bias)
+        return Encoded(keys.contiguous(), values.contiguous(), logit_keys, queries, bias)
+
+    def encode_nodes(
+        self, x: Float[Tensor, "batch nodes dim"], features: InstanceFeatures
+    ) -> Float[Tensor, "batch nodes dim"]:
+        """Let the nodes learn of each other: the layers between their embedding and the decoder's tables."""
+        edges = None
+        if self.edge_attention:
+            edges = next(feature.values for feature in features if isinstance(feature, EdgeFeatures))
+        for layer in self.layers:
+            x = layer(x, edges)
+        encoded: Tensor = self.final_norm(x)
+        return encoded
 
     def logits(
         self, encoded: Encoded, step: StepFeatures, condition: Tensor | None = None
@@ -144,7 +164,7 @@ class AttentionPolicy(Policy):
         if self.scalars is not None:
             query = query + self.scalars(_shown("scalars", step.scalars))
         if self.candidates is not None:
-            bias = bias + self.candidates(_shown("candidates", step.candidates)).squeeze(-1)
+            bias = bias + self.candidates(_shown("candidates", step.candidates))
         heads = torch.as_tensor(query).view(batch, num_queries, self.num_heads, -1).transpose(1, 2)
         seen = attention(heads, encoded.keys, encoded.values, step.action_mask.unsqueeze(1))
         seen = seen.transpose(1, 2).reshape(batch, num_queries, dim)

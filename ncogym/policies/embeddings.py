@@ -57,6 +57,26 @@ class EdgeBias(nn.Module):
         return biased.permute(0, 3, 1, 2)
 
 
+class CandidateBias(nn.Module):
+    """What the numbers of a candidate action at a step add to its logit: a small network, zero at first.
+
+    Shapes:
+        ``[batch, queries, actions, numbers]`` to ``[batch, queries, actions]``, float32.
+    """
+
+    def __init__(self, dims: FeatureDims, hidden: int = 32) -> None:
+        super().__init__()
+        last = nn.Linear(hidden, 1, bias=False)
+        nn.init.zeros_(last.weight)
+        self.network = nn.Sequential(nn.Linear(dims.candidates, hidden), nn.SiLU(), last)
+
+    def forward(
+        self, candidates: Float[Tensor, "batch queries actions numbers"]
+    ) -> Float[Tensor, "batch queries actions"]:
+        biased: Tensor = self.network(candidates)
+        return biased.squeeze(-1).float()
+
+
 @functools.singledispatch
 def embed(feature: object, policy: Any) -> Tensor | None:
     """Embed a feature with the layer that ``policy`` keeps for its type; a new type registers its own function here.

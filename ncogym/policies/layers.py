@@ -85,34 +85,56 @@ class TransformerLayer(nn.Module):
     .. math:: h' = N(h + A(h)), \quad h'' = N(h' + F(h')); \qquad
               \text{pre-norm: } h' = h + A(N(h)), \quad h'' = h' + F(N(h'))
 
+    With ``edge`` numbers per ordered pair, a small network of them is added to the attention scores of each head, and
+    the numbers that a node attends to are added to what it reads, so that distances reach the nodes' embeddings.
+
     Shapes:
-        ``[batch, nodes, dim]`` to the same.
+        ``[batch, nodes, dim]`` to the same; edges are ``[batch, nodes, nodes, edge]``.
 
     References:
         Kool, van Hoof, Welling (2019), Attention, Learn to Solve Routing Problems!, equations 5 to 9 (post-norm).
+        Kwon et al. (2021), Matrix Encoding Networks for Neural Combinatorial Optimization, NeurIPS: scores mixed with
+        distances; there by a network of both, here by their sum.
     """
 
-    def __init__(self, dim: int, num_heads: int, feedforward: int, norm: Norm, pre_norm: bool) -> None:
+    def __init__(self, dim: int, num_heads: int, feedforward: int, norm: Norm, pre_norm: bool, edge: int = 0) -> None:
         super().__init__()
         self.num_heads, self.pre_norm = num_heads, pre_norm
         self.project = nn.Linear(dim, 3 * dim, bias=False)
         self.combine = nn.Linear(dim, dim)
         self.expand, self.contract = nn.Linear(dim, feedforward), nn.Linear(feedforward, dim)
         self.norms = nn.ModuleList([make_norm(norm, dim), make_norm(norm, dim)])
+        if edge:
+            self.edge_scores = nn.Sequential(nn.Linear(edge, 16), nn.SiLU(), nn.Linear(16, num_heads))
+            self.edge_values = nn.Linear(num_heads * edge, dim, bias=False)
 
-    def forward(self, x: Float[Tensor, "batch nodes dim"]) -> Float[Tensor, "batch nodes dim"]:
+    def forward(
+        self,
+        x: Float[Tensor, "batch nodes dim"],
+        edges: Float[Tensor, "batch nodes nodes edge"] | None = None,
+    ) -> Float[Tensor, "batch nodes dim"]:
         if self.pre_norm:
-            x = x + self.attend(self.norms[0](x))
+            x = x + self.attend(self.norms[0](x), edges)
             return x + self.feed(self.norms[1](x))
-        x = self.norms[0](x + self.attend(x))
+        x = self.norms[0](x + self.attend(x, edges))
         return self.norms[1](x + self.feed(x))
 
-    def attend(self, x: Float[Tensor, "batch nodes dim"]) -> Float[Tensor, "batch nodes dim"]:
+    def attend(
+        self,
+        x: Float[Tensor, "batch nodes dim"],
+        edges: Float[Tensor, "batch nodes nodes edge"] | None = None,
+    ) -> Float[Tensor, "batch nodes dim"]:
         """Multi-head self-attention over the nodes."""
         batch, nodes, dim = x.shape
         qkv = self.project(x).view(batch, nodes, 3, self.num_heads, dim // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        return self.combine(attention(q, k, v).transpose(1, 2).reshape(batch, nodes, dim))
+        if edges is None:
+            return self.combine(attention(q, k, v).transpose(1, 2).reshape(batch, nodes, dim))
+        scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + self.edge_scores(edges).permute(0, 3, 1, 2)
+        weights = torch.softmax(scores, dim=-1)
+        read = (weights @ v).transpose(1, 2).reshape(batch, nodes, dim)
+        numbers = torch.einsum("bhij,bije->bihe", weights, edges.to(weights.dtype)).flatten(2)
+        return self.combine(read) + self.edge_values(numbers)
 
     def feed(self, x: Tensor) -> Tensor:
         """Apply the feed-forward network to each node."""

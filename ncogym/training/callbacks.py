@@ -15,7 +15,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from ncogym.solver import Solver, gap_percent
+from ncogym.solver import Budget, Solver, gap_percent
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,13 @@ class Validation(pl.Callback):
     Args:
         sets: what to solve.
         solver: builds a Solver around the policy.
+        budget: of the solver.
     """
 
-    def __init__(self, sets: Sequence[ValidationSet], solver: Callable[[Any], Solver]) -> None:
-        self.sets, self.solver = list(sets), solver
+    def __init__(
+        self, sets: Sequence[ValidationSet], solver: Callable[[Any], Solver], budget: Budget | None = None
+    ) -> None:
+        self.sets, self.solver, self.budget = list(sets), solver, budget
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         policy = pl_module.policy
@@ -53,7 +56,7 @@ class Validation(pl.Callback):
         gaps = []
         for each in self.sets:
             rng = torch.Generator().manual_seed(0)
-            solutions = self.solver(policy)(each.env, each.instances.to(pl_module.device), None, rng)
+            solutions = self.solver(policy)(each.env, each.instances.to(pl_module.device), self.budget, rng)
             pairs = zip(solutions, each.reference.tolist(), strict=True)
             found = [gap_percent(s.objective, reference, each.env.sense) for s, reference in pairs]
             gaps.append(statistics.fmean(gap for gap in found if gap is not None))

@@ -63,7 +63,7 @@ class LabelledPool:
             "chunk_size": chunk_size,
             "seed": seed,
             "labeller": labeller.name,
-            "seconds": budget.seconds if budget.seconds < math.inf else None,
+            **{k: v for k in ("seconds", "rollouts") if (v := getattr(budget, k)) < math.inf},
         }
         key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
         self.folder = Path(folder) / key
@@ -84,7 +84,11 @@ class LabelledPool:
         rng = torch.Generator().manual_seed(self.seed * 1_000_003 + chunk)
         instances = env.generate(self.chunk_size, rng)
         solutions = self.labeller(env, instances, self.budget, rng)
-        actions = torch.stack([s.actions for s in solutions]).to(torch.int16)
+        steps = max(len(s.actions) for s in solutions)
+        padded = [
+            env.padded(instances[row : row + 1], s.actions[None, None], steps)[0, 0] for row, s in enumerate(solutions)
+        ]
+        actions = torch.stack(padded).to(torch.int16)
         partial = self.path(chunk).with_suffix(".partial")
         save_file({**{k: v.contiguous() for k, v in instances.items()}, "actions": actions}, str(partial))
         partial.replace(self.path(chunk))

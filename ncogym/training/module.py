@@ -94,7 +94,7 @@ class TrainingModule(pl.LightningModule):
         env, instances, labels = self.source.draw(rng, host)
         encoded = self.policy.encode(env.instance_features(instances))
         if self.algorithm.imitates and labels is not None:
-            demonstrations = self.algorithm.demonstrations(env, labels, rng)
+            demonstrations = self.algorithm.demonstrations(env, instances, labels, rng)
             trajectories = replay(env, instances, demonstrations, forced=self.algorithm.forced)
         else:
             trajectories = act(
@@ -106,8 +106,11 @@ class TrainingModule(pl.LightningModule):
                 rng,
                 rollouts=self.algorithm.rollouts,
                 first_actions=self.algorithm.first_actions(env, instances, rng),
-                record=True,
+                record=not self.algorithm.chooses,
             )
+            if self.algorithm.chooses:
+                chosen = self.algorithm.choose(trajectories)
+                trajectories = replay(env, instances, chosen, forced=trajectories.forced)
         trajectories = replace(
             trajectories,
             reward_baseline=self.algorithm.reward_baseline(env, trajectories),

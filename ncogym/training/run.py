@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import math
 import subprocess
 import sys
 import warnings
@@ -29,7 +30,7 @@ from ncogym.features import FeatureDims
 from ncogym.policies.attention import AttentionPolicy
 from ncogym.policies.base import Policy
 from ncogym.pretrained import load_policy, save_policy
-from ncogym.solver import MaxSeconds, Solver
+from ncogym.solver import Budget, MaxRollouts, MaxSeconds, Solver
 from ncogym.training.callbacks import Interrupted, Interruptible, Speed, Validation, ValidationSet
 from ncogym.training.data import Generated, Labelled
 from ncogym.training.labels import LabelledPool
@@ -44,7 +45,8 @@ class Labels:
 
     Attributes:
         solver: name of the solver that labels.
-        seconds: its time per instance.
+        seconds: its time per instance, or None.
+        rollouts: its rollouts per instance (HGS: iterations without improvement), or None.
         chunks: chunks of the pool, each of one size.
         chunk_size: instances per chunk.
         workers: processes that label at the same time.
@@ -53,7 +55,8 @@ class Labels:
     """
 
     solver: str = "fast-tsp"
-    seconds: float = 0.01
+    seconds: float | None = 0.01
+    rollouts: int | None = None
     chunks: int = 300
     chunk_size: int = 512
     workers: int = 1
@@ -70,6 +73,7 @@ class ValidationSettings:
         instances: instances per set.
         seed: of the sets.
         solver: name of the search around the policy.
+        rollouts: its rollouts per instance, or None, where it ends of its own accord.
         reference: name of the solver that the gap is to; its objectives are cached.
         reference_seconds: its time per instance.
         folder: where the references are cached.
@@ -79,6 +83,7 @@ class ValidationSettings:
     instances: int = 128
     seed: int = 4321
     solver: str = "multistart"
+    rollouts: int | None = None
     reference: str = "fast-tsp"
     reference_seconds: float = 0.1
     folder: str = "runs/references"
@@ -92,7 +97,7 @@ def train(
     env: Any,
     make_solver: Callable[..., Solver],
     *,
-    policy: Callable[[FeatureDims], Policy] = AttentionPolicy,
+    policy: Callable[[FeatureDims], Policy] | None = None,
     algorithm: Algorithm | None = None,
     sizes: tuple[int, int] | None = None,
     nodes_per_batch: int = 6400,
@@ -118,7 +123,7 @@ def train(
     Args:
         env: the problem and its distribution.
         make_solver: builds a solver from its name and, for a search, a policy.
-        policy: builds the policy from the environment's feature widths.
+        policy: builds the policy from the environment's feature widths; `AttentionPolicy` where None.
         algorithm: the estimator; POMO where None.
         sizes: smallest and largest size of the training instances; None trains on the environment's own size.
         nodes_per_batch: nodes (jobs, items) of a batch; instances per batch follow from their size.
@@ -167,7 +172,7 @@ def train(
 
     source: Generated | Labelled
     if algorithm.imitates:
-        budget = MaxSeconds(labels.seconds)
+        budget = Budget(labels.seconds or math.inf, labels.rollouts or math.inf)
         labeller = make_solver(labels.solver)
         pool = LabelledPool(env, low, high, labels.chunks, labels.chunk_size, seed, labels.folder, labeller, budget)
         with bar() as move:
@@ -182,7 +187,7 @@ def train(
 
     with torch.random.fork_rng(devices=[]):
         torch.random.manual_seed(seed)
-        network = policy(env.feature_dims)
+        network = (policy or AttentionPolicy)(env.feature_dims)
     if init is not None:
         network.load_state_dict(load_policy(init).policy.state_dict())
     module = TrainingModule(network, algorithm, source, optimiser, max_steps, steps_per_epoch, seed, max_queries)
@@ -205,7 +210,11 @@ def train(
             enable_model_summary=False,
             use_distributed_sampler=False,
             callbacks=[
-                Validation(_validation_sets(env, validation, make_solver), lambda p: make_solver(validation.solver, p)),
+                Validation(
+                    _validation_sets(env, validation, make_solver),
+                    lambda p: make_solver(validation.solver, p),
+                    MaxRollouts(validation.rollouts) if validation.rollouts else None,
+                ),
                 Speed(log_every),
                 Interruptible(last),
                 ModelCheckpoint(

@@ -25,7 +25,7 @@ def test_demonstrations_are_the_same_tour() -> None:
     """Every demonstration has the edges of its label, and both directions and several starts occur."""
     env, rng = make("tsp", num_nodes=6), torch.Generator().manual_seed(0)
     label = torch.tensor([[[3, 0, 5, 1, 4, 2]]])
-    shown = Imitation(sequences=40).demonstrations(env, label, rng)[0].tolist()
+    shown = Imitation(sequences=40).demonstrations(env, env.generate(1, rng), label, rng)[0].tolist()
 
     def edges(tour: list[int]) -> set[frozenset[int]]:
         return {frozenset(pair) for pair in zip(tour, tour[1:] + tour[:1], strict=True)}

@@ -176,8 +176,10 @@ def test_an_untrained_edge_bias_changes_nothing(features, step):
 
 
 def test_scalars_join_the_query_and_candidates_the_logits(features, step, rng):
-    """A step's scalars change the query; a candidate's numbers change its own logit, by C times a linear function."""
+    """A step's scalars change the query; a candidate's numbers change its own logit, by C times a function of them."""
     policy = make_policy(FeatureDims(node=2, roles=2, scalars=1, candidates=3), clip=5.0)
+    for parameter in policy.candidates.parameters():
+        torch.nn.init.normal_(parameter, std=0.5)
     encoded = policy.encode(features[:1])
     scalars = torch.rand(BATCH, QUERIES, 1, generator=rng)
     numbers = torch.randn(BATCH, QUERIES, NODES, 3, generator=rng)
@@ -185,7 +187,7 @@ def test_scalars_join_the_query_and_candidates_the_logits(features, step, rng):
     other = policy.logits(encoded, step._replace(scalars=scalars + 1, candidates=torch.zeros_like(numbers)))
     assert not torch.allclose(logits, other)
     found = policy.logits(encoded, step._replace(scalars=scalars, candidates=numbers))
-    added = 5.0 * (numbers * policy.candidates.weight[0]).sum(-1)
+    added = 5.0 * (policy.candidates(numbers) - policy.candidates(torch.zeros_like(numbers)))
     torch.testing.assert_close(found, logits + added, rtol=1e-4, atol=1e-4)
 
 
@@ -196,6 +198,28 @@ def test_kinds_of_nodes_are_told_apart(features, step):
     plain, depot = torch.zeros(NODES, dtype=torch.int64), F.one_hot(torch.tensor(0), NODES)
     one, other = (policy.logits(policy.encode((NodeFeatures(nodes, k),)), step) for k in (plain, depot))
     assert not torch.allclose(one, other)
+
+
+def test_the_encoder_reads_edges(step, rng):
+    """With edge attention a changed distance reaches the embeddings of the nodes; without it, only the logits' bias."""
+    nodes = NodeFeatures(torch.rand(BATCH, NODES, 2, generator=rng))
+    edges = torch.rand(BATCH, NODES, NODES, 3, generator=rng)
+    changed = edges.clone()
+    changed[:, 1, 2] += 1
+    for edge_attention in (True, False):
+        policy = make_policy(FeatureDims(node=2, edge=3, roles=2), edge_attention=edge_attention)
+        one, other = (policy.encode((nodes, EdgeFeatures(e))).logit_keys for e in (edges, changed))
+        assert torch.allclose(one, other) is not edge_attention
+
+
+def test_edge_attention_follows_the_nodes(rng):
+    """Nodes in another order, their edges with them, have the same embeddings in that order."""
+    policy = make_policy(FeatureDims(node=2, edge=3, roles=2), edge_attention=True)
+    nodes, edges = torch.rand(1, NODES, 2, generator=rng), torch.rand(1, NODES, NODES, 3, generator=rng)
+    order = torch.randperm(NODES, generator=rng)
+    one = policy.encode((NodeFeatures(nodes), EdgeFeatures(edges))).logit_keys
+    other = policy.encode((NodeFeatures(nodes[:, order]), EdgeFeatures(edges[:, order][:, :, order]))).logit_keys
+    torch.testing.assert_close(one[:, order], other, rtol=1e-4, atol=1e-5)
 
 
 def test_encoding_is_per_instance_only(features):

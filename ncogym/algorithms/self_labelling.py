@@ -1,0 +1,48 @@
+r"""Self-labelling: sample solutions, and imitate the best of each instance.
+
+.. math:: L = -\frac{1}{T} \sum_{t=1}^{T} \log p(a^*_t \mid a^*_{1:t-1}), \quad
+          a^* = \arg\max_{a^i \sim p,\; i \le \beta} R(a^i)
+
+References:
+    Corsini, Porrello, Calderara, Dell'Amico (2024), Self-Labeling the Job Shop Scheduling Problem, NeurIPS.
+
+Differs from the paper in:
+    - instances come in batches, and only the winners are scored with gradients, all their steps in one pass, where the
+      paper's code takes one instance at a time; the gradient is the same.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from ncogym.algorithms.base import Algorithm
+from ncogym.errors import ArgumentError
+from ncogym.rollout import Trajectories
+
+
+class SelfLabelling(Algorithm):
+    """Cross-entropy on the best of the policy's own samples.
+
+    Args:
+        samples: rollouts per instance, of which the best is imitated (256 in the paper, 32 to 128 also serve).
+    """
+
+    chooses = True
+
+    def __init__(self, samples: int = 256) -> None:
+        super().__init__()
+        if samples < 2:
+            raise ArgumentError(f"samples: {samples} is not allowed; it must be at least 2")
+        self.rollouts = samples
+
+    def choose(self, trajectories: Trajectories) -> Int64[Tensor, "batch 1 steps"]:
+        best = trajectories.reward.argmax(1)
+        rows = torch.arange(best.shape[0], device=best.device)
+        return trajectories.actions[rows, best].unsqueeze(1)
+
+    def loss(self, trajectories: Trajectories) -> Float[Tensor, ""]:
+        if trajectories.log_prob is None:
+            raise ArgumentError("trajectories: they have no log_prob; score them first")
+        return -trajectories.log_prob.mean() / trajectories.actions.shape[-1]
