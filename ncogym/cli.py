@@ -206,7 +206,7 @@ def evaluate(
     if output is not None:
         Path(output).mkdir(parents=True, exist_ok=True)
     with _cancelled_by_signals() as cancel:
-        from ncogym.baselines.base import OutsideTourSolver
+        from ncogym.baselines.base import FirstThatSupports, OutsideSolver
         from ncogym.evaluation import evaluate as run
         from ncogym.evaluation import seeded_instances
         from ncogym.report import rich_table, write_report
@@ -219,8 +219,9 @@ def evaluate(
         chosen = choose_policy(policy, env, env.size).policy if any(map(needs_policy, names)) else None
         run_solvers = {name: make_solver(name, chosen) for name in names}
         for each in run_solvers.values():
-            if isinstance(each, OutsideTourSolver):
-                each.progress_bar = False  # one bar for all
+            for one in (each, *each.solvers) if isinstance(each, FirstThatSupports) else (each,):
+                if isinstance(one, OutsideSolver):
+                    one.progress_bar = False  # one bar for all
         data = seeded_instances(env, instances, seed)
         with _bar() as progress:
             found = run(env, data, run_solvers, budget=budget, reference=reference, seed=seed, progress=progress)

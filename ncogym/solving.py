@@ -20,9 +20,10 @@ from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Sample
 from ncogym.pretrained import Pretrained, find_policy, load_policy
 from ncogym.search import SEARCHES, Greedy, MultiStart, Sampling, Symmetry
-from ncogym.solver import Budget, MaxRollouts, MaxSeconds, Solution, Solver, gap_percent
+from ncogym.solver import Budget, MaxRollouts, MaxSeconds, Solution, Solutions, Solver, gap_percent
 
 AUTO = "auto"
+SAMPLES = 128
 
 
 # what builds solutions with a policy, and what wraps the solver that stands before it
@@ -34,6 +35,38 @@ BUILDERS: dict[frozenset[str], Callable[[Policy], Solver]] = {
     frozenset({"multistart", "sampling"}): lambda policy: MultiStart(policy, Sample()),
 }
 WRAPPERS: dict[str, Callable[[Solver], Solver]] = {"symmetry": Symmetry, "two-opt": TwoOpt}
+
+
+class Auto:
+    """The search that ``auto`` stands for, composed by what the problem offers.
+
+    Where solutions may begin anywhere, samples from every start, else samples; on symmetric tours the best is improved
+    by 2-opt; where there are symmetries, one image after the other, and random ones for as long as the budget lasts.
+    Without a budget it ends after `SAMPLES` samples, or one round of the starts of 8 images.
+
+    Args:
+        policy: in evaluation mode.
+    """
+
+    name = AUTO
+
+    def __init__(self, policy: Policy) -> None:
+        self.policy = policy
+
+    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+        """Return what the composed search finds; each solution carries that search's name."""
+        return self.composed(env, instances)(env, instances, budget, rng)
+
+    def composed(self, env: Any, instances: TensorDict) -> Solver:
+        """Return the search for a problem."""
+        if not env.multi_start:
+            return Sampling(self.policy, samples=SAMPLES)
+        several = len(env.symmetries(instances, 2)) > 1
+        solver: Solver = MultiStart(self.policy, Sample(temperature=0.5), rounds=1 if several else None)
+        improved = TwoOpt(solver)
+        if improved.supports(env):
+            solver = improved
+        return Symmetry(solver, endless=True) if several else solver
 
 
 def needs_policy(name: str) -> bool:
@@ -71,8 +104,7 @@ def make_solver(name: str, policy: Policy | None = None) -> Solver:
     elif policy is None:
         raise ArgumentError(f"solver: {name!r} is a search and needs a policy")
     elif name == AUTO:
-        # a round of samples from every start of an image, its best improved, then the next image
-        return Symmetry(TwoOpt(MultiStart(policy, Sample(temperature=0.5), rounds=1)), endless=True)
+        solver = Auto(policy)
     else:
         solver = BUILDERS[built](policy)
     for wrapper in wrappers:
@@ -114,7 +146,8 @@ def recognise(path: str | Path, problem: str | None = None) -> ConstructiveEnv:
 
     Args:
         path: an instance file.
-        problem: its problem; None tells it from the header that TSPLIB and CVRPLIB files have, or from the suffix.
+        problem: its problem; None tells it from the header that TSPLIB and CVRPLIB files have, from the suffix, or, for
+            a suffix that several problems share (.txt), by which of them can read the numbers.
 
     Raises:
         ArgumentError: the problem is unknown. InstanceError: there is no such file, or nothing in it tells a problem.
@@ -122,13 +155,29 @@ def recognise(path: str | Path, problem: str | None = None) -> ConstructiveEnv:
     if problem is not None:
         return make(problem)
     told, suffix = _header_type(path), Path(path).suffix.lower()
-    for name, kind in PROBLEMS.items():
-        if told == name or (told not in PROBLEMS and suffix in kind.suffixes):
-            return make(name)
-    known = ", ".join(s for kind in PROBLEMS.values() for s in kind.suffixes)
-    raise InstanceError(
-        f"{path}: neither its header nor its suffix {suffix!r} tells a known problem ({known}); pass --problem"
-    )
+    kinds = [kind for kind in PROBLEMS.values() if kind.name == told]
+    if not kinds:
+        kinds = [kind for kind in PROBLEMS.values() if suffix in kind.suffixes]
+    if not kinds:
+        known = ", ".join(dict.fromkeys(s for kind in PROBLEMS.values() for s in kind.suffixes))
+        raise InstanceError(
+            f"{path}: neither its header nor its suffix {suffix!r} tells a known problem ({known}); pass --problem"
+        )
+    if len(kinds) == 1:
+        return make(kinds[0].name)
+    refused = []
+    for env in (make(kind.name) for kind in kinds):
+        try:
+            env.read(path)
+        except InstanceError as error:
+            refused.append((env, str(error)))
+    left = [kind.name for kind in kinds if kind.name not in {env.name for env, _ in refused}]
+    if len(left) == 1:
+        return make(left[0])
+    if left:
+        raise InstanceError(f"{path}: it reads as {' and as '.join(left)}; pass --problem")
+    reasons = "; ".join(f"{env.name}: {reason}" for env, reason in refused)
+    raise InstanceError(f"{path}: its numbers are those of no known problem ({reasons})")
 
 
 def _header_type(path: str | Path) -> str | None:

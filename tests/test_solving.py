@@ -67,12 +67,34 @@ def solved(objective: float, best_known: float | None, sense: str = "min") -> So
 def test_name_builds_the_solver(policy: Policy, name: str, built: str) -> None:
     """Each name and composition gives the solver that calls itself so, and it solves; wrappers keep their order."""
     solver = make_solver(name, policy)
-    assert solver.name == built
+    assert solver.name == ("auto" if name == "auto" else built)
     env = make("tsp", num_nodes=5)
     rng = torch.Generator().manual_seed(0)
     (solution,) = solver(env, env.generate(1, rng), MaxRollouts(3), rng)
     assert solution.feasible
     assert solution.solver == built
+
+
+@pytest.mark.parametrize(
+    ("problem", "built"),
+    [
+        ({"name": "tsp", "num_nodes": 5}, "multistart+sampling+two-opt+symmetry"),
+        ({"name": "cvrp", "num_customers": 5}, "multistart+sampling+symmetry"),
+        ({"name": "atsp", "num_nodes": 5}, "multistart+sampling"),
+        ({"name": "knapsack", "num_items": 5}, "sampling"),
+    ],
+)
+@pytest.mark.parametrize("budget", [None, MaxRollouts(3), MaxRollouts(300)])
+def test_auto_is_composed_by_what_the_problem_offers(
+    problem: dict[str, Any], built: str, budget: Budget | None
+) -> None:
+    """2-opt joins on symmetric tours, images where there are any, starts where they pay; every budget is kept."""
+    env, rng = make(**problem), torch.Generator().manual_seed(0)
+    policy = AttentionPolicy(env.feature_dims, dim=8, num_layers=1, num_heads=2, feedforward=16).eval()
+    (solution,) = make_solver("auto", policy)(env, env.generate(1, rng), budget, rng)
+    assert solution.feasible
+    assert solution.solver == built
+    assert solution.rollouts <= (128 if budget is None else budget.rollouts)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +175,7 @@ def test_policy_of_another_problem_is_refused(policy: Policy, tmp_path: Path) ->
         ("a.txt", "NAME : a\nTYPE : TSP\n"),
         ("a", "type:tsp (of somebody)\n"),
         ("a.json", "NAME a\r\n  TYPE  TSP\r\n"),
-        ("a.tsp", "TYPE : ATSP\n"),  # its reader says better what is wrong
+        ("a.tsp", "TYPE : HCP\n"),  # its reader says better what is wrong
     ],
 )
 def test_header_or_suffix_tells_the_problem(tmp_path: Path, file: str, text: str) -> None:
@@ -173,15 +195,39 @@ def test_header_wins_over_the_suffix(tmp_path: Path, monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("text", ["1 2 3\n", "TYPE : HCP\n", "EDGE_WEIGHT_TYPE : TSP\n", ""])
 def test_file_that_tells_no_problem_is_refused(tmp_path: Path, text: str) -> None:
     """Where nothing tells the problem the line asks for --problem."""
+    (tmp_path / "a.dat").write_text(text)
+    with pytest.raises(InstanceError, match=r"a\.dat: neither .* tells a known problem \(.*\.tsp.*\); pass --problem"):
+        recognise(tmp_path / "a.dat")
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("3 10\n5 4\n6 5\n3 3\n", "knapsack"),
+        ("2 3\n0 5 1 4 2 9\n2 1 1 1 0 8\n", "jssp"),
+        ("2 2\nTimes\n5 4\n1 9\nMachines\n1 2\n2 1\n", "jssp"),
+    ],
+)
+def test_numbers_tell_the_problem(tmp_path: Path, text: str, name: str) -> None:
+    """A suffix that problems share leaves it to the shape of the numbers."""
     (tmp_path / "a.txt").write_text(text)
-    with pytest.raises(InstanceError, match=r"a\.txt: neither .* tells a known problem \(\.tsp\); pass --problem"):
+    assert recognise(tmp_path / "a.txt").name == name
+
+
+def test_numbers_that_tell_nothing_are_refused(tmp_path: Path) -> None:
+    """Numbers of no problem are refused with each problem's reason, those of two with the question which."""
+    (tmp_path / "a.txt").write_text("3 10\n5 4\n")
+    with pytest.raises(InstanceError, match=r"a\.txt: its numbers are those of no known problem \(.*jssp: .*\)"):
+        recognise(tmp_path / "a.txt")
+    (tmp_path / "a.txt").write_text("2 1\n0 1\n0 1\n")  # two jobs on one machine, or two items without value
+    with pytest.raises(InstanceError, match=r"a\.txt: it reads as .* and as .*; pass --problem"):
         recognise(tmp_path / "a.txt")
 
 
 def test_given_problem_needs_no_telling(tmp_path: Path) -> None:
     """A problem that is given is taken at its word, and an unknown one is refused."""
     assert recognise(tmp_path / "a.txt", "tsp").name == "tsp"
-    with pytest.raises(ArgumentError, match="'tps' is not known; allowed are tsp"):
+    with pytest.raises(ArgumentError, match=r"'tps' is not known; allowed are .*tsp"):
         recognise(tmp_path / "a.txt", "tps")
 
 

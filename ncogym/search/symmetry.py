@@ -20,6 +20,8 @@ from ncogym.solver import Budget, Progress, Solutions, Solver
 class Symmetry:
     """Run another solver on symmetric images of each instance; each image gets an equal share of what is left.
 
+    A problem may have fewer images, down to the instance itself alone; then these share the budget.
+
     Args:
         inner: any solver.
         images: images per instance, the instance itself first (8: the dihedral group of the square).
@@ -36,14 +38,17 @@ class Symmetry:
         """Return the best checked solution of each instance over its images."""
         progress = Progress(env, instances, budget)
         limited, quickest = progress.budget.finite, math.inf
+        wanted = min(self.images, 8)
+        offered = len(env.symmetries(instances, wanted))
+        images = self.images if offered == wanted else offered
         for number in itertools.count():
-            if number >= self.images and not (self.endless and limited):
+            if number >= images and (offered < wanted or not (self.endless and limited)):
                 break
             before = progress.seconds
             # not even the quickest image so far would end in time
             if progress.rollouts and (progress.spent or progress.budget.seconds - before < quickest):
                 break
-            share = 1 / max(self.images - number, 1)
+            share = 1 / max(images - number, 1)
             left = progress.budget.remaining(progress, share)  # without limits, too: it carries the cancel event
             image = env.symmetries(instances, number + 1 if number < 8 else 9, rng)[-1]
             found = self.inner(env, image, left, rng)
