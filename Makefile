@@ -4,15 +4,21 @@ BIN := .venv/bin
 NCOGYM := $(BIN)/ncogym
 OUT ?= out
 
-.PHONY: help install demo test check results clean
+.PHONY: help install demo test check results peers clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' Makefile | expand -t 10
 
 install: .venv/.installed  ## install into .venv; done by the other targets when needed
 
-demo: install  ## solve a file, then compare the policy with classical solvers (about two minutes)
-	$(NCOGYM) solve ncogym/data/capitals.tsp --seconds 5 --output $(OUT)/demo
+demo: install  ## solve a file of each problem, then compare the policy with classical solvers (about two minutes)
+	mkdir -p $(OUT)/demo
+	for file in "atsp nodes 30 atsp" "cvrp customers 30 vrp" "knapsack items 100 kp" "jssp jobs 10 jsp"; do \
+	  set -- $$file; \
+	  $(NCOGYM) generate --env $$1 --env.num_$$2 $$3 --instances 1 --seed 1 --output $(OUT)/demo/$$1.$$4 || exit; \
+	done
+	$(NCOGYM) solve ncogym/data/capitals.tsp $(OUT)/demo/atsp.atsp $(OUT)/demo/cvrp.vrp $(OUT)/demo/knapsack.kp \
+	  $(OUT)/demo/jssp.jsp --seconds 4 --output $(OUT)/demo
 	$(NCOGYM) evaluate --env tsp --env.num_nodes 50 --instances 64 --seed 1234 --seconds 0.5 \
 	  --solvers multistart+symmetry,greedy,farthest-insertion,two-opt,ortools,fast-tsp --reference fast-tsp \
 	  --output $(OUT)/demo
@@ -37,6 +43,9 @@ results: install  ## measure again what docs/results.md tells (half an hour)
 	    --solvers multistart+symmetry,auto,ortools,random-insertion+two-opt+symmetry,fast-tsp \
 	    --output $(OUT)/results/tsp$$size-1s || exit; \
 	done
+
+peers: install  ## random steps per second against rl4co 0.7.0 (half an hour; installs 1.4 GB of its own)
+	$(BIN)/python benchmarks/peers/run.py --output $(OUT)/peers
 
 clean:  ## remove what the targets wrote, but neither .venv nor runs
 	rm -rf $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -252,13 +252,18 @@ class Solved:
         if self.solution.feasible:
             actions = self.solution.actions
             self.env.write_solution(self.data, actions, target, self.instance)
-            title = f"{self.instance}: {_plain(self.solution.objective):,}"
+            title = f"{self.instance}: {_shown(self.solution.objective)}"
             self.env.render(self.data, actions, target.with_suffix(".png"), title)
 
 
 def _plain(value: float) -> float | int:
     """Write whole numbers as integers; where the format makes the objective one, it is."""
     return int(value) if float(value).is_integer() else value
+
+
+def _shown(value: float) -> str:
+    """Write an objective for a picture's title."""
+    return f"{_plain(value):,}" if float(value).is_integer() else f"{value:,.6g}"
 
 
 def solve(
@@ -347,4 +352,4 @@ def render(record: str | Path, picture: str | Path) -> None:
     again = float(env.objective(data, actions[None, None]))
     if not math.isclose(again, objective, rel_tol=1e-9):
         raise InvalidSolution(f"{record}: objective {_plain(objective)} is not that of its actions, {_plain(again)}")
-    env.render(data, actions, picture, f"{file.stem}: {_plain(again):,}")
+    env.render(data, actions, picture, f"{file.stem}: {_shown(again)}")

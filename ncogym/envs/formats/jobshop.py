@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ncogym.envs.formats.text import read_text
 from ncogym.errors import InstanceError
 
 MAX_DURATION = 10**9  # of one operation; with at most MAX_OPERATIONS every makespan is exact in float64
@@ -29,7 +30,6 @@ Matrices = tuple[NDArray[np.int64], NDArray[np.int64]]
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _WHOLE = re.compile(r"[+-]?\d{1,18}", re.ASCII)
-_MAX_BYTES = 2**26
 
 
 def read_jobshop(path: str | os.PathLike[str]) -> Matrices:
@@ -42,7 +42,7 @@ def read_jobshop(path: str | os.PathLike[str]) -> Matrices:
         InstanceError: the file is missing, malformed or can be read in two ways; the text is one line.
     """
     try:
-        return _parsed(_text(path))
+        return _parsed(read_text(path))
     except InstanceError as error:
         shown = os.fspath(path)
         raise InstanceError(f"{shown if shown.isprintable() else ascii(shown)}: {error}") from error
@@ -84,20 +84,6 @@ def taillard_matrices(num_jobs: int, num_machines: int, time_seed: int, machine_
             machine_seed, other = draw(machine_seed, place, num_machines - 1)
             machine[job, [place, other]] = machine[job, [other, place]]
     return duration, machine
-
-
-def _text(path: str | os.PathLike[str]) -> str:
-    try:
-        with open(path, "rb") as file:
-            raw = file.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise InstanceError((error.strerror or "cannot be read").lower()) from error
-    if b"\0" in raw or len(raw) > _MAX_BYTES:
-        raise InstanceError("binary data or over 64 MB, a text file is needed")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return raw.decode("latin-1")
 
 
 def _parsed(text: str) -> Matrices:

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ncogym.envs.formats.text import read_text
 from ncogym.errors import InstanceError
 
 MAX_ITEMS = 10**6
@@ -25,7 +26,6 @@ MAX_SUM = 2**53  # up to here float64 adds whole numbers exactly
 Numbers = NDArray[np.float64]
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
-_MAX_BYTES = 2**26
 
 
 def read_knapsack(path: str | os.PathLike[str]) -> tuple[Numbers, Numbers, float]:
@@ -38,7 +38,7 @@ def read_knapsack(path: str | os.PathLike[str]) -> tuple[Numbers, Numbers, float
         InstanceError: the file is missing or malformed; the text is one line.
     """
     try:
-        weights, values, capacity = _parsed(_text(path))
+        weights, values, capacity = _parsed(read_text(path))
         if fault := _fault(weights, values, capacity):
             raise InstanceError(fault)
     except InstanceError as error:
@@ -59,20 +59,6 @@ def write_knapsack(path: str | os.PathLike[str], weights: Numbers, values: Numbe
     pairs = zip(values.tolist(), weights.tolist(), strict=True)
     lines = [f"{len(weights)} {_plain(capacity)}", *(f"{_plain(value)} {_plain(weight)}" for value, weight in pairs)]
     Path(path).write_text("\n".join(lines) + "\n", encoding="ascii")
-
-
-def _text(path: str | os.PathLike[str]) -> str:
-    try:
-        with open(path, "rb") as file:
-            raw = file.read(_MAX_BYTES + 1)
-    except OSError as error:
-        raise InstanceError((error.strerror or "cannot be read").lower()) from error
-    if b"\0" in raw or len(raw) > _MAX_BYTES:
-        raise InstanceError("binary data or over 64 MB, a text file is needed")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return raw.decode("latin-1")
 
 
 def _parsed(text: str) -> tuple[Numbers, Numbers, float]:
