@@ -206,7 +206,7 @@ def evaluate(
     if output is not None:
         Path(output).mkdir(parents=True, exist_ok=True)
     with _cancelled_by_signals() as cancel:
-        from ncogym.baselines.base import FirstThatSupports, OutsideSolver
+        from ncogym.baselines.base import Baseline, FirstThatSupports, OutsideSolver
         from ncogym.evaluation import evaluate as run
         from ncogym.evaluation import seeded_instances
         from ncogym.report import rich_table, write_report
@@ -219,6 +219,8 @@ def evaluate(
         chosen = choose_policy(policy, env, env.size).policy if any(map(needs_policy, names)) else None
         run_solvers = {name: make_solver(name, chosen) for name in names}
         for each in run_solvers.values():
+            if isinstance(each, Baseline):
+                each.check(env)  # rather than a line of dashes in the table
             for one in (each, *each.solvers) if isinstance(each, FirstThatSupports) else (each,):
                 if isinstance(one, OutsideSolver):
                     one.progress_bar = False  # one bar for all
@@ -256,7 +258,7 @@ def generate(*, env: Any, output: str, instances: Count = 1, seed: Seed = 1234) 
     elif path.suffix in env.suffixes and instances == 1:
         env.write(data, path)
     else:
-        own = ", or for one instance ".join([".npz", *env.suffixes])
+        own = f".npz, or for one instance {' or '.join(env.suffixes)}"
         raise ArgumentError(f"output: {output} is not allowed for {instances} instances; its suffix must be {own}")
     return DONE
 
@@ -665,7 +667,7 @@ def _list_solvers() -> Iterator[tuple[str, str]]:
 
     yield AUTO, "The best search with a policy for the size and the budget."
     for name, kind in (SEARCHES | SOLVERS).items():
-        yield name, _first_sentence(kind)
+        yield name, _first_sentence(getattr(kind, "func", kind))  # a partial is told by what it completes
 
 
 def _list_pretrained() -> Iterator[tuple[str, str]]:
@@ -675,6 +677,7 @@ def _list_pretrained() -> Iterator[tuple[str, str]]:
         _, card = load_card(name)
         low, high = card["sizes"]
         gaps = [f"{key} {value:.3f} %" for key, value in card.get("validation", {}).items() if key.startswith("gap_")]
+        gaps += [f"gap {gap:.3f} % at {size}" for size, gap in card.get("measured", {}).get("gap_percent", {}).items()]
         policy, env = card["policy"], card["env"]["name"]
         facts = [f"{policy['class']}, {policy['parameters']:,} parameters, {env} of sizes {low} to {high}", *gaps]
         yield name, ", ".join(facts)

@@ -155,7 +155,7 @@ def broken_solutions_are_named(case: Case) -> Iterator[str]:
         if broken is None:
             continue
         violations = case.env.violations(case.instances, broken)
-        changed = torch.ones_like(broken[..., 0], dtype=torch.bool)
+        changed = torch.ones(broken.shape[:-1], dtype=torch.bool, device=broken.device)
         if broken.shape == case.actions.shape:
             changed = (broken != case.actions).any(-1)
         expected = {(row, rollout) for row, rollout in changed.nonzero().tolist()}

@@ -179,10 +179,7 @@ def _collect(
     return Trajectories(instances, stacked, reward, forced, join_steps(seen) if seen else None)
 
 
-def rollouts_in_memory(env: Any, instances: TensorDict, budget_bytes: float = 512e6) -> int:
-    """Return how many rollouts per instance fit into ``budget_bytes`` while a policy acts.
-
-    A rollout of one step holds about 16 float32 numbers per action: glimpse scores of each head, logits, mask.
-    """
+def rollouts_in_memory(env: Any, policy: Any, instances: TensorDict, budget_bytes: float = 512e6) -> int:
+    """Return how many rollouts per instance fit into ``budget_bytes`` while a policy acts: a step of each at a time."""
     actions = env.start(instances[:1]).action_mask.shape[-1]
-    return max(1, int(budget_bytes / (64 * actions * instances.batch_size[0])))
+    return max(1, int(budget_bytes / (4 * policy.numbers_per_action * actions * instances.batch_size[0])))

@@ -334,7 +334,10 @@ class Pace:
                 self._rate = seconds / rollouts
             affordable = self.first
             if self._rate is not None:
-                affordable = int(0.9 * (progress.budget.seconds - progress.seconds) / self._rate)
+                left = progress.budget.seconds - progress.seconds
+                # half of what is left at a time: should the machine slow down meanwhile, little is overdrawn
+                share = 0.5 if left > 0.2 * progress.budget.seconds else 0.9
+                affordable = int(share * left / self._rate)
             # a round may cost more per rollout than the last, so grow by no more than a factor of 8
             count = min(count, max(1, affordable), max(rollouts, 1) * 8)
             self._mark = (progress.seconds, progress.rollouts)

@@ -170,7 +170,7 @@ def recognise(path: str | Path, problem: str | None = None) -> ConstructiveEnv:
         try:
             env.read(path)
         except InstanceError as error:
-            refused.append((env, str(error)))
+            refused.append((env, str(error).removeprefix(f"{path}: ")))
     left = [kind.name for kind in kinds if kind.name not in {env.name for env, _ in refused}]
     if len(left) == 1:
         return make(left[0])

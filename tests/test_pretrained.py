@@ -7,10 +7,13 @@ import pytest
 import torch
 
 from ncogym import pretrained
+from ncogym.baselines import SOLVERS
 from ncogym.envs import make
 from ncogym.errors import CheckpointError
 from ncogym.policies import AttentionPolicy, Policy
 from ncogym.pretrained import available, find_policy, load_card, load_policy, save_policy
+from ncogym.solver import MaxRollouts
+from ncogym.solving import make_solver
 
 CARD = {"env": {"name": "tsp", "arguments": {"num_nodes": 5}}, "sizes": [4, 9], "training": {"steps": 3}}
 
@@ -19,9 +22,8 @@ CARD = {"env": {"name": "tsp", "arguments": {"num_nodes": 5}}, "sizes": [4, 9], 
 def policy() -> Policy:
     """An attention policy of random weights, none of its arguments at its default."""
     dims = make("tsp").feature_dims
-    return AttentionPolicy(
-        dims, dim=12, num_layers=2, num_heads=3, feedforward=8, norm="rms", pre_norm=True, clip=5.0, edge_bias=False
-    )
+    arguments = {"norm": "rms", "pre_norm": True, "clip": 5.0, "edge_bias": False, "edge_attention": True}
+    return AttentionPolicy(dims, dim=12, num_layers=2, num_heads=3, feedforward=8, **arguments)
 
 
 @pytest.fixture
@@ -139,3 +141,27 @@ def test_damaged_weights_are_refused(folder: Path, harm: str) -> None:
         load_policy(folder)
     assert str(folder) in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("name", available())
+def test_every_shipped_policy_beats_a_simple_rule(name: str) -> None:
+    """The weights fit their problem, and a few rollouts are better than the plainest heuristic that takes it."""
+    loaded = load_policy(name)
+    described, (low, _) = loaded.card["env"], loaded.card["sizes"]
+    env = make(described["name"], **described["arguments"]).resized(low)
+    rng = torch.Generator().manual_seed(0)
+    instances = env.generate(4, rng)
+    rules = ("nearest-neighbour", "ratio-greedy", "dispatch:MWKR")
+    rule = next(solver for solver in (SOLVERS[rule]() for rule in rules) if solver.supports(env))
+    plain = [s.objective for s in rule(env, instances, None, rng)]
+    found = make_solver("auto", loaded.policy)(env, instances, MaxRollouts(32), rng)
+    assert all(s.feasible for s in found)
+    better = sum(s.objective for s in found) - sum(plain)
+    assert (better if env.sense == "max" else -better) > 0
+
+
+def test_shipped_policies_are_small_and_measured() -> None:
+    """A clone stays light, and every card says what the weights reached."""
+    assert sum(path.stat().st_size for path in pretrained.SHIPPED.rglob("*")) < 40e6
+    for name in available():
+        assert load_policy(name).card["measured"]["gap_percent"]

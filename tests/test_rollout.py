@@ -292,12 +292,14 @@ def test_scalars_and_candidates_are_recorded_too(env, instances, rng):
 
 
 def test_rollouts_in_memory_shrink_with_size(env, rng):
-    """Fewer rollouts fit where instances are larger or more, and at least one always does."""
-    large = TSPEnv(num_nodes=60)
-    few = rollouts_in_memory(large, large.generate(4, rng), 1e6)
-    assert few < rollouts_in_memory(env, env.generate(4, rng), 1e6)
-    assert few < rollouts_in_memory(large, large.generate(1, rng), 1e6)
-    assert rollouts_in_memory(large, large.generate(4, rng), 1.0) == 1
+    """Fewer rollouts fit where instances are larger or more or the policy is wider, and at least one always does."""
+    large, policy = TSPEnv(num_nodes=60), Nearby()
+    few = rollouts_in_memory(large, policy, large.generate(4, rng), 1e6)
+    assert few < rollouts_in_memory(env, policy, env.generate(4, rng), 1e6)
+    assert few < rollouts_in_memory(large, policy, large.generate(1, rng), 1e6)
+    assert rollouts_in_memory(large, policy, large.generate(4, rng), 1.0) == 1
+    policy.numbers_per_action *= 4
+    assert rollouts_in_memory(large, policy, large.generate(4, rng), 1e6) == few // 4
 
 
 def test_acting_ends_when_all_rollouts_are_done(rng):

@@ -289,7 +289,7 @@ def test_pace_is_bounded_by_memory_wish_and_budget(instances):
 
 
 def test_pace_follows_the_clock(clock, instances):
-    """Under a time limit rounds grow by at most a factor of 8 and to what the time that is left can pay for."""
+    """Under a time limit rounds grow by at most 8 times, to half of what is left, and to all of the last fifth."""
     progress = Progress(Shelf(), instances, MaxSeconds(100))
     pace = Pace(progress, most=10_000)
     assert pace.next(math.inf) == 8
@@ -298,7 +298,10 @@ def test_pace_follows_the_clock(clock, instances):
     assert pace.next(math.inf) == 64
     clock.now += 2 * 64 * 1.0
     progress.offer(torch.zeros(2, 64, 1, dtype=torch.int64))
-    assert pace.next(math.inf) == int(0.9 * (100 - 64.8))
+    assert pace.next(math.inf) == int(0.5 * (100 - 64.8))
+    clock.now += 2 * 17 * 1.0
+    progress.offer(torch.zeros(2, 17, 1, dtype=torch.int64))
+    assert pace.next(math.inf) == int(0.9 * (100 - 81.8))
 
 
 def test_a_broken_candidate_never_costs_a_sound_one() -> None:

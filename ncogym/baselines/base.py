@@ -313,6 +313,15 @@ class Run:
         """Whether the run shall end soon with the best that it has."""
         return self._cancelled()
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop the clock, as for the first import of a package, which may take longer than a small budget."""
+        begin = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._start += time.perf_counter() - begin
+
     def report(self, actions: Iterable[int]) -> None:
         """Take note of a solution, as of now."""
         self.reports.append((self.elapsed, [int(action) for action in actions]))

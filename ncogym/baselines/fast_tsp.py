@@ -40,7 +40,7 @@ class FastTSP(OutsideTourSolver):
     name = "fast-tsp"
 
     def _solve(self, dists: NDArray[np.float64], run: Run) -> None:
-        with needs("fast-tsp", extra="solvers"):
+        with needs("fast-tsp", extra="solvers"), run.paused():
             import fast_tsp
 
         num_nodes = len(dists)

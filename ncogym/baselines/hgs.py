@@ -41,7 +41,7 @@ class HGS(OutsideRouteSolver):
     largest_load = 100_000  # it refuses larger ones
 
     def _solve(self, problem: Routing, run: Run) -> None:
-        with needs("hygese", extra="solvers"):
+        with needs("hygese", extra="solvers"), run.paused():
             import hygese
 
         loads, capacity, num_customers = problem.loads, problem.capacity, len(problem.dists) - 1

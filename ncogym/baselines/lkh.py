@@ -44,7 +44,8 @@ class LKH(OutsideTourSolver):
         self.runs = runs
 
     def _solve(self, dists: NDArray[np.float64], run: Run) -> None:
-        with needs("elkai", extra="lkh", note="LKH's licence allows academic and non-commercial use only"):
+        licence = "LKH's licence allows academic and non-commercial use only"
+        with needs("elkai", extra="lkh", note=licence), run.paused():
             import elkai
 
         if len(dists) < 3:  # it refuses so few

@@ -22,7 +22,7 @@ from tensordict import TensorDict
 
 from ncogym.baselines.base import OutsideSolver, Run, needs, to_integers
 from ncogym.errors import ArgumentError, SolverError
-from ncogym.solver import Budget, Solutions
+from ncogym.solver import Budget
 
 LONGEST = 10**6  # what the longest distance is scaled to
 DIGITS = 9  # of the largest weight or value of an item, where they have to be scaled
@@ -76,18 +76,14 @@ class CpSat(OutsideSolver):
         """Return whether ``env`` shows the views of a job shop, a knapsack or a tour, and no demands."""
         return _views(env) is not None and not hasattr(env, "demands")
 
-    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
-        self.check(env)
-        _cp_model()  # the import takes a second, which is no instance's
-        return super().__call__(env, instances, budget, rng)
-
     def _view(self, env: Any, one: TensorDict, budget: Budget, rng: torch.Generator) -> Problem:
         views = _views(env) or ()
         arrays = [getattr(env, view)(one)[0].cpu().numpy() for view in views]
         return Problem(MODELS[views], arrays, int(torch.randint(2**31 - 1, (), generator=rng, device=rng.device)))
 
     def _solve(self, problem: Problem, run: Run) -> None:
-        cp_model = _cp_model()
+        with run.paused():
+            cp_model = _cp_model()
         model = cp_model.CpModel()
         actions = problem.build(model, *problem.arrays)
 

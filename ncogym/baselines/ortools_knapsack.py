@@ -37,7 +37,7 @@ class OrToolsKnapsack(PackingSolver):
     name = "ortools"
 
     def _solve(self, packing: Packing, run: Run) -> None:
-        with needs("ortools", extra="solvers"):
+        with needs("ortools", extra="solvers"), run.paused():
             from ortools.algorithms.python import knapsack_solver
 
         weights, values, capacity = packing

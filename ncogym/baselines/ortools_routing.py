@@ -85,7 +85,7 @@ class OrToolsRouting(OutsideRouteSolver):
         self.first_solution, self.metaheuristic, self.scale = first_solution, metaheuristic, scale
 
     def _solve(self, problem: Routing, run: Run) -> None:
-        with needs("ortools", extra="solvers"):
+        with needs("ortools", extra="solvers"), run.paused():
             from ortools.constraint_solver import pywrapcp, routing_enums_pb2
 
         num_nodes, loads, num_vehicles = len(problem.dists), problem.loads, 1

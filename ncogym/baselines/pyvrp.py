@@ -41,7 +41,7 @@ class PyVRP(OutsideRouteSolver):
     takes = f"{OutsideRouteSolver.takes} and closed tours (`distances` alone)"
 
     def _solve(self, problem: Routing, run: Run) -> None:
-        with needs("pyvrp", extra="solvers"):
+        with needs("pyvrp", extra="solvers"), run.paused():
             import pyvrp
 
         num_nodes = len(problem.dists)

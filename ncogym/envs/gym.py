@@ -64,7 +64,7 @@ class _Episodes:
         self.state = self.env.start(drawn)
         shown = self._tensors()
         self.observation_space = spaces.Dict({name: _box(value[0]) for name, value in shown.items()})
-        self.action_space = spaces.Discrete(shown["action_mask"].shape[-1])
+        self.action_space = AllowedActions(shown["action_mask"].shape[-1])
 
     def begin(self, source: np.random.Generator, options: dict[str, Any] | None) -> None:
         """Start every row anew, on the instances of ``options["instance"]`` or on drawn ones.
@@ -145,6 +145,28 @@ class _Episodes:
         raise ArgumentError(f"action: {action} is not allowed{where}; action_mask allows {listed}")
 
 
+class AllowedActions(spaces.Discrete):
+    """The actions of an episode, of which ``sample()`` without a mask draws one that is allowed now.
+
+    So whoever samples without a look at the mask acts soundly. Gymnasium's checker of environments does, and even takes
+    in a new episode what it drew in the last one: of the actions allowed now, those that are at the start as well are
+    preferred (a vehicle goes home only when it must).
+
+    Attributes:
+        allowed: int8 ``[actions]``, the episode's action mask; None before its first reset.
+        at_start: int8 ``[actions]``, what it was at the start of the episode.
+    """
+
+    allowed: NDArray[np.int8] | None = None
+    at_start: NDArray[np.int8] | None = None
+
+    def sample(self, mask: Any = None, probability: Any = None) -> np.int64:
+        if mask is None and probability is None and self.allowed is not None and self.at_start is not None:
+            both = self.allowed & self.at_start
+            mask = both if both.any() else self.allowed
+        return super().sample(mask, probability)
+
+
 class GymEnv(gymnasium.Env[Observation, np.int64]):
     """One episode at a time.
 
@@ -164,12 +186,13 @@ class GymEnv(gymnasium.Env[Observation, np.int64]):
     def __init__(self, problem: str, **arguments: Any) -> None:
         self._episodes = _Episodes(problem, 1, arguments)
         self.observation_space: Any = self._episodes.observation_space
-        self.action_space = self._episodes.action_space
+        self.action_space: Any = self._episodes.action_space
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, Info]:
         super().reset(seed=seed)
         self._episodes.begin(self.np_random, options)
         observation, info, _ = self._seen()
+        self.action_space.at_start = self.action_space.allowed
         return observation, info
 
     def step(self, action: Any) -> tuple[Observation, float, bool, bool, Info]:
@@ -180,6 +203,7 @@ class GymEnv(gymnasium.Env[Observation, np.int64]):
     def _seen(self) -> tuple[Observation, Info, bool]:
         observation, done = self._episodes.observe()
         row = {name: np.array(value[0]) for name, value in observation.items()}
+        self.action_space.allowed = row["action_mask"].copy()
         return row, {"action_mask": row["action_mask"].copy()}, bool(done[0])
 
 

@@ -609,17 +609,14 @@ def _appended(
     Steps that are no operation come on one more machine and without a duration.
     """
     batch, rollouts, _ = job.shape
-    job_end = duration.new_zeros(batch, rollouts, num_jobs)
-    machine_end = duration.new_zeros(batch, rollouts, num_machines + 1)
-    begins = []
-    steps = (each.movedim(-1, 0).unsqueeze(-1).contiguous() for each in (job, machine, duration))
-    for of_job, on_machine, takes in zip(*steps, strict=True):
-        begin = torch.maximum(job_end.gather(-1, of_job), machine_end.gather(-1, on_machine))
-        end = begin + takes
-        job_end.scatter_(-1, of_job, end)
-        machine_end.scatter_(-1, on_machine, end)
-        begins.append(begin)
-    return torch.cat(begins, dim=-1) if begins else torch.zeros_like(job)
+    free_from = duration.new_zeros(batch, rollouts, num_jobs + num_machines + 1)  # jobs, then machines
+    both = torch.stack([job, machine + num_jobs], dim=-1).movedim(2, 0).contiguous()
+    ends = []
+    for pair, takes in zip(both, duration.movedim(-1, 0).unsqueeze(-1).contiguous(), strict=True):
+        end = free_from.gather(-1, pair).amax(-1, keepdim=True) + takes
+        free_from.scatter_(-1, pair, end.expand_as(pair))
+        ends.append(end)
+    return torch.cat(ends, dim=-1) - duration if ends else torch.zeros_like(job)
 
 
 def _inserted(job: Tensor, machine: Tensor, duration: Tensor) -> Int64[Tensor, "batch rollouts steps"]:

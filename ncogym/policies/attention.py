@@ -100,6 +100,7 @@ class AttentionPolicy(Policy):
             "edge_attention": edge_attention,
         }
         self.dims, self.num_heads, self.clip = dims, num_heads, clip
+        self.numbers_per_action = 2 * num_heads + (2 * CandidateBias.HIDDEN if dims.candidates else 0)
         self.embed = NodeEmbedding(dims, dim)
         self.layers = nn.ModuleList(
             TransformerLayer(dim, num_heads, feedforward, norm, pre_norm, dims.edge if edge_attention else 0)

@@ -16,9 +16,11 @@ class Policy(nn.Module, abc.ABC):
 
     Attributes:
         dims: widths of the features that it was built for.
+        numbers_per_action: float32 numbers that `logits` holds per action of a query, about; bounds rollouts at a time.
     """
 
     dims: FeatureDims
+    numbers_per_action: int = 16
 
     @abc.abstractmethod
     def encode(self, features: InstanceFeatures) -> Any:

@@ -64,11 +64,13 @@ class CandidateBias(nn.Module):
         ``[batch, queries, actions, numbers]`` to ``[batch, queries, actions]``, float32.
     """
 
-    def __init__(self, dims: FeatureDims, hidden: int = 32) -> None:
+    HIDDEN = 32
+
+    def __init__(self, dims: FeatureDims) -> None:
         super().__init__()
-        last = nn.Linear(hidden, 1, bias=False)
+        last = nn.Linear(self.HIDDEN, 1, bias=False)
         nn.init.zeros_(last.weight)
-        self.network = nn.Sequential(nn.Linear(dims.candidates, hidden), nn.SiLU(), last)
+        self.network = nn.Sequential(nn.Linear(dims.candidates, self.HIDDEN), nn.SiLU(), last)
 
     def forward(
         self, candidates: Float[Tensor, "batch queries actions numbers"]

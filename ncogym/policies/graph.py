@@ -312,6 +312,7 @@ class GraphPolicy(Policy):
                     "GraphPolicy cannot read roles of operations; candidate_nodes names operations"
                 )
             self.network = OperationNetwork(dims, dim, num_layers, num_heads, feedforward)
+            self.numbers_per_action = 12 * dim  # projections, attention and feed-forward of each candidate
         elif dims.node and dims.edge:
             self.network = NodeNetwork(dims, dim, num_layers, num_heads, feedforward, neighbours)
         else:

@@ -40,7 +40,7 @@ class MultiStart:
         """Return the best checked rollout of each instance."""
         limited = budget is not None and budget.finite
         progress = Progress(env, instances, budget)
-        pace = Pace(progress, rollouts_in_memory(env, instances))
+        pace = Pace(progress, rollouts_in_memory(env, self.policy, instances))
         rounds = self.rounds or (math.inf if limited and self.decoding.stochastic else 1)
         with torch.inference_mode():
             encoded = self.policy.encode(env.instance_features(instances))

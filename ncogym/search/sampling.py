@@ -34,7 +34,7 @@ class Sampling:
         """Return the best checked sample of each instance."""
         limit = self.samples if budget is None or not budget.finite else float("inf")
         progress = Progress(env, instances, budget)
-        pace = Pace(progress, rollouts_in_memory(env, instances))
+        pace = Pace(progress, rollouts_in_memory(env, self.policy, instances))
         with torch.inference_mode():
             encoded = self.policy.encode(env.instance_features(instances))
             while progress.rollouts < limit and not (progress.spent and progress.rollouts):

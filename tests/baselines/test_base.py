@@ -189,6 +189,17 @@ def test_a_run_knows_what_is_left(monkeypatch):
     assert Run(float("inf"), lambda: False).left == float("inf")
 
 
+def test_a_paused_clock_stands_still(monkeypatch):
+    """What goes on while a run is paused, such as a first import that takes seconds, costs its budget nothing."""
+    now = [10.0]
+    monkeypatch.setattr(base.time, "perf_counter", lambda: now[0])
+    run = Run(1.0, lambda: False)
+    with run.paused():
+        now[0] += 5.0
+    now[0] += 0.25
+    assert (run.elapsed, run.left) == (0.25, 0.75)
+
+
 def test_a_cancelled_batch_begins_no_other_instance(three):
     """Once cancelled, no further instance begins, and the error tells how far it came."""
     budget = Budget()

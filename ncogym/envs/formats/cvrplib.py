@@ -29,11 +29,13 @@ from ncogym.envs.formats.tsplib import (
 )
 from ncogym.errors import InstanceError
 
+MIN_DIMENSION = 2  # the depot and a customer
+
 _OWN_SECTIONS = ("CAPACITY", "DEMAND_SECTION", "DEPOT_SECTION")  # CAPACITY: a header line, read as a section of one
 _NOT_MODELLED = {
     "DISTANCE": "routes of limited length",
     "SERVICE_TIME": "service times",
-    "VEHICLES": "a limited fleet",
+    "VEHICLES": "limited fleet",
     "TIME_WINDOW_SECTION": "time windows",
     "BACKHAUL_SECTION": "backhauls",
     "PICKUP_AND_DELIVERY_SECTION": "pick-ups",
@@ -64,9 +66,11 @@ class CVRPLIBProblem:
 class _CVRPDocument(_Document):
     """A TSPLIB95 document with the parts of a CVRP; what the problem does not model is refused by name."""
 
+    least = MIN_DIMENSION
+
     def _open(self, section: str) -> None:
         if section in _NOT_MODELLED:
-            raise self.error(f"{section} is not supported; {_NOT_MODELLED[section]} are no part of this problem")
+            raise self.error(f"{section} is not supported; this problem has no {_NOT_MODELLED[section]}")
         if section not in _OWN_SECTIONS:
             return super()._open(section)
         if section in self.numbers:
@@ -115,7 +119,7 @@ def read_cvrplib(path: str | os.PathLike[str]) -> CVRPLIBProblem:
     """Read a CVRP instance in CVRPLIB format.
 
     Args:
-        path: A file of 3 to 20000 nodes whose ids are 1..N, in any order.
+        path: A file of 2 to 20000 nodes whose ids are 1..N, in any order.
 
     Returns:
         The instance, with the depot moved to index 0.
@@ -174,7 +178,7 @@ def write_cvrplib(
         np.fill_diagonal(values, 0)
     if fault := (
         (_symmetric_fault(values) if explicit else _coords_fault(values))
-        or _size_fault("the number of nodes", len(values))
+        or _size_fault("the number of nodes", len(values), MIN_DIMENSION)
         or (f"demands must have the shape [{len(values)}]" if np.shape(demand) != (len(values),) else None)
         or _load_fault(demand, capacity, 0)
     ):

@@ -291,7 +291,10 @@ class _Document:
         header: Keyword, in upper case, to the text after it; fixed choices in upper case.
         dimension: The number of nodes that the header announces, 0 as long as it does not.
         numbers: Section to its numbers, in the file's order.
+        least: The fewest nodes that are allowed.
     """
+
+    least = MIN_DIMENSION
 
     def __init__(self, path: str | os.PathLike[str], types: tuple[str, ...], sections: tuple[str, ...]) -> None:
         self.path = path
@@ -401,7 +404,7 @@ class _Document:
             if not re.fullmatch(r"[+-]?[0-9]{1,18}", value):
                 raise self.error(f"DIMENSION must be a whole number, got {_shown(value)}")
             self.dimension = int(value)
-            if fault := _size_fault("DIMENSION", self.dimension):
+            if fault := _size_fault("DIMENSION", self.dimension, self.least):
                 raise self.error(fault)
         self.header[word] = value
 
@@ -461,12 +464,12 @@ def _choice_fault(keyword: str, value: str, allowed: tuple[str, ...]) -> str | N
     return None if value in allowed else f"{keyword} {_shown(value)} is not supported, allowed are {', '.join(allowed)}"
 
 
-def _size_fault(what: str, n: int) -> str | None:
+def _size_fault(what: str, n: int, least: int = MIN_DIMENSION) -> str | None:
     """Say why `n` nodes are not allowed, if so."""
-    if MIN_DIMENSION <= n <= MAX_DIMENSION:
+    if least <= n <= MAX_DIMENSION:
         return None
     why = ", the distances of more nodes would need over 3 GB" if n > MAX_DIMENSION else ""
-    return f"{what} must be from {MIN_DIMENSION} to {MAX_DIMENSION}, got {n}{why}"
+    return f"{what} must be from {least} to {MAX_DIMENSION}, got {n}{why}"
 
 
 def _coords_fault(coords: np.ndarray) -> str | None:

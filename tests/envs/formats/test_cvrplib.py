@@ -142,21 +142,27 @@ BAD = [
     (GOOD.replace("3 4\n4 5", "3 four\n4 5"), "'four' in DEMAND_SECTION is not a finite number"),
     (GOOD.replace("3 0 8\n", ""), "NODE_COORD_SECTION has 3 rows and must have 4 rows for DIMENSION 4"),
     (GOOD.replace("3 0 8", "3 0 inf"), "'inf' in NODE_COORD_SECTION is not a finite number"),
-    (GOOD.replace("DIMENSION : 4", "DIMENSION : 2"), "DIMENSION must be from 3 to 20000, got 2"),
+    (GOOD.replace("DIMENSION : 4", "DIMENSION : 1"), "DIMENSION must be from 2 to 20000, got 1"),
     (MATRIX.replace("0 5 8 5\n", "0 7 8 5\n"), "the weight from node 1 to 2 is 7 but 5 back, a CVRP must be symmetric"),
     (MATRIX.replace("0 5 8 5\n5 0", "0 -5 8 5\n-5 0"), "the weight from node 1 to 2 is -5, allowed are 0 to 1e+15"),
-    (GOOD.replace("CAPACITY", "DISTANCE : 9\nCAPACITY"), "line 5: DISTANCE is not supported; routes of limited length"),
+    (GOOD.replace("CAPACITY", "DISTANCE : 9\nCAPACITY"), "line 5: DISTANCE is not supported; this problem has no"),
+    (GOOD.replace("CAPACITY", "SERVICE_TIME : 9\nCAPACITY"), "this problem has no service times"),
     (
-        GOOD.replace("CAPACITY", "SERVICE_TIME : 9\nCAPACITY"),
-        "SERVICE_TIME is not supported; service times are no part",
+        GOOD.replace("CAPACITY", "VEHICLES : 3\nCAPACITY"),
+        "this problem has no limited fleet",
     ),
-    (GOOD.replace("CAPACITY", "VEHICLES : 3\nCAPACITY"), "VEHICLES is not supported; a limited fleet"),
     (GOOD.replace("DEPOT", "TIME_WINDOW_SECTION\n1 0 9\nDEPOT"), "TIME_WINDOW_SECTION is not supported"),
     (GOOD.replace("CAPACITY", "COLOUR : red\nCAPACITY"), "'COLOUR : red' is not a keyword of a CVRP file"),
     ("", "the file is empty"),
     ("\x00\x01\x02", "binary data"),
     ("a word\n", "is not a keyword of a CVRP file"),
 ]
+
+
+def test_one_customer_is_enough(path: Path) -> None:
+    """A depot and a customer are an instance, read and written."""
+    write_cvrplib(path, np.array([[0.0, 0.0], [3.0, 4.0]]), np.array([0.0, 6.0]), 10.0)
+    assert read_cvrplib(path).dists.tolist() == [[0, 5], [5, 0]]
 
 
 @pytest.mark.parametrize(("text", "words"), BAD, ids=range(len(BAD)))
@@ -219,7 +225,7 @@ def test_written_instances_read_back_exactly(data, n: int, explicit: bool, tmp_p
         (np.eye(3, 2), [0, 1, 1], np.nan, "CAPACITY is nan, it must be above 0"),
         (np.eye(3, 2), [0, 1, np.nan], 5.0, "node 3 has the demand nan"),
         (np.eye(3, 2), [0, 1], 5.0, "demands must have the shape [3]"),
-        (np.eye(2), [0, 1], 5.0, "the number of nodes must be from 3 to 20000, got 2"),
+        (np.eye(1, 2), [0], 5.0, "the number of nodes must be from 2 to 20000, got 1"),
         (np.full((3, 2), np.inf), [0, 1, 1], 5.0, "a coordinate is inf"),
     ],
 )
