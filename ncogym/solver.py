@@ -316,11 +316,12 @@ class Pace:
         progress: of the search.
         most: largest number of rollouts per instance at once, from memory.
         first: rollouts of the first round where time is limited, so that an answer exists soon; by default 8, or more
-            where ``most`` says that rollouts are small.
+            where ``most`` says that rollouts are small, or 1 where it says that they are large.
     """
 
     def __init__(self, progress: Progress, most: int, first: int | None = None) -> None:
-        self.progress, self.most, self.first = progress, max(1, most), first or max(8, most // 300)
+        self.progress, self.most = progress, max(1, most)
+        self.first = first or (max(8, most // 300) if most >= 1000 else 1)
         self._rate: float | None = None
         self._mark = (0.0, 0)
 

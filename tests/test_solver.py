@@ -291,6 +291,7 @@ def test_pace_is_bounded_by_memory_wish_and_budget(instances):
 def test_pace_follows_the_clock(clock, instances):
     """Under a time limit rounds grow by at most 8 times, to half of what is left, and to all of the last fifth."""
     progress = Progress(Shelf(), instances, MaxSeconds(100))
+    assert Pace(progress, most=100).next(math.inf) == 1
     pace = Pace(progress, most=10_000)
     assert pace.next(math.inf) == 8
     clock.now += 2 * 8 * 0.1  # two instances, a tenth of a second each per rollout
