@@ -211,6 +211,19 @@ def finished_rows_rest(case: Case) -> Iterator[str]:
         yield "padding changes the violations"
 
 
+def shorter_solutions_are_padded(case: Case) -> Iterator[str]:
+    """A solution that is cut off where it is done, and lengthened again by ``padded``, is the same solution."""
+    whole = case.actions.shape[-1]
+    for number, (_, _, successor) in enumerate(_walk(case.env, case.instances, case.actions), start=1):
+        for row, rollout in successor.done.nonzero().tolist():
+            instance, actions = case.instances[row : row + 1], case.actions[row : row + 1, rollout : rollout + 1]
+            longer = case.env.padded(instance, actions[..., :number], whole)
+            if case.env.violations(instance, longer):
+                yield f"padded: {case.env.violations(instance, longer)[0].reason}"
+            found, expected = (case.env.objective(instance, each) for each in (longer, actions))
+            yield from _difference("the objective of what is padded", found, expected, tolerance=1e-12)
+
+
 def enumeration_finds_the_optimum(case: Case) -> Iterator[str]:
     """On tiny instances the best of all masked action sequences is what brute force over the definition finds."""
     if case.brute_force is None:
@@ -411,6 +424,7 @@ LAWS: tuple[Callable[[Case], Iterator[str]], ...] = (
     specs_hold,
     broken_solutions_are_named,
     finished_rows_rest,
+    shorter_solutions_are_padded,
     seeds_decide,
     features_fit,
     rows_stand_alone,

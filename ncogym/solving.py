@@ -165,19 +165,19 @@ def recognise(path: str | Path, problem: str | None = None) -> ConstructiveEnv:
         )
     if len(kinds) == 1:
         return make(kinds[0].name)
-    refused = []
-    for env in (make(kind.name) for kind in kinds):
+    reasons = {}
+    for kind in kinds:
         try:
-            env.read(path)
+            make(kind.name).read(path)
         except InstanceError as error:
-            refused.append((env, str(error).removeprefix(f"{path}: ")))
-    left = [kind.name for kind in kinds if kind.name not in {env.name for env, _ in refused}]
+            reasons[kind.name] = str(error).removeprefix(f"{path}: ")
+    left = [kind.name for kind in kinds if kind.name not in reasons]
     if len(left) == 1:
         return make(left[0])
     if left:
         raise InstanceError(f"{path}: it reads as {' and as '.join(left)}; pass --problem")
-    reasons = "; ".join(f"{env.name}: {reason}" for env, reason in refused)
-    raise InstanceError(f"{path}: its numbers are those of no known problem ({reasons})")
+    told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    raise InstanceError(f"{path}: its numbers are those of no known problem ({told})")
 
 
 def _header_type(path: str | Path) -> str | None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ncogym import laws
 from ncogym.envs import PROBLEMS, ConstructiveEnv, make
+from ncogym.envs.cvrp import CVRPEnv
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import ArgumentError, NcogymError
 from ncogym.features import EdgeFeatures, FeatureDims, NodeFeatures, StepFeatures
@@ -555,6 +556,18 @@ def test_a_broken_law_is_found_and_named(problem, law, words):
         check_env(problem(6, distribution))
     assert str(caught.value).startswith(f"tsp breaks the law '{law}': ")
     assert "\n" not in str(caught.value)
+
+
+class RepeatsCustomers(CVRPEnv):
+    """It lengthens solutions by their last action, a customer."""
+
+    padded = ConstructiveEnv.padded
+
+
+def test_unsound_padding_is_found():
+    """What `padded` makes of a solution that ends with a customer is shown to the referee."""
+    with pytest.raises(LawBroken, match=r"'shorter solutions are padded': padded: .*customer"):
+        check_env(RepeatsCustomers(5))
 
 
 def test_hidden_state_is_found():

@@ -39,7 +39,7 @@ from ncogym.solver import Budget, Progress, Solution, Solutions
 RESOLUTION = 100_000  # whole units in a vehicle's capacity, where loads have fractions
 
 
-class Baseline:
+class Baseline(abc.ABC):
     """A classical solver, which says by the views of an environment, never by its name, what it can take.
 
     Attributes:
@@ -50,9 +50,9 @@ class Baseline:
     name: str
     takes: str
 
+    @abc.abstractmethod
     def supports(self, env: Any) -> bool:
         """Return whether ``env`` shows the views that this solver needs, and nothing that makes more of them."""
-        raise NotImplementedError
 
     def check(self, env: Any) -> None:
         """Refuse an environment that this solver cannot take.
@@ -132,7 +132,7 @@ class RouteSolver(Baseline):
         return len(views) == 3 or (self.also_tours and views == ["distances"])
 
 
-class OutsideSolver(Baseline, abc.ABC):
+class OutsideSolver(Baseline):
     """A solver from another package, called once per instance.
 
     Args:

@@ -83,7 +83,10 @@ class ConstructiveEnv(EnvBase):
         """Return the number of steps after which every rollout is done, from shapes alone."""
 
     def earliest(self, instance: TensorDict) -> int:
-        """Return a number of steps before which no rollout is done, from shapes alone: `horizon` if all end there."""
+        """Return the steps after which it pays to look whether all rollouts are done, from shapes alone.
+
+        It is less than `horizon` where rollouts end at different times, and otherwise spares the host the look.
+        """
         return self.horizon(instance)
 
     @abc.abstractmethod

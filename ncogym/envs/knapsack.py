@@ -53,6 +53,7 @@ Distribution = Literal["uniform", "mixed", Pisinger]
 RANGE = 1000  # Pisinger's R
 SERIES = 100  # Pisinger's H: capacities of a series
 ALLOWANCE = 1e-9  # relative, that the referee grants where numbers have decimals
+TABLES = ("order", "rank", "scaled")  # that `start` adds to a state's instance
 
 
 class KnapsackState(NamedTuple):
@@ -90,7 +91,7 @@ class KnapsackEnv(ConstructiveEnv):
     suffixes = (".kp", ".txt")
     multi_start = False
     _state_type = KnapsackState
-    _instance_keys = ("weight", "value", "capacity")
+    _instance_keys = ("weight", "value", "capacity", *TABLES)
 
     def __init__(
         self,
@@ -185,6 +186,7 @@ class KnapsackEnv(ConstructiveEnv):
     # ------------------------------------------------------------------ dynamics
 
     def start(self, instance: TensorDict, rollouts: int = 1) -> KnapsackState:
+        instance = instance.select("weight", "value", "capacity").update(self._tables(instance))
         left = self.capacities(instance)[:, None].repeat(1, rollouts)
         return self._state(instance, left, (self.weights(instance) > 0)[:, None])
 
@@ -262,9 +264,7 @@ class KnapsackEnv(ConstructiveEnv):
         """
         weight, value, capacity = self.weights(instance), self.values(instance), self.capacities(instance)[:, None]
         tiny = torch.finfo(torch.float64).tiny
-        ratio = value / weight
-        order = ratio.argsort(stable=True, dim=-1, descending=True)
-        rank = order.argsort(-1)
+        ratio, (order, rank, _) = value / weight, self._tables(instance).values()
         filled = weight.gather(1, order).cumsum(-1)
         last = (filled < capacity).sum(-1, keepdim=True).clamp_max(weight.shape[1] - 1)
         price = ratio.gather(1, order.gather(1, last)).clamp_min(tiny)
@@ -290,18 +290,14 @@ class KnapsackEnv(ConstructiveEnv):
         by capacity left; ``log(1 + what would be left after it / lightest item that fits)``; ratio by the best ratio
         that fits, less 1; 1 where it fills the capacity exactly; what the relaxation of what is left packs of it.
         """
-        weight, value = self.weights(state.instance), self.values(state.instance)
-        tiny = torch.finfo(torch.float32).tiny
+        weight, tiny = self.weights(state.instance), torch.finfo(torch.float32).tiny
         fits, left = state.action_mask[..., :-1], state.left[..., None]
-        ratio = value / weight
-        order = ratio.argsort(stable=True, dim=-1, descending=True)
-        rank = order.argsort(-1)[:, None].expand_as(fits)
+        order, rank, scaled = (state.instance[name][:, None] for name in TABLES)
         share = torch.where(fits, weight.float()[:, None] / left.float().clamp_min(tiny), 0.0)
         lightest = torch.where(fits, share, 1.0).amin(-1, keepdim=True)
-        scaled = (ratio / ratio.amax(-1, keepdim=True).clamp_min(tiny)).float()[:, None]
         best = torch.where(fits, scaled, 0.0).amax(-1, keepdim=True).clamp_min(tiny)
         relative = torch.where(fits, scaled / best, 0.0)
-        filled = share.gather(-1, order[:, None].expand_as(fits)).cumsum(-1).gather(-1, rank)
+        filled = share.gather(-1, order.expand_as(fits)).cumsum(-1).gather(-1, rank.expand_as(fits))
         packed = torch.where(fits, ((1 - filled) / share.clamp_min(tiny) + 1).clamp(0, 1), 0.0)
         numbers = [
             share,
@@ -318,6 +314,19 @@ class KnapsackEnv(ConstructiveEnv):
         nobody = torch.empty(*state.done.shape, 0, dtype=torch.int64, device=fits.device)
         candidates = F.pad(torch.stack(numbers, dim=-1), (0, 0, 0, 1))
         return StepFeatures(nobody, state.action_mask, torch.cat(scalars, dim=-1), candidates)
+
+    def _tables(self, instance: TensorDict) -> dict[str, Tensor]:
+        """Return what every step looks up of the ratios of value to weight, each ``[batch, items]``.
+
+        Returns:
+            order: int64, the items by ratio, the best first.
+            rank: int64, the place of each item in that order.
+            scaled: float32, ratio by the best ratio.
+        """
+        ratio = self.values(instance) / self.weights(instance)
+        order = ratio.argsort(stable=True, dim=-1, descending=True)
+        best = ratio.amax(-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
+        return {"order": order, "rank": order.argsort(-1), "scaled": (ratio / best).float()}
 
     # ------------------------------------------------------------------ multi-start, symmetries, views, picture
 

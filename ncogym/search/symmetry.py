@@ -39,10 +39,10 @@ class Symmetry:
         progress = Progress(env, instances, budget)
         limited, quickest = progress.budget.finite, math.inf
         wanted = min(self.images, 8)
-        offered = len(env.symmetries(instances, wanted))
-        images = self.images if offered == wanted else offered
+        fixed = env.symmetries(instances, wanted)
+        images = self.images if len(fixed) == wanted else len(fixed)
         for number in itertools.count():
-            if number >= images and (offered < wanted or not (self.endless and limited)):
+            if number >= images and (len(fixed) < wanted or not (self.endless and limited)):
                 break
             before = progress.seconds
             # not even the quickest image so far would end in time
@@ -50,7 +50,7 @@ class Symmetry:
                 break
             share = 1 / max(images - number, 1)
             left = progress.budget.remaining(progress, share)  # without limits, too: it carries the cancel event
-            image = env.symmetries(instances, number + 1 if number < 8 else 9, rng)[-1]
+            image = fixed[number] if number < len(fixed) else env.symmetries(instances, 9, rng)[-1]
             found = self.inner(env, image, left, rng)
             progress.offer(torch.stack([s.actions for s in found])[:, None].to(instances.device), found[0].rollouts)
             quickest = min(quickest, progress.seconds - before)
