@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, cast
+from typing import Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -86,6 +86,63 @@ def join_steps(steps: Sequence[StepFeatures]) -> StepFeatures:
         return torch.stack(cast(list[Tensor], values), dim=2).flatten(1, 2)  # steps show it all or not at all
 
     return StepFeatures(*(cast(Tensor, join(values)) for values in zip(*steps, strict=True)))
+
+
+class Walk(NamedTuple):
+    """A problem that visits nodes one after the other, said so that a kernel can follow it through whole rollouts.
+
+    Every node is visited once. Without demands the walk may begin anywhere and ends when all nodes are visited. With
+    demands, node 0 is a depot, where the walk begins and ends and which restores the load: another node is allowed if
+    it is not visited and its demand is at most the load plus the slack; the depot is allowed unless the walk is there;
+    once every other node is visited the walk is done, at the depot, and that is the only action left.
+
+    What a step shows a policy is said by name. An environment that offers a walk keeps to it: `ncogym.laws` checks.
+
+    Attributes:
+        roles: the nodes that matter, in the order of `StepFeatures.nodes`; before the first step both are nobody,
+            except that a walk with a depot is at node 0.
+        scalars: the numbers, in the order of `StepFeatures.scalars`: the share of the capacity that is left, and the
+            share of the nodes other than the depot that are not visited.
+        horizon: steps after which every rollout is done.
+        demand: float64 ``[batch, nodes]``, or None.
+        capacity: float64 ``[batch]``, or None.
+        slack: float64 ``[batch]``, what a demand may exceed the load by, or None.
+    """
+
+    roles: tuple[Literal["first", "current"], ...]
+    scalars: tuple[Literal["room", "left"], ...]
+    horizon: int
+    demand: Tensor | None = None
+    capacity: Tensor | None = None
+    slack: Tensor | None = None
+
+
+class Pointer(NamedTuple):
+    r"""A decoder of one glimpse and one pointer whose query is a sum of rows, which is all that a kernel needs to know.
+
+    .. math:: q = \sum_r Q_r[node_r] + W s, \quad
+              g_h = \mathrm{softmax}(q_h K_h^\top / \sqrt{width})\, V_h, \quad
+              u = clip\,(\tanh(g L^\top / \sqrt{dim}) + \sum_r B_r[node_r])
+
+    The softmax is over the allowed nodes, and u holds the logits of these.
+
+    Attributes:
+        keys: float ``[batch, heads, nodes, width]``, of the glimpse (K); dim is heads times width.
+        values: float ``[batch, heads, nodes, width]``, of the glimpse (V).
+        logit_keys: float ``[batch, nodes, dim]``, of the pointer (L).
+        queries: float ``[batch, roles, nodes + 1, dim]``: what a node in a role adds (Q); the last row is "nobody".
+        bias: float32 ``[batch, roles, nodes + 1, nodes]``: what a node in a role adds to each logit (B), or None.
+        scalars: float ``[dim, scalars]``, what the scalars of a step add (W), or None.
+        clip: of the logits.
+    """
+
+    keys: Tensor
+    values: Tensor
+    logit_keys: Tensor
+    queries: Tensor
+    bias: Tensor | None
+    scalars: Tensor | None
+    clip: float
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from torchrl.data import Binary, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
 from ncogym.errors import ArgumentError
-from ncogym.features import FeatureDims, InstanceFeatures, StepFeatures
+from ncogym.features import FeatureDims, InstanceFeatures, StepFeatures, Walk
 from ncogym.solver import Violation
 
 
@@ -111,6 +111,10 @@ class ConstructiveEnv(EnvBase):
     @abc.abstractmethod
     def step_features(self, state: Any) -> StepFeatures:
         """Return raw numbers of the step, ``[batch, rollouts, ...]``."""
+
+    def walk(self, instance: TensorDict) -> Walk | None:
+        """Say the dynamics and the step features as a `Walk`, by which kernels run whole rollouts, or return None."""
+        return None
 
     @abc.abstractmethod
     def first_actions(self, instance: TensorDict, rng: torch.Generator | None = None) -> Int64[Tensor, "batch starts"]:

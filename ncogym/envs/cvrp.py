@@ -30,7 +30,7 @@ from torch import Tensor
 from ncogym.envs import geometry
 from ncogym.envs.base import ConstructiveEnv
 from ncogym.errors import ArgumentError, InstanceError
-from ncogym.features import EdgeFeatures, FeatureDims, InstanceFeatures, NodeFeatures, StepFeatures
+from ncogym.features import EdgeFeatures, FeatureDims, InstanceFeatures, NodeFeatures, StepFeatures, Walk
 from ncogym.solver import Violation
 
 Distribution = Literal["uniform", "centre", "clustered", "x", "mixed"]
@@ -337,6 +337,12 @@ class CVRPEnv(ConstructiveEnv):
         room = state.load_left / state.instance["capacity"].double().unsqueeze(1)
         scalars = torch.stack([room, state.num_left / self.instance_size(state.instance)], dim=-1).float()
         return StepFeatures(state.current.unsqueeze(-1), state.action_mask, scalars)
+
+    def walk(self, instance: TensorDict) -> Walk:
+        capacity = instance["capacity"].double()
+        slack = (SLACK * capacity).clamp_max(0.5)
+        demand = instance["demand"].double()
+        return Walk(("current",), ("room", "left"), self.horizon(instance), demand, capacity, slack)
 
     # ------------------------------------------------------------------ multi-start, symmetries, views, picture
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from ncogym.envs import geometry
 from ncogym.envs.base import ConstructiveEnv
 from ncogym.errors import ArgumentError, InstanceError
-from ncogym.features import EdgeFeatures, FeatureDims, InstanceFeatures, NodeFeatures, StepFeatures
+from ncogym.features import EdgeFeatures, FeatureDims, InstanceFeatures, NodeFeatures, StepFeatures, Walk
 from ncogym.solver import Violation
 
 Distribution = Literal["uniform", "clustered", "explosion", "mixed"]
@@ -238,6 +238,9 @@ class TSPEnv(ConstructiveEnv):
 
     def step_features(self, state: TSPState) -> StepFeatures:
         return StepFeatures(torch.stack([state.first, state.current], dim=-1), state.action_mask)
+
+    def walk(self, instance: TensorDict) -> Walk:
+        return Walk(roles=("first", "current"), scalars=(), horizon=self.horizon(instance))
 
     # ------------------------------------------------------------------ multi-start, symmetries, views, picture
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 
 from ncogym.errors import ArgumentError, UnsupportedFeatures
-from ncogym.features import EdgeFeatures, FeatureDims, InstanceFeatures, NodeFeatures, StepFeatures
+from ncogym.features import EdgeFeatures, FeatureDims, InstanceFeatures, NodeFeatures, Pointer, StepFeatures
 from ncogym.policies.base import Policy
 from ncogym.policies.embeddings import CandidateBias, EdgeBias, NodeEmbedding, embed
 from ncogym.policies.layers import Norm, TransformerLayer, attention, make_norm
@@ -172,6 +172,11 @@ class AttentionPolicy(Policy):
         scores = torch.bmm(seen, encoded.logit_keys.transpose(1, 2)).float() / math.sqrt(dim)
         logits = self.clip * (torch.tanh(scores) + bias)
         return logits.masked_fill(~step.action_mask, -math.inf)
+
+    def pointer(self, encoded: Encoded) -> Pointer | None:
+        if self.candidates is not None:
+            return None
+        return Pointer(*encoded, None if self.scalars is None else self.scalars.weight, self.clip)
 
 
 def _shown(name: str, value: Tensor | None) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ncogym.features import FeatureDims, InstanceFeatures, StepFeatures
+from ncogym.features import FeatureDims, InstanceFeatures, Pointer, StepFeatures
 
 
 class Policy(nn.Module, abc.ABC):
@@ -44,6 +44,10 @@ class Policy(nn.Module, abc.ABC):
         Returns:
             float32 ``[batch, queries, actions]``, -inf where an action is not allowed.
         """
+
+    def pointer(self, encoded: Any) -> Pointer | None:
+        """Return what `logits` computes as a `Pointer`, from which kernels decode, or None where it is something else."""
+        return None
 
     @abc.abstractmethod
     def arguments(self) -> dict[str, Any]:

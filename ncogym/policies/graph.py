@@ -27,7 +27,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 
 from ncogym.errors import ArgumentError, SolverNotInstalled, UnsupportedFeatures
-from ncogym.features import EdgeFeatures, FeatureDims, InstanceFeatures, NodeFeatures, OperationGraph, StepFeatures
+from ncogym.features import (
+    EdgeFeatures,
+    FeatureDims,
+    InstanceFeatures,
+    NodeFeatures,
+    OperationGraph,
+    Pointer,
+    StepFeatures,
+)
 from ncogym.policies.attention import AttentionPolicy
 from ncogym.policies.attention import Encoded as EncodedNodes
 from ncogym.policies.base import Policy
@@ -335,6 +343,9 @@ class GraphPolicy(Policy):
         self, encoded: Any, step: StepFeatures, condition: Tensor | None = None
     ) -> Float[Tensor, "batch queries actions"]:
         return self.network.logits(encoded, step, condition)
+
+    def pointer(self, encoded: Any) -> Pointer | None:
+        return self.network.pointer(encoded) if isinstance(self.network, NodeNetwork) else None
 
 
 def _shown(name: str, value: Tensor | None) -> Tensor:
