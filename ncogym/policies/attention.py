@@ -173,7 +173,7 @@ class AttentionPolicy(Policy):
         logits = self.clip * (torch.tanh(scores) + bias)
         return logits.masked_fill(~step.action_mask, -math.inf)
 
-    def pointer(self, encoded: Encoded) -> Pointer | None:
+    def as_pointer(self, encoded: Encoded) -> Pointer | None:
         if self.candidates is not None:
             return None
         return Pointer(*encoded, None if self.scalars is None else self.scalars.weight, self.clip)

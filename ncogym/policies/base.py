@@ -45,8 +45,8 @@ class Policy(nn.Module, abc.ABC):
             float32 ``[batch, queries, actions]``, -inf where an action is not allowed.
         """
 
-    def pointer(self, encoded: Any) -> Pointer | None:
-        """Return what `logits` computes as a `Pointer`, from which kernels decode, or None where it is something else."""
+    def as_pointer(self, encoded: Any) -> Pointer | None:
+        """Return what `logits` computes as a `Pointer`, for kernels to decode from, or None where it is no pointer."""
         return None
 
     @abc.abstractmethod

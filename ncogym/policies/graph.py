@@ -344,8 +344,8 @@ class GraphPolicy(Policy):
     ) -> Float[Tensor, "batch queries actions"]:
         return self.network.logits(encoded, step, condition)
 
-    def pointer(self, encoded: Any) -> Pointer | None:
-        return self.network.pointer(encoded) if isinstance(self.network, NodeNetwork) else None
+    def as_pointer(self, encoded: Any) -> Pointer | None:
+        return self.network.as_pointer(encoded) if isinstance(self.network, NodeNetwork) else None
 
 
 def _shown(name: str, value: Tensor | None) -> Tensor:
