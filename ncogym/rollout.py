@@ -1,24 +1,36 @@
 """The one loop in which a policy acts in an environment, and the one parallel pass that scores what it did.
 
-Acting is sequential, without gradients, and records what the policy saw; `log_probs` then scores all recorded steps of
-all rollouts at once. States do not depend on the weights, so the gradient is exactly that of the sequential loop.
+Acting is sequential and without gradients. It gives the log-probability of what was done, so that the algorithm's
+loss can be asked first which trajectories carry a gradient; only these are then walked through again, all their steps
+at once, in chunks of bounded memory, and the gradients meet at the encoder's outputs. States do not depend on the
+weights, so the gradient is exactly that of the sequential loop.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Any
+import functools
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float32, Int64
 from tensordict import TensorDict
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
+from ncogym import kernels
 from ncogym.errors import ArgumentError
 from ncogym.features import StepFeatures, join_steps
 
 LOOK_EVERY = 8  # steps between two looks whether all rollouts are done, where they end at different times
+MEMORY_SHARE, MEMORY_MOST = 0.25, 256e6  # of the scoring pass: share of what is free, and bytes, above which it gains nothing
+GRAPHS_KEPT = 4  # captured rollouts of a policy; each holds the memory of its shapes
+
+Acting = Literal["auto", "eager", "compile", "graph", "kernel"]
+Precision = Literal["float32", "tf32", "bfloat16"]
 
 
 @dataclass(frozen=True)
@@ -30,8 +42,7 @@ class Trajectories:
         actions: int64 ``[batch, rollouts, steps]``.
         reward: float32 ``[batch, rollouts]``, the objective with the sign that makes more better.
         forced: leading actions that were given (starts), whose log-probability does not count.
-        steps: what the policy saw, with queries ``rollouts * steps``, or None where it was not recorded.
-        log_prob: float32 ``[batch, rollouts]`` with gradients, once scored, or None.
+        log_prob: float32 ``[batch, rollouts]``: as acted, without gradients; once scored, with them. None: not known.
         reward_baseline: what the rewards are compared with, broadcastable to ``[batch, rollouts]``, or None.
         condition: what stayed constant through each rollout, ``[batch, rollouts, ...]``, or None.
     """
@@ -40,10 +51,12 @@ class Trajectories:
     actions: Tensor
     reward: Tensor
     forced: int = 0
-    steps: StepFeatures | None = None
     log_prob: Tensor | None = None
     reward_baseline: Tensor | None = None
     condition: Tensor | None = None
+
+
+# ---------------------------------------------------------------------- acting
 
 
 def act(
@@ -57,9 +70,14 @@ def act(
     rollouts: int = 1,
     first_actions: Int64[Tensor, "batch starts"] | None = None,
     condition: Tensor | None = None,
-    record: bool = False,
+    noise: Float32[Tensor, "steps batch rollouts"] | None = None,
+    log_prob: bool = False,
+    acting: Acting = "auto",
+    precision: Precision = "float32",
 ) -> Trajectories:
     """Let a policy build solutions, one decision of every rollout at a time, without gradients.
+
+    Every way of acting takes the same actions, but for near ties that rounding decides.
 
     Args:
         env: the problem.
@@ -67,49 +85,222 @@ def act(
         encoded: ``policy.encode(...)`` of the instances.
         instances: batch size ``[batch]``.
         decoding: chooses actions from logits (`ncogym.policies.decoding`).
-        rng: what the decoding draws from.
+        rng: what noise is drawn from.
         rollouts: rollouts per instance, where ``first_actions`` does not say.
         first_actions: int64 ``[batch, rollouts]``, forced as the first step (multi-start), or None.
         condition: what stays constant through a rollout (a member's index, a latent), ``[batch, rollouts, ...]``.
-        record: keep what the policy saw, for `log_probs`.
+        noise: uniform numbers from [0, 1), one a decision, at least as many steps as the horizon; None draws them where
+            the decoding is stochastic.
+        log_prob: tell the log-probability of what was done, that of the policy itself at temperature 1.
+        acting: ``eager`` is the plain loop; ``compile`` compiles its step; ``graph`` captures the whole loop in a CUDA
+            graph; ``kernel`` runs it in one call of a kernel (`ncogym.kernels`); ``auto`` is the kernel where there is
+            one for this problem, policy and device, else eager.
+        precision: of the matrix products: ``tf32`` on CUDA, or ``bfloat16`` tensors; a policy's logits, softmax and
+            log-probabilities stay in float32. The CPU's kernel computes in float32 throughout.
 
     Returns:
-        Trajectories without log-probabilities, as long as the longest needs and up to `LOOK_EVERY` steps more. Where
-        rollouts may end at different times (`earliest` of the env), the host looks now and then whether all are done.
+        Trajectories as long as the longest needs and up to `LOOK_EVERY` steps more, or as long as the horizon. Where
+        rollouts may end at different times (`earliest` of the env), the eager loop's host looks now and then whether
+        all are done.
+
+    Raises:
+        ArgumentError: there is no such way of acting, or not here.
     """
-    rng = _nearby(rng, instances)
-    with torch.no_grad():
-        given = [] if first_actions is None else [first_actions]
-        state = env.start(instances, rollouts if first_actions is None else first_actions.shape[1])
+    for name, value, allowed in (("acting", acting, get_args(Acting)), ("precision", precision, get_args(Precision))):
+        if value not in allowed:
+            raise ArgumentError(f"{name}: {value!r} is not allowed; it must be one of {', '.join(allowed)}")
+    device = next(iter(instances.values())).device
+    batch = instances.batch_size[0]
+    count = rollouts if first_actions is None else first_actions.shape[1]
+    with torch.inference_mode(), _products_in(precision), _uncached_autocast(device):
+        if not decoding.stochastic:
+            noise = None
+        elif noise is None:
+            shape = (env.horizon(instances), batch, count)
+            noise = torch.rand(shape, generator=_nearby(rng, device), device=device)
+        given = torch.zeros(batch, count, 0, dtype=torch.int64, device=device)
+        given = given if first_actions is None else first_actions.unsqueeze(-1)
+        if precision == "bfloat16":
+            encoded = policy.lowered(encoded, torch.bfloat16)
+        kernel = None
+        if acting in ("auto", "kernel"):
+            kernel = kernels.find(env, policy, encoded, instances, decoding, condition, must=acting == "kernel")
+        if kernel is not None:
+            actions, chosen = kernel.rollouts(given, decoding.temperature if decoding.stochastic else 1.0, noise)
+        else:
+            loop = _Loop(env, policy, decoding, log_prob, "eager" if acting == "auto" else acting)
+            if acting == "graph":
+                actions, chosen = loop.captured(encoded, instances, given, noise, condition)
+            else:
+                actions, chosen = loop(encoded, instances, given, noise, condition)
+        reward = _reward(env, instances, actions)
+    # out of inference mode, so that autograd may keep them
+    actions, reward = actions.clone(), reward.clone()
+    forced = given.shape[-1]
+    return Trajectories(instances, actions, reward, forced, chosen.clone() if log_prob else None, condition=condition)
+
+
+class _Loop:
+    """The plain loop over steps, its step as it is or compiled."""
+
+    def __init__(self, env: Any, policy: Any, decoding: Any, log_prob: bool, acting: str) -> None:
+        self.env, self.policy, self.decoding, self.log_prob = env, policy, decoding, log_prob
+        self.step = _compiled_step() if acting == "compile" else _step
+        self.looks = acting != "graph"
+
+    def __call__(
+        self,
+        encoded: Any,
+        instances: TensorDict,
+        given: Int64[Tensor, "batch rollouts given"],
+        noise: Tensor | None,
+        condition: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return actions ``[batch, rollouts, steps]`` and the log-probability of each rollout ``[batch, rollouts]``."""
+        env, batch_and_rollouts = self.env, given.shape[:2]
+        state = env.start(instances, batch_and_rollouts[1])
         actions: list[Tensor] = []
-        seen: list[StepFeatures] = []
+        total = torch.zeros(batch_and_rollouts, device=given.device)
         earliest, ended = env.earliest(instances), False
         for number in range(env.horizon(instances)):
-            if number >= earliest and number % LOOK_EVERY == 0:
+            if self.looks and number >= earliest and number % LOOK_EVERY == 0:
                 ended = bool(state.done.all())  # then one step more, so that every rollout ends in padding
-            step = env.step_features(state) if record or number >= len(given) else None
-            action = given[number] if number < len(given) else decoding(policy.logits(encoded, step, condition), rng)
-            if record and step is not None:
-                seen.append(step)
-            actions.append(action)
-            state = env.advance(state, action)
+            if number < given.shape[-1]:
+                actions.append(given[..., number])
+                state = env.advance(state, actions[-1])
+            else:
+                drawn = None if noise is None else noise[number]
+                action, chosen, state = self.step(
+                    env, self.policy, self.decoding, encoded, state, drawn, condition, self.log_prob
+                )
+                actions.append(action)
+                if self.log_prob:
+                    total = total + chosen
             if ended:
                 break
-        return replace(_collect(env, instances, actions, seen, len(given)), condition=condition)
+        return torch.stack(actions, dim=-1), total
+
+    def captured(
+        self, encoded: Any, instances: TensorDict, given: Tensor, noise: Tensor | None, condition: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Do the same by a CUDA graph of all steps up to the horizon, captured at its first use for these shapes."""
+        if given.device.type != "cuda":
+            raise ArgumentError(f"acting: 'graph' is not allowed on {given.device.type}; it takes a CUDA device")
+        tensors = {f"encoded {k}": v for k, v in encoded._asdict().items() if isinstance(v, Tensor)}
+        tensors |= {f"instance {k}": v for k, v in instances.items()}
+        tensors |= {"given": given, "noise": noise, "condition": condition}
+        tensors = {k: v for k, v in tensors.items() if v is not None}
+
+        def run(inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+            mine = encoded._replace(**{k: inputs[f"encoded {k}"] for k in encoded._fields if f"encoded {k}" in inputs})
+            held = TensorDict({k: inputs[f"instance {k}"] for k in instances.keys()}, instances.batch_size)
+            return self(mine, held, inputs["given"], inputs.get("noise"), inputs.get("condition"))
+
+        kept = _GRAPHS.setdefault(self.policy, {})
+        shapes = tuple((k, v.shape, v.dtype, v.device) for k, v in tensors.items())
+        key = (type(self.env), self.decoding, self.log_prob, torch.is_autocast_enabled("cuda"), shapes)
+        graph = kept.pop(key, None) or _Captured(run, tensors)
+        kept[key] = graph  # the last used comes last
+        while len(kept) > GRAPHS_KEPT:
+            del kept[next(iter(kept))]
+        return graph(tensors)
 
 
-def _nearby(rng: torch.Generator, instances: TensorDict) -> torch.Generator:
-    """Return a generator on the device of ``instances``, seeded by ``rng`` where that is elsewhere."""
-    device = next(iter(instances.values())).device
+class _Captured:
+    """A function of tensors, captured in a CUDA graph.
+
+    Args:
+        run: the function; it launches the same kernels whatever the tensors hold.
+        inputs: tensors of the shapes that it will always be called with.
+    """
+
+    def __init__(self, run: Callable[[dict[str, Tensor]], tuple[Tensor, Tensor]], inputs: dict[str, Tensor]) -> None:
+        self.inputs = {k: v.clone() for k, v in inputs.items()}
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # what is made at the first call (workspaces, plans) must not be captured
+            run(self.inputs)
+        torch.cuda.current_stream().wait_stream(stream)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.outputs = run(self.inputs)
+
+    def __call__(self, inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        for name, value in inputs.items():
+            self.inputs[name].copy_(value)
+        self.graph.replay()
+        return self.outputs[0].clone(), self.outputs[1].clone()
+
+
+_GRAPHS: weakref.WeakKeyDictionary[Any, dict[Any, _Captured]] = weakref.WeakKeyDictionary()
+
+
+def _step(
+    env: Any,
+    policy: Any,
+    decoding: Any,
+    encoded: Any,
+    state: Any,
+    noise: Tensor | None,
+    condition: Tensor | None,
+    log_prob: bool,
+) -> tuple[Tensor, Tensor | None, Any]:
+    """Take one decision of every rollout: its action, log-probability where wanted, and the next state."""
+    logits = policy.logits(encoded, env.step_features(state), condition)
+    action = decoding(logits, noise)
+    chosen = _log_prob(logits, action) if log_prob else None
+    return action, chosen, env.advance(state, action)
+
+
+@functools.cache
+def _compiled_step() -> Callable[..., tuple[Tensor, Tensor | None, Any]]:
+    return torch.compile(_step, dynamic=False)
+
+
+def _log_prob(
+    logits: Float[Tensor, "batch queries actions"], action: Int64[Tensor, "batch queries"]
+) -> Float[Tensor, "batch queries"]:
+    return logits.gather(-1, action.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
+
+
+def _nearby(rng: torch.Generator, device: torch.device) -> torch.Generator:
+    """Return a generator on ``device``, seeded by ``rng`` where that is elsewhere."""
     if rng.device.type == device.type:
         return rng
     return torch.Generator(device).manual_seed(int(torch.randint(2**62, (), generator=rng, device=rng.device)))
 
 
+@contextmanager
+def _products_in(precision: Precision) -> Iterator[None]:
+    """Let float32 matrix products on CUDA be done in tf32 meanwhile, where that is the precision."""
+    before = torch.get_float32_matmul_precision()
+    try:
+        if precision == "tf32":
+            torch.set_float32_matmul_precision("high")
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def _uncached_autocast(device: torch.device, like: Any = None) -> AbstractContextManager[Any]:
+    """Autocast as it is now (or as ``like`` has it), without its cache, whose casts would know of no gradient."""
+    enabled, dtype = like or _autocast_state(device)
+    return torch.autocast(device.type, dtype=dtype, enabled=enabled, cache_enabled=False)
+
+
+def _autocast_state(device: torch.device) -> tuple[bool, torch.dtype]:
+    return torch.is_autocast_enabled(device.type), torch.get_autocast_dtype(device.type)
+
+
+def _reward(env: Any, instances: TensorDict, actions: Tensor) -> Tensor:
+    objective = env.objective(instances, actions)
+    return (-objective if env.sense == "min" else objective).float()
+
+
 def replay(
     env: Any, instances: TensorDict, actions: Int64[Tensor, "batch rollouts steps"], *, forced: int = 0
 ) -> Trajectories:
-    """Walk through given solutions (labels), recording what a policy would have seen.
+    """Return given solutions (labels) as if a policy had built them; their log-probability is not known yet.
 
     Args:
         env: the problem.
@@ -117,66 +308,189 @@ def replay(
         actions: int64 ``[batch, rollouts, steps]``.
         forced: leading actions whose log-probability shall not count.
     """
-    with torch.no_grad():
-        state = env.start(instances, actions.shape[1])
-        taken = list(actions.unbind(-1))
-        seen = []
-        for action in taken:
-            seen.append(env.step_features(state))
-            state = env.advance(state, action)
-        return _collect(env, instances, taken, seen, forced)
+    return Trajectories(instances, actions, _reward(env, instances, actions), forced)
+
+
+# ---------------------------------------------------------------------- scoring
 
 
 def log_probs(
-    policy: Any, encoded: Any, trajectories: Trajectories, *, max_queries: int = 0
+    env: Any,
+    policy: Any,
+    encoded: Any,
+    trajectories: Trajectories,
+    *,
+    memory: float = 0,
+    carrying: int = 0,
+    acting: Acting = "auto",
 ) -> Float[Tensor, "batch rollouts"]:
-    """Score recorded trajectories in parallel, with gradients.
+    """Score trajectories in parallel, with gradients.
+
+    Where the log-probabilities are known from acting, nothing is computed until a gradient is asked for, and then only
+    for the trajectories that carry one.
 
     Args:
+        env: the problem.
         policy: as it acted.
         encoded: ``policy.encode(...)`` with gradients; its backward runs once, however many chunks there are.
-        trajectories: recorded.
-        max_queries: steps per instance that are scored at a time; each chunk is recomputed in the backward pass, so
-            that memory is bounded by one chunk. 0 scores all at once without recomputing.
+        trajectories: of this policy, or labels.
+        memory: bytes that a chunk of steps may take; 0 is a quarter of what is free, and at most `MEMORY_MOST`.
+        carrying: trajectories of an instance whose derivative may differ from 0 (1 for the best of many); 0 is all.
+        acting: ``auto`` or ``kernel`` scores by a kernel as `act` does; the others do not.
 
     Returns:
         float32 ``[batch, rollouts]``, the log-probability of the actions that were not forced.
     """
-    steps = trajectories.steps
-    if steps is None:
-        raise ArgumentError("trajectories: they hold no steps; act with record=True")
-    batch, rollouts, horizon = trajectories.actions.shape
-    actions = trajectories.actions.flatten(1)
-    queries = actions.shape[1]
-    size = max_queries if 0 < max_queries < queries else queries
-    condition = None if trajectories.condition is None else trajectories.condition.repeat_interleave(horizon, dim=1)
-    parts = []
-    for begin in range(0, queries, size):
-        chunk = steps.select(slice(begin, begin + size))
-        taken = actions[:, begin : begin + size]
-        held = None if condition is None else condition[:, begin : begin + size]
-        if size == queries:
-            parts.append(_chosen(policy, encoded, chunk, taken, held))
-        else:
-            parts.append(checkpoint(_chosen, policy, encoded, chunk, taken, held, use_reentrant=False))
-    per_step = torch.cat(parts, dim=1).view(batch, rollouts, horizon)
-    return per_step[..., trajectories.forced :].sum(-1)
+    instances, actions, condition = trajectories.instances, trajectories.actions, trajectories.condition
+    kernel = None
+    if acting in ("auto", "kernel"):
+        kernel = kernels.find(env, policy, encoded, instances, None, condition, must=acting == "kernel")
+    known, forced = trajectories.log_prob, trajectories.forced
+    if kernel is not None:
+        if known is None:
+            known = kernel.log_prob(actions, forced)
+        inputs: Sequence[Tensor | None] = kernel.inputs
+
+        def gradient(weights: Tensor) -> Sequence[Tensor | None]:
+            chosen, taken, _ = _carrying(carrying, weights, actions)
+            return kernel.gradient(taken, forced, chosen)
+
+    else:
+        scoring = _Scoring(env, policy, encoded, instances, forced, memory or scoring_memory(actions.device))
+        if known is None and scoring.fits(actions):
+            return scoring.whole(actions, condition)
+        if known is None:
+            known = scoring.known(actions, condition)
+        inputs = [*scoring.encoded, *scoring.parameters]
+
+        def gradient(weights: Tensor) -> Sequence[Tensor | None]:
+            return scoring.gradient(*_carrying(carrying, weights, actions, condition))
+
+    scored: Tensor = _Scored.apply(known, gradient, *inputs)
+    return scored
 
 
-def _chosen(
-    policy: Any, encoded: Any, step: StepFeatures, actions: Int64[Tensor, "batch queries"], condition: Tensor | None
-) -> Float[Tensor, "batch queries"]:
-    logits = policy.logits(encoded, step, condition)
-    return logits.gather(-1, actions.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
+def _carrying(
+    count: int, weights: Tensor, actions: Tensor, condition: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return the ``count`` trajectories of each instance whose derivatives ``weights`` are the largest."""
+    if not 0 < count < weights.shape[1]:
+        return weights, actions, condition
+    index = weights.abs().topk(count, dim=1).indices
+    rows = torch.arange(index.shape[0], device=index.device).unsqueeze(1)
+    return weights[rows, index], actions[rows, index], None if condition is None else condition[rows, index]
 
 
-def _collect(
-    env: Any, instances: TensorDict, actions: list[Tensor], seen: list[StepFeatures], forced: int
-) -> Trajectories:
-    stacked = torch.stack(actions, dim=-1)
-    objective = env.objective(instances, stacked)
-    reward = (-objective if env.sense == "min" else objective).float()
-    return Trajectories(instances, stacked, reward, forced, join_steps(seen) if seen else None)
+class _Scored(torch.autograd.Function):
+    """Known values with a gradient that is computed when it is asked for."""
+
+    @staticmethod
+    def forward(ctx: Any, known: Tensor, gradient: Callable[..., Any], *inputs: Tensor | None) -> Tensor:
+        ctx.gradient = gradient
+        return known.clone()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, weights: Tensor) -> Any:
+        return None, None, *ctx.gradient(weights)
+
+
+class _Scoring:
+    """The scoring pass in plain tensor operations, a chunk of rollouts or of steps at a time."""
+
+    def __init__(
+        self, env: Any, policy: Any, encoded: Any, instances: TensorDict, forced: int, memory: float
+    ) -> None:
+        self.env, self.policy, self.template, self.instances, self.forced = env, policy, encoded, instances, forced
+        self.encoded = [value for value in encoded if isinstance(value, Tensor) and value.is_floating_point()]
+        self.parameters = [p for p in policy.parameters() if p.requires_grad]
+        self.autocast = _autocast_state(self.encoded[0].device)
+        numbers = 3 * policy.numbers_per_action * env.start(instances[:1]).action_mask.shape[-1]
+        self.queries = max(1, int(memory / (4 * numbers * instances.batch_size[0])))  # of an instance at a time
+
+    def fits(self, actions: Tensor) -> bool:
+        """Say whether all steps of all rollouts fit into one chunk."""
+        return actions.shape[1] * actions.shape[2] <= self.queries
+
+    def whole(self, actions: Tensor, condition: Tensor | None) -> Tensor:
+        """Score all at once, by a graph of autograd's own."""
+        return torch.cat(list(self._parts(self.template, actions, condition)), dim=1)
+
+    def known(self, actions: Tensor, condition: Tensor | None) -> Tensor:
+        """Score without gradients."""
+        with torch.no_grad(), _uncached_autocast(actions.device):
+            parts = []
+            for begin in range(0, actions.shape[1], self._rollouts(actions)):
+                rows = slice(begin, begin + self._rollouts(actions))
+                held = None if condition is None else condition[:, rows]
+                steps = list(self._parts(self.template, actions[:, rows], held))
+                parts.append(torch.stack(steps).sum(0) if len(steps) > 1 else steps[0])
+            return torch.cat(parts, dim=1)
+
+    def gradient(self, weights: Tensor, actions: Tensor, condition: Tensor | None) -> list[Tensor | None]:
+        """Return the gradients of the weighted sum of log-probabilities: of what was encoded, then of the parameters."""
+        leaves = [value.detach().requires_grad_() for value in self.encoded]
+        replaced = iter(leaves)
+        encoded = type(self.template)(
+            *(next(replaced) if any(v is mine for mine in self.encoded) else v for v in self.template)
+        )
+        inputs = [*leaves, *self.parameters]
+        sums: list[Tensor | None] = [None] * len(inputs)
+        with torch.enable_grad(), _uncached_autocast(actions.device, self.autocast):
+            for begin in range(0, actions.shape[1], self._rollouts(actions)):
+                rows = slice(begin, begin + self._rollouts(actions))
+                held = None if condition is None else condition[:, rows]
+                for part in self._parts(encoded, actions[:, rows], held):
+                    found = torch.autograd.grad((part * weights[:, rows]).sum(), inputs, allow_unused=True)
+                    sums = [b if a is None else a if b is None else a + b for a, b in zip(sums, found, strict=True)]
+        return sums
+
+    def _rollouts(self, actions: Tensor) -> int:
+        return max(1, self.queries // actions.shape[2])
+
+    def _parts(self, encoded: Any, actions: Tensor, condition: Tensor | None) -> Iterator[Tensor]:
+        """Yield the log-probabilities of rollouts ``[batch, rollouts]``, over some of their steps at a time."""
+        with torch.no_grad():
+            seen = self._seen(actions)
+        batch, rollouts, steps = actions.shape
+        size = max(1, min(steps, self.queries // rollouts))
+        for begin in range(self.forced, steps, size):
+            part = slice(begin, min(begin + size, steps))
+            count = part.stop - part.start
+            chunk = join_steps(seen[part])
+            held = None if condition is None else condition.repeat_interleave(count, dim=1)
+            taken = actions[..., part].flatten(1)
+            yield _log_prob(self.policy.logits(encoded, chunk, held), taken).view(batch, rollouts, count).sum(-1)
+
+    def _seen(self, actions: Tensor) -> list[StepFeatures]:
+        """Walk through the actions and return what a policy sees at each step."""
+        state = self.env.start(self.instances, actions.shape[1])
+        seen = []
+        for action in actions.unbind(-1):
+            seen.append(self.env.step_features(state))
+            state = self.env.advance(state, action)
+        return seen
+
+
+# ---------------------------------------------------------------------- memory
+
+
+def free_memory(device: torch.device) -> int:
+    """Return the bytes that are free on a device now."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(free + cached)
+    try:
+        with open("/proc/meminfo") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return 2**32  # no such file on this system; what any machine of the day has
+
+
+def scoring_memory(device: torch.device) -> float:
+    """Return the bytes that a chunk of the scoring pass may take where nothing is said."""
+    return min(MEMORY_MOST, MEMORY_SHARE * free_memory(device))
 
 
 def rollouts_in_memory(env: Any, policy: Any, instances: TensorDict, budget_bytes: float = 512e6) -> int:

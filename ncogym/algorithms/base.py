@@ -18,15 +18,16 @@ class Algorithm(nn.Module, abc.ABC):
 
     Attributes:
         imitates: True where it learns from labelled solutions instead of the policy's own rollouts.
-        chooses: True where it learns from those of the policy's own rollouts that `choose` picks.
         forced: leading actions that are given and whose log-probability does not count.
         rollouts: rollouts per instance, where `first_actions` gives no starts.
+        carrying: rollouts of an instance that the loss depends on (1 for the best of many); only these are scored with
+            gradients. 0 is all.
     """
 
     imitates: ClassVar[bool] = False
-    chooses: ClassVar[bool] = False
     forced: int = 0
     rollouts: int = 1
+    carrying: int = 0
 
     def attach(self, policy: nn.Module) -> None:
         """Meet the policy before training and before a checkpoint is loaded, to build what depends on it."""
@@ -40,10 +41,6 @@ class Algorithm(nn.Module, abc.ABC):
     ) -> Int64[Tensor, "batch rollouts steps"]:
         """Turn labels ``[batch, 1, steps]`` into the action sequences to imitate, ``[batch, rollouts, steps]``."""
         return labels
-
-    def choose(self, trajectories: Trajectories) -> Int64[Tensor, "batch chosen steps"]:
-        """Return the actions to learn from, among rollouts that were not recorded."""
-        return trajectories.actions
 
     def reward_baseline(self, env: Any, trajectories: Trajectories) -> Tensor | None:
         """Return what each reward is compared with where that takes more than the trajectories, or None."""

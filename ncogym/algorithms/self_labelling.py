@@ -13,8 +13,7 @@ Differs from the paper in:
 
 from __future__ import annotations
 
-import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float
 from torch import Tensor
 
 from ncogym.algorithms.base import Algorithm
@@ -29,7 +28,7 @@ class SelfLabelling(Algorithm):
         samples: rollouts per instance, of which the best is imitated (256 in the paper, 32 to 128 also serve).
     """
 
-    chooses = True
+    carrying = 1
 
     def __init__(self, samples: int = 256) -> None:
         super().__init__()
@@ -37,12 +36,8 @@ class SelfLabelling(Algorithm):
             raise ArgumentError(f"samples: {samples} is not allowed; it must be at least 2")
         self.rollouts = samples
 
-    def choose(self, trajectories: Trajectories) -> Int64[Tensor, "batch 1 steps"]:
-        best = trajectories.reward.argmax(1)
-        rows = torch.arange(best.shape[0], device=best.device)
-        return trajectories.actions[rows, best].unsqueeze(1)
-
     def loss(self, trajectories: Trajectories) -> Float[Tensor, ""]:
         if trajectories.log_prob is None:
             raise ArgumentError("trajectories: they have no log_prob; score them first")
-        return -trajectories.log_prob.mean() / trajectories.actions.shape[-1]
+        best = trajectories.reward.argmax(1, keepdim=True)
+        return -trajectories.log_prob.gather(1, best).mean() / trajectories.actions.shape[-1]

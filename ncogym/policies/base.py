@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from typing import Any
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -48,6 +49,12 @@ class Policy(nn.Module, abc.ABC):
     def as_pointer(self, encoded: Any) -> Pointer | None:
         """Return what `logits` computes as a `Pointer`, for kernels to decode from, or None where it is no pointer."""
         return None
+
+    def lowered(self, encoded: Any, dtype: torch.dtype) -> Any:
+        """Return what `encode` returned in a lower precision, for acting."""
+        return type(encoded)(
+            *(value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value for value in encoded)
+        )
 
     @abc.abstractmethod
     def arguments(self) -> dict[str, Any]:

@@ -15,12 +15,24 @@ from ncogym.errors import ArgumentError
 
 @runtime_checkable
 class Decoding(Protocol):
-    """Chooses actions, int64 ``[batch, queries]``, from logits ``[batch, queries, actions]`` (-inf = not allowed)."""
+    """Chooses actions, int64 ``[batch, queries]``, from logits ``[batch, queries, actions]`` (-inf = not allowed).
+
+    Attributes:
+        stochastic: whether it needs noise, one uniform number from [0, 1) for each action, ``[batch, queries]``.
+        temperature: divides the logits of a stochastic one.
+        plain: whether these two say all of it, so that a kernel may do the same.
+    """
 
     stochastic: bool
 
+    @property
+    def temperature(self) -> float: ...
+
+    @property
+    def plain(self) -> bool: ...
+
     def __call__(
-        self, logits: Float[Tensor, "batch queries actions"], rng: torch.Generator
+        self, logits: Float[Tensor, "batch queries actions"], noise: Float[Tensor, "batch queries"] | None
     ) -> Int64[Tensor, "batch queries"]: ...
 
 
@@ -28,17 +40,17 @@ class Decoding(Protocol):
 class Greedy:
     """Take the action of the highest logit."""
 
-    stochastic = False
+    stochastic, temperature, plain = False, 1.0, True
 
     def __call__(
-        self, logits: Float[Tensor, "batch queries actions"], rng: torch.Generator
+        self, logits: Float[Tensor, "batch queries actions"], noise: Float[Tensor, "batch queries"] | None = None
     ) -> Int64[Tensor, "batch queries"]:
         return logits.argmax(-1)
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Draw an action, by Gumbel's trick with the inverse of the exponential distribution.
+    """Draw an action by the inverse of the cumulative distribution, in the order of the actions.
 
     Attributes:
         temperature: divides the logits; below 1 is nearer to greedy.
@@ -59,13 +71,21 @@ class Sample:
         if not 0 < self.top_p <= 1:
             raise ArgumentError(f"top_p: {self.top_p} is not allowed; it must be above 0 and at most 1")
 
+    @property
+    def plain(self) -> bool:
+        """Whether there is no more to it than the temperature."""
+        return self.top_k == 0 and self.top_p == 1
+
     def __call__(
-        self, logits: Float[Tensor, "batch queries actions"], rng: torch.Generator
+        self, logits: Float[Tensor, "batch queries actions"], noise: Float[Tensor, "batch queries"] | None
     ) -> Int64[Tensor, "batch queries"]:
-        probs = torch.softmax(self.filtered(logits), dim=-1)
-        noise = torch.empty_like(probs).exponential_(generator=rng)
-        # argmax of p / Exp(1) is distributed as p; an action of probability 0 can never win
-        return (probs / noise).argmax(-1)
+        if noise is None:
+            raise ArgumentError("noise: None is not allowed; sampling takes one number an action")
+        reached = torch.softmax(self.filtered(logits), dim=-1).cumsum(-1)
+        total = reached[..., -1:]
+        # below the total, whatever rounding does: an action of probability 0 can never be drawn
+        target = torch.minimum(noise.unsqueeze(-1) * total, total * (1 - 2**-23))
+        return torch.searchsorted(reached, target, right=True).squeeze(-1)
 
     def filtered(self, logits: Tensor) -> Tensor:
         """Return the tempered logits with those outside of top-k and top-p at -inf."""

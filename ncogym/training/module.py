@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
 import torch
+from tensordict import TensorDict
 from torch import Tensor
 
 from ncogym.algorithms.base import Algorithm
+from ncogym.distributed import average_, rank, world
 from ncogym.errors import ArgumentError
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Sample
-from ncogym.rollout import act, log_probs, replay
-from ncogym.training.data import Generated, Labelled, step_generator
+from ncogym.rollout import Acting, Precision, act, log_probs, replay
+from ncogym.training.data import Generated, Labelled, Stream, step_generator, stream
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,24 @@ class Optimiser:
         return max(0.0, min(1.0, rise, fall))
 
 
+class Drawn(NamedTuple):
+    """What a step draws: the parts of this process's streams, side by side.
+
+    Attributes:
+        env: of the size that this step has.
+        instances: batch size ``[batch]``.
+        demonstrations: action sequences to imitate, ``[batch, rollouts, steps]``, or None where the policy acts.
+        first_actions: its forced starts, ``[batch, rollouts]``, or None.
+        noise: uniform numbers, one a decision, ``[steps, batch, rollouts]``, or None where it imitates.
+    """
+
+    env: Any
+    instances: TensorDict
+    demonstrations: Tensor | None
+    first_actions: Tensor | None
+    noise: Tensor | None
+
+
 class TrainingModule(pl.LightningModule):
     """One training step: act or replay without gradients, score in parallel, ask the algorithm for the loss.
 
@@ -61,7 +82,14 @@ class TrainingModule(pl.LightningModule):
         max_steps: training steps in all, for the schedule.
         steps_per_epoch: steps between two validations and two calls of ``algorithm.epoch_end``.
         seed: of everything that training draws.
-        max_queries: bounds the memory of the scoring pass (`ncogym.rollout.log_probs`); 0 is no bound.
+        scoring_bytes: what a chunk of the scoring pass may take (`ncogym.rollout.log_probs`); 0 is its default.
+        acting: how rollouts are run (`ncogym.rollout.act`).
+        acting_precision: of their matrix products.
+        streams: of random numbers, which the processes share equally; the numbers of a run depend on how many they are.
+
+    Attributes:
+        outcome: loss and mean objective of the last step in this process, on the device.
+        rollouts_in_step: of the last step in this process.
     """
 
     def __init__(
@@ -73,28 +101,31 @@ class TrainingModule(pl.LightningModule):
         max_steps: int,
         steps_per_epoch: int,
         seed: int,
-        max_queries: int = 0,
+        scoring_bytes: int = 0,
+        acting: Acting = "auto",
+        acting_precision: Precision = "float32",
+        streams: int = 1,
     ) -> None:
         super().__init__()
         self.policy, self.algorithm = policy, algorithm
         algorithm.attach(policy)
         self.source, self.optimiser = source, optimiser
         self.max_steps, self.steps_per_epoch = max_steps, steps_per_epoch
-        self.seed, self.max_queries = seed, max_queries
+        self.seed, self.scoring_bytes = seed, scoring_bytes
+        self.acting, self.acting_precision = acting, acting_precision
+        self.streams = streams
+        self.outcome: dict[str, Tensor] = {}
         self.rollouts_in_step = 0
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the loss of one step; ``batch`` is ignored, since the step's number decides what is drawn."""
-        step, rank = self.global_step, self.global_rank
+        step = self.global_step
         if step and step % self.steps_per_epoch == 0:
             # counted in steps and not by Lightning's epochs, so that a resumed run can neither miss nor repeat it
             self.algorithm.epoch_end(self.source.env, self.policy, step_generator(self.seed + 2, step, 0, self.device))
-        rng = step_generator(self.seed, step, rank, self.device)
-        host = step_generator(self.seed + 1, step, rank, "cpu")
-        env, instances, labels = self.source.draw(rng, host)
+        env, instances, demonstrations, first_actions, noise = self.draw(step)
         encoded = self.policy.encode(env.instance_features(instances))
-        if self.algorithm.imitates and labels is not None:
-            demonstrations = self.algorithm.demonstrations(env, instances, labels, rng)
+        if demonstrations is not None:
             trajectories = replay(env, instances, demonstrations, forced=self.algorithm.forced)
         else:
             trajectories = act(
@@ -103,45 +134,75 @@ class TrainingModule(pl.LightningModule):
                 encoded,
                 instances,
                 Sample(),
-                rng,
+                torch.Generator(),  # all that is drawn is drawn already
                 rollouts=self.algorithm.rollouts,
-                first_actions=self.algorithm.first_actions(env, instances, rng),
-                record=not self.algorithm.chooses,
+                first_actions=first_actions,
+                noise=noise,
+                log_prob=True,
+                acting=self.acting,
+                precision=self.acting_precision,
             )
-            if self.algorithm.chooses:
-                chosen = self.algorithm.choose(trajectories)
-                trajectories = replay(env, instances, chosen, forced=trajectories.forced)
+        reward_baseline = self.algorithm.reward_baseline(env, trajectories)
+        if reward_baseline is not None and reward_baseline.ndim == 0:
+            average_(reward_baseline)  # in place, for it is the algorithm's: of the whole batch, not of one part
         trajectories = replace(
             trajectories,
-            reward_baseline=self.algorithm.reward_baseline(env, trajectories),
-            log_prob=log_probs(self.policy, encoded, trajectories, max_queries=self.max_queries),
+            reward_baseline=reward_baseline,
+            log_prob=log_probs(
+                env,
+                self.policy,
+                encoded,
+                trajectories,
+                memory=self.scoring_bytes,
+                carrying=self.algorithm.carrying,
+                acting=self.acting,
+            ),
         )
         loss = self.algorithm.loss(trajectories)
         self.rollouts_in_step = trajectories.reward.numel()
         objective = trajectories.reward.mean() * (-1 if env.sense == "min" else 1)
-        self.log_dict({"loss": loss.detach(), "objective": objective}, prog_bar=True)
+        self.outcome = {"loss": loss.detach(), "objective": objective}
         return loss
+
+    def draw(self, step: int) -> Drawn:
+        """Draw what a step needs, stream by stream, so that it makes no difference which process draws which."""
+        each = self.streams // world()
+        numbers = range(rank() * each, (rank() + 1) * each)
+        parts = [self._part(stream(self.seed, step, number, self.streams, self.device)) for number in numbers]
+        if each == 1:
+            return parts[0]
+        env, instances, demonstrations, first_actions, noise = zip(*parts, strict=True)
+        return Drawn(env[0], torch.cat(instances), _joined(demonstrations), _joined(first_actions), _joined(noise, 1))
+
+    def _part(self, of: Stream) -> Drawn:
+        env, instances, labels = self.source.draw(of)
+        if self.algorithm.imitates and labels is not None:
+            demonstrations = self.algorithm.demonstrations(env, instances, labels, of.rng)
+            return Drawn(env, instances, demonstrations, None, None)
+        first_actions = self.algorithm.first_actions(env, instances, of.rng)
+        rollouts = self.algorithm.rollouts if first_actions is None else first_actions.shape[1]
+        shape = (env.horizon(instances), instances.batch_size[0], rollouts)
+        return Drawn(env, instances, None, first_actions, torch.rand(shape, generator=of.rng, device=of.rng.device))
 
     def configure_optimizers(self) -> Any:
         """Build AdamW and its schedule, stepped once per training step."""
         o = self.optimiser
-        adam = torch.optim.AdamW(self.policy.parameters(), lr=o.lr, betas=o.betas, weight_decay=o.weight_decay)
+        adam = torch.optim.AdamW(
+            self.policy.parameters(), lr=o.lr, betas=o.betas, weight_decay=o.weight_decay, fused=True
+        )
         schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: o.factor(step, self.max_steps))
         return {"optimizer": adam, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
+    def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
+        """Clip the gradient; Lightning refuses to where a fused optimiser meets mixed precision."""
+        if self.optimiser.gradient_clip:
+            torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.optimiser.gradient_clip)
+
     def train_dataloader(self) -> Any:
         """Count the steps of an epoch; the instances are drawn in `training_step`, on the device."""
-        return torch.utils.data.DataLoader(_Steps(self.steps_per_epoch), batch_size=None, generator=torch.Generator())
+        return range(self.steps_per_epoch)
 
 
-class _Steps(torch.utils.data.Dataset[int]):
-    """The numbers of an epoch's steps."""
-
-    def __init__(self, count: int) -> None:
-        self.count = count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> int:
-        return index
+def _joined(parts: Sequence[Tensor | None], dim: int = 0) -> Tensor | None:
+    whole = [part for part in parts if part is not None]
+    return torch.cat(whole, dim) if whole else None

@@ -6,6 +6,7 @@ import csv
 import json
 import logging
 import math
+import os
 import subprocess
 import sys
 import warnings
@@ -21,17 +22,20 @@ import torch
 import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ncogym.algorithms.base import Algorithm
 from ncogym.algorithms.pomo import POMO
+from ncogym.distributed import barrier, is_main, world
 from ncogym.errors import ArgumentError, CheckpointError
 from ncogym.evaluation import reference_objectives
 from ncogym.features import FeatureDims
 from ncogym.policies.attention import AttentionPolicy
 from ncogym.policies.base import Policy
 from ncogym.pretrained import load_policy, save_policy
+from ncogym.rollout import Acting, Precision
 from ncogym.solver import Budget, MaxRollouts, MaxSeconds, Solver
-from ncogym.training.callbacks import Interrupted, Interruptible, Speed, Validation, ValidationSet
+from ncogym.training.callbacks import Interrupted, Interruptible, Readings, Validation, ValidationSet
 from ncogym.training.data import Generated, Labelled
 from ncogym.training.labels import LabelledPool
 from ncogym.training.module import Optimiser, TrainingModule
@@ -108,8 +112,14 @@ def train(
     steps_per_epoch: int = 250,
     precision: Literal["32-true", "bf16-mixed"] = "32-true",
     accelerator: str = "auto",
+    devices: int | Literal["auto"] = 1,
+    num_nodes: int = 1,
+    strategy: str = "auto",
+    streams: int = 0,
     threads: int = 0,
-    max_queries: int = 0,
+    scoring_bytes: int = 0,
+    acting: Acting = "auto",
+    acting_precision: Precision = "float32",
     checkpoint_every: int = 100,
     seed: int = 1234,
     init: str | None = None,
@@ -118,7 +128,7 @@ def train(
     config: dict[str, Any] | None = None,
     bar: Callable[[], AbstractContextManager[Callable[[str, int, int], None] | None]] = nullcontext,
 ) -> Path:
-    """Train a policy.
+    """Train a policy, in one process or in several that share each batch (docs/distributed.md).
 
     Args:
         env: the problem and its distribution.
@@ -126,7 +136,8 @@ def train(
         policy: builds the policy from the environment's feature widths; `AttentionPolicy` where None.
         algorithm: the estimator; POMO where None.
         sizes: smallest and largest size of the training instances; None trains on the environment's own size.
-        nodes_per_batch: nodes (jobs, items) of a batch; instances per batch follow from their size.
+        nodes_per_batch: nodes (jobs, items) of a batch, all devices together; instances per batch follow from their
+            size.
         labels: the labelled pool, for algorithms that imitate.
         optimiser: AdamW's settings and schedule.
         validation: what is solved after every epoch.
@@ -134,8 +145,16 @@ def train(
         steps_per_epoch: steps between two validations.
         precision: of the network; objectives, logits and log-probabilities stay in float32.
         accelerator: Lightning's: auto, cpu or gpu.
+        devices: GPUs, or processes on CPUs, of each machine, one process for each; auto takes every GPU, one CPU.
+        num_nodes: machines, where torchrun or SLURM starts the processes.
+        strategy: Lightning's: how several processes train one policy; auto is DDP.
+        streams: independent streams of random numbers, each for an equal part of every batch; the numbers of a run
+            follow from the seed and the streams, on however many devices, whose number must divide them. 0 is one for
+            each device, or on resuming as many as before.
         threads: CPU threads; 0 leaves torch's own number.
-        max_queries: decisions per instance that the scoring pass holds at a time; 0 holds all.
+        scoring_bytes: memory that the scoring pass may take at a time; 0 is a quarter of what is free, up to 256 MB.
+        acting: how rollouts are run: auto, eager, compile, graph (CUDA) or kernel.
+        acting_precision: of the matrix products of acting: float32, tf32 (CUDA) or bfloat16.
         checkpoint_every: steps between two checkpoints.
         seed: of the initial weights and of everything drawn in training.
         init: name or folder of a policy to start from; its architecture must be that of ``policy``.
@@ -160,16 +179,10 @@ def train(
         raise CheckpointError(f"resume: {last} does not exist")
     if threads:
         torch.set_num_threads(threads)
+        os.environ["OMP_NUM_THREADS"] = str(threads)  # else Lightning sets a number of its own for several processes
     algorithm = algorithm or POMO()
     low, high = sizes or (env.size, env.size)
     folder.mkdir(parents=True, exist_ok=True)
-    facts = {"versions": versions(), "commit": git_commit(), "config": config or {}}
-    (folder / "run.json").write_text(json.dumps(facts, indent=1, default=str) + "\n")
-    if config is not None:
-        (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-
-    kept = _metrics(folder / "metrics.csv", last) if resume else []
-
     source: Generated | Labelled
     if algorithm.imitates:
         budget = Budget(labels.seconds or math.inf, labels.rollouts or math.inf)
@@ -190,61 +203,104 @@ def train(
         network = (policy or AttentionPolicy)(env.feature_dims)
     if init is not None:
         network.load_state_dict(load_policy(init).policy.state_dict())
-    module = TrainingModule(network, algorithm, source, optimiser, max_steps, steps_per_epoch, seed, max_queries)
 
     log_every = min(25, steps_per_epoch)
     with _quiet():
         logger = CSVLogger(folder, name="", version="")
-        if resume:
-            # Lightning would start the table anew; keep the rows of the steps that the checkpoint has seen
-            logger.experiment.metrics = kept
-        trainer = pl.Trainer(
-            max_steps=max_steps,
-            accelerator=accelerator,
-            devices=1,
-            precision=precision,
-            gradient_clip_val=optimiser.gradient_clip or None,
-            logger=logger,
-            log_every_n_steps=log_every,
-            enable_progress_bar=sys.stderr.isatty(),
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            callbacks=[
-                Validation(
-                    _validation_sets(env, validation, make_solver),
-                    lambda p: make_solver(validation.solver, p),
-                    MaxRollouts(validation.rollouts) if validation.rollouts else None,
-                ),
-                Speed(log_every),
-                Interruptible(last),
-                ModelCheckpoint(
-                    folder, filename="last", every_n_train_steps=checkpoint_every, enable_version_counter=False
-                ),
-                *([TQDMProgressBar(refresh_rate=1)] if sys.stderr.isatty() else []),
-            ],
+        callbacks: list[pl.Callback] = [
+            Validation(
+                _validation_sets(env, validation, make_solver),
+                lambda p: make_solver(validation.solver, p),
+                MaxRollouts(validation.rollouts) if validation.rollouts else None,
+            ),
+            Readings(log_every),
+            Interruptible(last),
+            ModelCheckpoint(
+                folder, filename="last", every_n_train_steps=checkpoint_every, enable_version_counter=False
+            ),
+            *([TQDMProgressBar(refresh_rate=log_every)] if sys.stderr.isatty() else []),
+        ]
+        try:
+            trainer = pl.Trainer(
+                max_steps=max_steps,
+                accelerator=accelerator,
+                devices=devices,
+                num_nodes=num_nodes,
+                strategy=strategy,
+                precision=precision,
+                logger=logger,
+                log_every_n_steps=log_every,
+                enable_progress_bar=sys.stderr.isatty(),
+                enable_model_summary=False,
+                use_distributed_sampler=False,
+                callbacks=callbacks,
+            )
+        except (MisconfigurationException, ValueError, RuntimeError) as error:
+            given = f"{accelerator}, {devices}, {num_nodes}, {strategy}"
+            raise ArgumentError(
+                f"accelerator, devices, num_nodes, strategy: {given} are not allowed; {error}"
+            ) from error
+        processes = trainer.num_devices * trainer.num_nodes
+        if world() not in (1, processes):
+            said = f"{trainer.num_devices} on each of {trainer.num_nodes} nodes"
+            raise ArgumentError(f"devices: {said} is not allowed; {world()} processes were started to train")
+        streams = _streams(streams, folder / "run.json" if resume else None, processes)
+        module = TrainingModule(
+            network,
+            algorithm,
+            source,
+            optimiser,
+            max_steps,
+            steps_per_epoch,
+            seed,
+            scoring_bytes,
+            acting,
+            acting_precision,
+            streams,
         )
+        facts = {"versions": versions(), "commit": git_commit(), "streams": streams, "config": config or {}}
+        if is_main():
+            if resume:
+                # Lightning would start the table anew; keep the rows of the steps that the checkpoint has seen
+                logger.experiment.metrics = _metrics(folder / "metrics.csv", last)
+            (folder / "run.json").write_text(json.dumps(facts, indent=1, default=str) + "\n")
+            if config is not None:
+                (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
         try:
             trainer.fit(module, ckpt_path=last if resume else None, weights_only=True)
         except Interrupted as signalled:
             raise KeyboardInterrupt(str(signalled)) from signalled
         trainer.save_checkpoint(last)
-    metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
-    card = {
-        "env": {"name": env.name, "arguments": env.arguments()},
-        "sizes": [low, high],
-        "training": {"steps": trainer.global_step, **facts},
-        "validation": {"seed": validation.seed, "solver": validation.solver, **metrics},
-    }
-    save_policy(module.policy, folder / "policy", card)
+    if is_main():
+        metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
+        card = {
+            "env": {"name": env.name, "arguments": env.arguments()},
+            "sizes": [low, high],
+            "training": {"steps": trainer.global_step, **facts},
+            "validation": {"seed": validation.seed, "solver": validation.solver, **metrics},
+        }
+        save_policy(module.policy, folder / "policy", card)
+    barrier()
     return folder
+
+
+def _streams(wanted: int, begun: Path | None, processes: int) -> int:
+    """Return the number of streams: as wanted, else as in the run that was begun, else one for each process."""
+    if not wanted and begun is not None and begun.exists():
+        wanted = json.loads(begun.read_text()).get("streams", 1)
+    streams = wanted or processes
+    if streams < 1 or streams % processes:
+        raise ArgumentError(f"streams: {streams} is not allowed for {processes} devices, whose number must divide it")
+    return streams
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Silence what Lightning says of every run and what does not hold here."""
-    talker = logging.getLogger("lightning.pytorch")
-    level = talker.level
-    talker.setLevel(logging.WARNING)
+    talkers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [talker.level for talker in talkers]
+    for talker in talkers:
+        talker.setLevel(logging.WARNING)
     with warnings.catch_warnings():
         # what a step sees depends on its number alone, so a run may go on in the middle of an epoch
         warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")
@@ -255,7 +311,8 @@ def _quiet() -> Iterator[None]:
         try:
             yield
         finally:
-            talker.setLevel(level)
+            for talker, level in zip(talkers, levels, strict=True):
+                talker.setLevel(level)
 
 
 def _metrics(path: Path, checkpoint: Path) -> list[dict[str, Any]]:

@@ -1,0 +1,111 @@
+"""Kernels that run whole rollouts of a pointer policy on a walk in one call, for the processor and for CUDA.
+
+They know of no problem and no network, only of the words of `ncogym.features`: an environment that offers a `Walk` and a
+policy that offers a `Pointer` meet here. The plain loop of `ncogym.rollout` is what they are held against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
+
+import torch
+from jaxtyping import Float32, Int64
+from tensordict import TensorDict
+from torch import Tensor
+
+from ncogym.errors import ArgumentError
+from ncogym.features import Pointer, Walk
+
+
+class Kernel:
+    """A kernel for some instances, as one policy encoded them.
+
+    Args:
+        backend: the module that has it.
+        pointer: the decoder.
+        walk: the problem.
+
+    Attributes:
+        inputs: the tensors that `gradient` returns the gradients of.
+    """
+
+    def __init__(self, backend: ModuleType, pointer: Pointer, walk: Walk) -> None:
+        self.backend, self.walk, self.pointer = backend, walk, pointer
+        self.inputs: Sequence[Tensor | None] = pointer[:-1]
+
+    def rollouts(
+        self,
+        given: Int64[Tensor, "batch rollouts given"],
+        temperature: float,
+        noise: Float32[Tensor, "steps batch rollouts"] | None,
+    ) -> tuple[Int64[Tensor, "batch rollouts steps"], Float32[Tensor, "batch rollouts"]]:
+        """Return actions, and their log-probability at temperature 1 but for the given ones; no noise is greedy."""
+        actions, log_prob = self.backend.rollouts(self.pointer, self.walk, given, temperature=temperature, noise=noise)
+        return actions, log_prob.sum(-1) if log_prob.dim() == 3 else log_prob
+
+    def log_prob(self, actions: Int64[Tensor, "batch rollouts steps"], forced: int) -> Float32[Tensor, "batch rollouts"]:
+        """Return the log-probability of actions, but for the first ``forced``."""
+        found: Tensor = self.backend.log_prob(self.pointer, self.walk, actions, forced)
+        return found
+
+    def gradient(
+        self, actions: Int64[Tensor, "batch rollouts steps"], forced: int, weights: Float32[Tensor, "batch rollouts"]
+    ) -> Sequence[Tensor | None]:
+        """Return the gradient of the weighted sum of log-probabilities with respect to each of `inputs`."""
+        found: Sequence[Tensor | None] = self.backend.gradient(self.pointer, self.walk, actions, forced, weights)
+        return found
+
+
+def find(
+    env: Any,
+    policy: Any,
+    encoded: Any,
+    instances: TensorDict,
+    decoding: Any | None,
+    condition: Tensor | None,
+    *,
+    must: bool = False,
+) -> Kernel | None:
+    """Return the kernel for a policy in an environment, or None where there is none.
+
+    Args:
+        env: the problem.
+        policy: what acts.
+        encoded: ``policy.encode(...)`` of the instances.
+        instances: batch size ``[batch]``.
+        decoding: how actions are chosen; None looks for a kernel that scores.
+        condition: what rollouts carry, or None.
+        must: refuse in words where there is none.
+
+    Raises:
+        ArgumentError: there is none and there must be.
+    """
+    found = _find(env, policy, encoded, instances, decoding, condition)
+    if isinstance(found, Kernel):
+        return found
+    if must:
+        raise ArgumentError(f"acting: 'kernel' is not allowed here; {found}")
+    return None
+
+
+def _find(
+    env: Any, policy: Any, encoded: Any, instances: TensorDict, decoding: Any | None, condition: Tensor | None
+) -> Kernel | str:
+    """Return the kernel, or why there is none."""
+    if condition is not None:
+        return "its rollouts carry no condition"
+    if decoding is not None and not decoding.plain:
+        return "it samples without top-k and top-p"
+    walk, pointer = env.walk(instances), policy.as_pointer(encoded)
+    if walk is None or pointer is None:
+        return f"{type(env).__name__} offers no walk" if walk is None else f"{type(policy).__name__} is no pointer"
+    if pointer.keys.device.type == "cpu":
+        from ncogym.kernels import cpu as backend
+    elif pointer.keys.device.type == "cuda" and decoding is not None:
+        from ncogym.kernels import cuda as backend  # type: ignore[no-redef]
+    else:
+        return f"there is none that {'acts' if decoding else 'scores'} on {pointer.keys.device.type}"
+    reason = backend.supports(pointer, walk)
+    return Kernel(backend, pointer, walk) if reason is None else reason

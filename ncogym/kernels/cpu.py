@@ -1,0 +1,208 @@
+"""The kernel for the processor: ``walk.cpp``, compiled at its first use by the C++ compiler of the machine.
+
+It is compiled for the widths of one network and for this processor, within seconds, and kept in the user's cache
+(``NCOGYM_CACHE``, else ``XDG_CACHE_HOME/ncogym``, else ``~/.cache/ncogym``). Nothing needs it: without a compiler the
+plain loop does the same.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float32, Int64
+from torch import Tensor
+
+from ncogym.errors import ArgumentError, NcogymError
+from ncogym.features import Pointer, Walk
+
+log = logging.getLogger(__name__)
+
+SOURCE = Path(__file__).with_name("walk.cpp")
+FLAGS = ("-std=c++17", "-O3", "-march=native", "-shared", "-fPIC")
+ROLES, SCALARS = {"first": 0, "current": 1}, {"room": 0, "left": 1}
+
+_POINTERS = (
+    *("keys", "values", "logit_keys", "queries", "bias", "weights", "demand", "capacity", "slack", "noise", "forced"),
+    *("actions", "log_prob", "carried", "d_keys", "d_values", "d_logit_keys", "d_queries", "d_bias", "d_weights"),
+)
+
+
+class _Job(ctypes.Structure):
+    """``job_t`` of walk.cpp."""
+
+    _fields_ = (
+        *[(k, ctypes.c_int64) for k in ("next", "batch", "rollouts", "steps", "nodes", "roles", "scalars")],
+        *[(k, ctypes.c_int64) for k in ("given", "has_depot")],
+        *[(k, ctypes.c_int32 * 2) for k in ("role", "scalar")],
+        *[(k, ctypes.c_float) for k in ("clip", "temperature")],
+        *[(k, ctypes.c_void_p) for k in _POINTERS],
+    )
+
+
+def supports(pointer: Pointer, walk: Walk) -> str | None:
+    """Return why the kernel cannot take this decoder and this walk, or None where it can."""
+    heads, width = pointer.keys.shape[1], pointer.keys.shape[3]
+    if width % 4:
+        return f"heads of width {width} are not a multiple of 4"
+    if len(walk.roles) > 2 or len(walk.scalars) > 2:
+        return "it takes two roles and two scalars at most"
+    built = _library(heads * width, heads)
+    return built if isinstance(built, str) else None
+
+
+def rollouts(
+    pointer: Pointer,
+    walk: Walk,
+    given: Int64[Tensor, "batch rollouts given"],
+    *,
+    temperature: float,
+    noise: Float32[Tensor, "steps batch rollouts"] | None,
+) -> tuple[Int64[Tensor, "batch rollouts steps"], Float32[Tensor, "batch rollouts"]]:
+    """Run whole rollouts; greedy ones where there is no noise.
+
+    Args:
+        pointer: the decoder.
+        walk: the problem.
+        given: leading actions that are forced.
+        temperature: divides the logits that actions are drawn from.
+        noise: a uniform number from [0, 1) for each decision.
+
+    Returns:
+        Actions up to the horizon, and the log-probability of those that were not forced, at temperature 1.
+    """
+    batch, count, _ = given.shape
+    actions = torch.empty(batch, count, walk.horizon, dtype=torch.int64)
+    log_prob = torch.empty(batch, count)
+    _run("act", pointer, walk, given.shape[2], temperature, actions, forced=given, noise=noise, log_prob=log_prob)
+    return actions, log_prob
+
+
+def log_prob(
+    pointer: Pointer, walk: Walk, actions: Int64[Tensor, "batch rollouts steps"], forced: int
+) -> Float32[Tensor, "batch rollouts"]:
+    """Return the log-probability of actions, but for the first ``forced``."""
+    found = torch.empty(actions.shape[:2])
+    _run("score", pointer, walk, forced, 1.0, actions, log_prob=found)
+    return found
+
+
+def gradient(
+    pointer: Pointer,
+    walk: Walk,
+    actions: Int64[Tensor, "batch rollouts steps"],
+    forced: int,
+    weights: Float32[Tensor, "batch rollouts"],
+) -> Sequence[Tensor | None]:
+    """Return the gradient of the weighted sum of log-probabilities: of keys, values, logit keys, queries, bias, scalars."""
+    whole: dict[str, Any] = {}
+    for name in ("keys", "values", "logit_keys", "queries", "bias"):
+        value = getattr(pointer, name)
+        whole[f"d_{name}"] = None if value is None else torch.zeros(value.shape)
+    if pointer.scalars is not None:
+        whole["d_weights"] = torch.zeros(actions.shape[0], *pointer.scalars.T.shape)
+    _run("score", pointer, walk, forced, 1.0, actions, carried=weights, **whole)
+    scalars = whole.pop("d_weights", None)
+    found = [*whole.values(), None if scalars is None else scalars.sum(0).T]
+    return [g if g is None else g.to(value.dtype) for g, value in zip(found, pointer[:-1], strict=True)]
+
+
+def _run(
+    what: str, pointer: Pointer, walk: Walk, given: int, temperature: float, actions: Tensor, **tensors: Tensor | None
+) -> None:
+    batch, heads, nodes, width = pointer.keys.shape
+    library = _library(heads * width, heads)
+    if isinstance(library, str):
+        raise ArgumentError(f"acting: 'kernel' is not allowed here; {library}")
+    tensors |= {name: getattr(pointer, name) for name in ("keys", "values", "logit_keys", "queries", "bias")}
+    tensors |= {"weights": None if pointer.scalars is None else pointer.scalars.T, "actions": actions}
+    kinds = {"actions": torch.int64, "forced": torch.int64}
+    held = {k: v.detach().to(kinds.get(k, torch.float32)).contiguous() for k, v in tensors.items() if v is not None}
+    for name in ("demand", "capacity", "slack"):
+        if (value := getattr(walk, name)) is not None:
+            held[name] = value.contiguous()
+    for name in ("actions", "log_prob", *(k for k in tensors if k.startswith("d_"))):  # what it writes to
+        if name in held and held[name].data_ptr() != tensors[name].data_ptr():  # type: ignore[union-attr]
+            if what == "act" or name != "actions":
+                raise NcogymError(f"{name}: the kernel writes to contiguous tensors only")
+    job = _Job(
+        batch=batch,
+        rollouts=actions.shape[1],
+        steps=actions.shape[2],
+        nodes=nodes,
+        roles=len(walk.roles),
+        scalars=len(walk.scalars),
+        given=given,
+        has_depot=walk.demand is not None,
+        role=(ctypes.c_int32 * 2)(*(ROLES[role] for role in walk.roles)),
+        scalar=(ctypes.c_int32 * 2)(*(SCALARS[scalar] for scalar in walk.scalars)),
+        clip=pointer.clip,
+        temperature=temperature,
+        **{name: value.data_ptr() for name, value in held.items()},
+    )
+    work = getattr(library, what)
+    others = min(torch.get_num_threads(), batch) - 1
+    running = [_pool().submit(work, ctypes.byref(job)) for _ in range(others)]
+    fine = [work(ctypes.byref(job)), *(each.result() for each in running)]
+    if not all(fine):
+        raise MemoryError(f"the kernel's tables of {nodes} nodes do not fit into memory")
+
+
+@functools.cache
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="ncogym")
+
+
+@functools.cache
+def _library(dim: int, heads: int) -> ctypes.CDLL | str:
+    """Return the compiled kernel for a network, or why there is none."""
+    compiler = os.environ.get("CXX") or next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
+    if compiler is None:
+        log.info("no C++ compiler was found (c++, g++, clang++ or CXX); rollouts take the plain loop")
+        return "it takes a C++ compiler (c++, g++, clang++ or CXX)"
+    command = [*compiler.split(), *FLAGS, f"-DDIM={dim}", f"-DHEADS={heads}", str(SOURCE)]
+    key = hashlib.sha256("\n".join([*command, _processor()]).encode() + SOURCE.read_bytes()).hexdigest()[:16]
+    root = os.environ.get("NCOGYM_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ncogym"
+    path = Path(root) / f"walk-{dim}-{heads}-{key}.so"
+    try:
+        if not path.exists():
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                folder = tempfile.mkdtemp(dir=path.parent)
+            except OSError:  # no home to write to: for this process alone
+                folder = tempfile.mkdtemp(prefix="ncogym-")
+                path = Path(folder) / path.name
+            partial = Path(folder) / "partial.so"
+            subprocess.run([*command, "-o", str(partial)], check=True, capture_output=True, text=True)
+            partial.replace(path)  # whole or absent, whoever else compiles at the same time
+            if Path(folder) != path.parent:
+                Path(folder).rmdir()
+        library = ctypes.CDLL(str(path))
+    except (OSError, subprocess.CalledProcessError) as error:
+        said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        log.info("the kernel could not be built (%s); rollouts take the plain loop", said[0] if said else error)
+        return f"it could not be built ({said[0] if said else error})"
+    for name in ("act", "score"):
+        getattr(library, name).argtypes, getattr(library, name).restype = [ctypes.c_void_p], ctypes.c_int
+    return library
+
+
+def _processor() -> str:
+    """Return what tells processors of different instruction sets apart: a home folder may serve many machines."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line for line in lines if line.startswith(("flags", "Features")))
+    except (OSError, StopIteration):
+        return f"{platform.machine()} {platform.processor()}"
