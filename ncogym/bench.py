@@ -91,6 +91,7 @@ def bench(
     with torch.random.fork_rng(devices=[]):
         torch.random.manual_seed(0)  # of the random weights
         run = {"env": walk, "decode": decode, "train": train_step}[what](setting)
+        acted = acted_by(setting)
     seconds, speed = _medians(run, setting)
     return {
         "what": what,
@@ -99,7 +100,7 @@ def bench(
         "batch": batch,
         "rollouts": rollouts,
         "dtype": precision,
-        "acting": acted_by(setting),
+        "acting": acted,
         "seconds_median": seconds,
         "instances_per_second": batch / seconds,
         "steps_per_second": speed,
@@ -199,9 +200,7 @@ def train_step(setting: Setting) -> Callable[[], Tensor]:
             acting=setting.acting,
             precision=setting.precision,
         )
-        scored = replace(
-            trajectories, log_prob=log_probs(env, policy, encoded, trajectories, acting=setting.acting)
-        )
+        scored = replace(trajectories, log_prob=log_probs(env, policy, encoded, trajectories, acting=setting.acting))
         algorithm.loss(scored).backward()
         policy.zero_grad()
         return trajectories.actions

@@ -26,7 +26,10 @@ from ncogym.errors import ArgumentError
 from ncogym.features import StepFeatures, join_steps
 
 LOOK_EVERY = 8  # steps between two looks whether all rollouts are done, where they end at different times
-MEMORY_SHARE, MEMORY_MOST = 0.25, 256e6  # of the scoring pass: share of what is free, and bytes, above which it gains nothing
+MEMORY_SHARE, MEMORY_MOST = (
+    0.25,
+    256e6,
+)  # of the scoring pass: share of what is free, and bytes, above which it gains nothing
 GRAPHS_KEPT = 4  # captured rollouts of a policy; each holds the memory of its shapes
 
 Acting = Literal["auto", "eager", "compile", "graph", "kernel"]
@@ -254,7 +257,7 @@ def _step(
 
 @functools.cache
 def _compiled_step() -> Callable[..., tuple[Tensor, Tensor | None, Any]]:
-    return torch.compile(_step, dynamic=False)
+    return torch.compile(_step)
 
 
 def _log_prob(
@@ -309,6 +312,16 @@ def replay(
         forced: leading actions whose log-probability shall not count.
     """
     return Trajectories(instances, actions, _reward(env, instances, actions), forced)
+
+
+def steps_seen(env: Any, instances: TensorDict, actions: Int64[Tensor, "batch rollouts steps"]) -> list[StepFeatures]:
+    """Walk through actions ``[batch, rollouts, steps]`` and return what a policy sees before each step."""
+    state = env.start(instances, actions.shape[1])
+    seen = []
+    for action in actions.unbind(-1):
+        seen.append(env.step_features(state))
+        state = env.advance(state, action)
+    return seen
 
 
 # ---------------------------------------------------------------------- scoring
@@ -385,7 +398,7 @@ class _Scored(torch.autograd.Function):
     """Known values with a gradient that is computed when it is asked for."""
 
     @staticmethod
-    def forward(ctx: Any, known: Tensor, gradient: Callable[..., Any], *inputs: Tensor | None) -> Tensor:
+    def forward(ctx: Any, known: Tensor, gradient: Callable[..., Any], *inputs: Tensor | None) -> Tensor:  # noqa: ARG004
         ctx.gradient = gradient
         return known.clone()
 
@@ -398,9 +411,7 @@ class _Scored(torch.autograd.Function):
 class _Scoring:
     """The scoring pass in plain tensor operations, a chunk of rollouts or of steps at a time."""
 
-    def __init__(
-        self, env: Any, policy: Any, encoded: Any, instances: TensorDict, forced: int, memory: float
-    ) -> None:
+    def __init__(self, env: Any, policy: Any, encoded: Any, instances: TensorDict, forced: int, memory: float) -> None:
         self.env, self.policy, self.template, self.instances, self.forced = env, policy, encoded, instances, forced
         self.encoded = [value for value in encoded if isinstance(value, Tensor) and value.is_floating_point()]
         self.parameters = [p for p in policy.parameters() if p.requires_grad]
@@ -414,7 +425,7 @@ class _Scoring:
 
     def whole(self, actions: Tensor, condition: Tensor | None) -> Tensor:
         """Score all at once, by a graph of autograd's own."""
-        return torch.cat(list(self._parts(self.template, actions, condition)), dim=1)
+        return next(self._parts(self.template, actions, condition))
 
     def known(self, actions: Tensor, condition: Tensor | None) -> Tensor:
         """Score without gradients."""
@@ -428,7 +439,7 @@ class _Scoring:
             return torch.cat(parts, dim=1)
 
     def gradient(self, weights: Tensor, actions: Tensor, condition: Tensor | None) -> list[Tensor | None]:
-        """Return the gradients of the weighted sum of log-probabilities: of what was encoded, then of the parameters."""
+        """Return the gradients of the weighted sum of log-probabilities: of what was encoded, then of parameters."""
         leaves = [value.detach().requires_grad_() for value in self.encoded]
         replaced = iter(leaves)
         encoded = type(self.template)(
@@ -451,7 +462,7 @@ class _Scoring:
     def _parts(self, encoded: Any, actions: Tensor, condition: Tensor | None) -> Iterator[Tensor]:
         """Yield the log-probabilities of rollouts ``[batch, rollouts]``, over some of their steps at a time."""
         with torch.no_grad():
-            seen = self._seen(actions)
+            seen = steps_seen(self.env, self.instances, actions)
         batch, rollouts, steps = actions.shape
         size = max(1, min(steps, self.queries // rollouts))
         for begin in range(self.forced, steps, size):
@@ -461,15 +472,6 @@ class _Scoring:
             held = None if condition is None else condition.repeat_interleave(count, dim=1)
             taken = actions[..., part].flatten(1)
             yield _log_prob(self.policy.logits(encoded, chunk, held), taken).view(batch, rollouts, count).sum(-1)
-
-    def _seen(self, actions: Tensor) -> list[StepFeatures]:
-        """Walk through the actions and return what a policy sees at each step."""
-        state = self.env.start(self.instances, actions.shape[1])
-        seen = []
-        for action in actions.unbind(-1):
-            seen.append(self.env.step_features(state))
-            state = self.env.advance(state, action)
-        return seen
 
 
 # ---------------------------------------------------------------------- memory

@@ -64,7 +64,8 @@ def test_every_problem_is_measured(problem: str, what: str, monkeypatch: pytest.
     assert found["env"] == problem
     assert 50e6 < found["peak_memory_bytes"] < 1e12
     assert found["versions"]["torch"] == torch.__version__
-    assert (found["what"], found["device"], found["dtype"], found["acting"]) == (what, "cpu", "float32", "eager")
+    assert (found["what"], found["device"], found["dtype"]) == (what, "cpu", "float32")
+    assert found["acting"] in (["eager"] if problem in ("knapsack", "jssp") else ["eager", "kernel"])
     assert 0 < found["steps_per_second"] * found["seconds_median"] <= 2 * 3 * 8
 
 
@@ -151,14 +152,14 @@ def test_draws_reach_every_action(actions: int, rng: torch.Generator) -> None:
 
 
 def test_decode_builds_a_greedy_solution_from_each_start(setting: Setting, acted: list[Trajectories]) -> None:
-    """Each start is decoded, the same in every run, without recording."""
+    """Each start is decoded, the same in every run, without log-probabilities."""
     run = decode(setting)
     run()
     run()
     assert torch.equal(acted[0].actions[..., 0], setting.starts)
     assert setting.env.violations(setting.instances, acted[0].actions) == []
     assert torch.equal(acted[0].actions, acted[1].actions)
-    assert acted[0].steps is None
+    assert acted[0].log_prob is None
 
 
 def test_train_step_scores_what_it_did(

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
+import sys
+from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
@@ -10,7 +13,6 @@ from torch import Tensor, nn
 from ncogym.envs.cvrp import CVRPEnv
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import ArgumentError
-from ncogym.features import StepFeatures
 from ncogym.policies.attention import AttentionPolicy
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Greedy, Sample
@@ -72,10 +74,16 @@ def instances(env, rng):
 
 
 def play(env, policy, instances, **arguments):
-    """Sample recorded rollouts from a fixed seed."""
+    """Sample rollouts from a fixed seed."""
     encoded = policy.encode(env.instance_features(instances))
-    arguments = {"rollouts": 4, "record": True, **arguments}
+    arguments = {"rollouts": 4, "log_prob": True, "acting": "eager", **arguments}
     return act(env, policy, encoded, instances, Sample(), torch.Generator().manual_seed(5), **arguments)
+
+
+def memory_of(policy, env, instances, queries):
+    """Return the bytes in which so many queries of an instance are scored at a time."""
+    actions = env.start(instances).action_mask.shape[-1]
+    return 4 * 3 * policy.numbers_per_action * actions * instances.batch_size[0] * queries
 
 
 def sequential_log_prob(env, policy, encoded, trajectories):
@@ -110,38 +118,64 @@ def assert_same(found, expected, tolerance):
 @POLICIES
 @pytest.mark.parametrize("starts", [False, True])
 def test_parallel_scores_are_the_sequential_loops(env, instances, make_policy, tolerance, starts):
-    """Scoring all recorded steps at once has the loss and every gradient of the step-by-step loop."""
+    """Acting and scoring all steps at once have the loss and every gradient of the step-by-step loop."""
     policy = make_policy()
     trajectories = play(env, policy, instances, first_actions=env.first_actions(instances) if starts else None)
     features = env.instance_features(instances)
-    parallel = log_probs(policy, policy.encode(features), trajectories)
+    parallel = log_probs(env, policy, policy.encode(features), trajectories)
+    labelled = log_probs(env, policy, policy.encode(features), replace(trajectories, log_prob=None))
     sequential = sequential_log_prob(env, policy, policy.encode(features), trajectories)
     assert parallel.shape == trajectories.reward.shape
     torch.testing.assert_close(parallel, sequential, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(labelled, sequential, rtol=tolerance, atol=tolerance)
     expected = loss_and_gradients(policy, sequential)
     idle = [name for (name, _), g in zip(policy.named_parameters(), expected[1], strict=True) if not (g != 0).any()]
     assert idle == (["nobody"] if starts and make_policy is make_attention else [])  # after a start there is a node
     assert_same(loss_and_gradients(policy, parallel), expected, tolerance)
+    assert_same(loss_and_gradients(policy, labelled), expected, tolerance)
 
 
 @POLICIES
-@pytest.mark.parametrize("max_queries", [1, 5, 23, 24, 1000])
-def test_chunks_change_nothing(env, instances, make_policy, tolerance, max_queries):
+@pytest.mark.parametrize("known", [False, True])
+@pytest.mark.parametrize("queries", [1, 5, 13, 23, 24, 1000])
+def test_chunks_change_nothing(env, instances, make_policy, tolerance, known, queries):
     """In chunks of whatever size the loss and every gradient are those of one pass."""
     policy = make_policy()
     trajectories, features = play(env, policy, instances), env.instance_features(instances)
-    whole = loss_and_gradients(policy, log_probs(policy, policy.encode(features), trajectories))
-    parts = log_probs(policy, policy.encode(features), trajectories, max_queries=max_queries)
+    labels = replace(trajectories, log_prob=None)
+    scored = log_probs(env, policy, policy.encode(features), labels, memory=1e9, acting="eager")
+    whole = loss_and_gradients(policy, scored)
+    memory = memory_of(policy, env, instances, queries)
+    given = trajectories if known else labels
+    parts = log_probs(env, policy, policy.encode(features), given, memory=memory, acting="eager")
     assert_same(loss_and_gradients(policy, parts), whole, tolerance)
 
 
-def test_chunks_bound_what_is_scored_at_once(env, instances):
-    """No call scores more queries than allowed, and each query is scored once."""
+@pytest.mark.parametrize(("queries", "calls"), [(1, [1] * 24), (4, [4, 2] * 4), (11, [6] * 4), (13, [12] * 2)])
+def test_chunks_bound_what_is_scored_at_once(env, instances, queries, calls):
+    """No call scores more queries than fit, each query is scored once, and none before a gradient is asked for."""
     policy = Nearby()
     trajectories, encoded = play(env, policy, instances), policy.encode(env.instance_features(instances))
     policy.queries.clear()
-    log_probs(policy, encoded, trajectories, max_queries=10)
-    assert policy.queries == [10, 10, 4]
+    scored = log_probs(env, policy, encoded, trajectories, memory=memory_of(policy, env, instances, queries))
+    assert policy.queries == []
+    scored.sum().backward()
+    assert policy.queries == calls
+
+
+def test_only_what_carries_a_gradient_is_scored(env, instances):
+    """Of many rollouts the one that the loss depends on is walked through, with the gradient of scoring all."""
+    policy = Nearby()
+    trajectories, features = play(env, policy, instances), env.instance_features(instances)
+    found = []
+    for carrying in (0, 1):
+        policy.queries.clear()
+        scored = log_probs(env, policy, policy.encode(features), trajectories, carrying=carrying)
+        best = trajectories.reward.argmax(1, keepdim=True)
+        loss = -scored.gather(1, best).mean()
+        found.append((loss.detach(), torch.autograd.grad(loss, list(policy.parameters()))))
+        assert policy.queries == [6 if carrying else 24]
+    assert_same(found[1], found[0], 1e-12)
 
 
 def test_the_encoder_runs_backward_once(env, instances):
@@ -149,8 +183,26 @@ def test_the_encoder_runs_backward_once(env, instances):
     policy, calls = Nearby(), []
     trajectories, encoded = play(env, policy, instances), policy.encode(env.instance_features(instances))
     encoded.nodes.grad_fn.register_hook(lambda *_: calls.append(1))
-    log_probs(policy, encoded, trajectories, max_queries=3).sum().backward()
+    log_probs(env, policy, encoded, trajectories, memory=1).sum().backward()
     assert calls == [1]
+
+
+def test_what_acted_in_autocast_learns_in_full(rng):
+    """Under autocast a decoder's weight that acting used before has its gradient all the same."""
+    env = CVRPEnv(num_customers=6)
+    policy = AttentionPolicy(env.feature_dims, dim=16, num_layers=1, num_heads=2, feedforward=16)
+    instances = env.generate(2, rng)
+    gradients = []
+    for dtype in (torch.float32, torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype is torch.bfloat16):
+            encoded = policy.encode(env.instance_features(instances))
+            acted = act(env, policy, encoded, instances, Sample(), rng, rollouts=4, log_prob=True, acting="eager")
+            if not gradients:
+                kept = acted
+            scored = log_probs(env, policy, encoded, replace(kept, log_prob=acted.log_prob), acting="eager")
+        gradients.append(torch.autograd.grad(scored.sum(), policy.scalars.weight)[0])
+    assert gradients[0].abs().max() > 0
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=0.1, atol=0.1 * gradients[0].abs().max().item())
 
 
 def test_probabilities_of_all_solutions_sum_to_one(rng):
@@ -159,9 +211,9 @@ def test_probabilities_of_all_solutions_sum_to_one(rng):
     instances = env.generate(2, rng)
     every = torch.tensor(list(itertools.permutations(range(4)))).expand(2, -1, -1)
     encoded = policy.encode(env.instance_features(instances))
-    chances = log_probs(policy, encoded, replay(env, instances, every)).exp()
+    chances = log_probs(env, policy, encoded, replay(env, instances, every)).exp()
     torch.testing.assert_close(chances.sum(1), torch.ones(2, dtype=torch.float64))
-    forced = log_probs(policy, encoded, replay(env, instances, every, forced=1)).exp()
+    forced = log_probs(env, policy, encoded, replay(env, instances, every, forced=1)).exp()
     torch.testing.assert_close(forced.view(2, 4, 6).sum(2), torch.ones(2, 4, dtype=torch.float64))
 
 
@@ -175,7 +227,7 @@ def test_samples_come_as_often_as_scored(rng):
     drawn = play(env, policy, instances, rollouts=20_000)
     every = torch.tensor(list(itertools.permutations(range(3))))[None]
     encoded = policy.encode(env.instance_features(instances))
-    chances = log_probs(policy, encoded, replay(env, instances, every))[0].exp()
+    chances = log_probs(env, policy, encoded, replay(env, instances, every))[0].exp()
     found = torch.stack([(drawn.actions[0] == tour).all(-1).double().mean() for tour in every[0]])
     assert (found - chances).abs().max() < 0.015  # over four standard deviations of the widest, 0.0035
 
@@ -187,31 +239,20 @@ def test_forced_starts_do_not_count(env, instances):
     assert trajectories.forced == 1
     assert torch.equal(trajectories.actions[..., 0], starts)
     encoded = policy.encode(env.instance_features(instances))
-    whole = log_probs(policy, encoded, replay(env, instances, trajectories.actions))
+    whole = log_probs(env, policy, encoded, replay(env, instances, trajectories.actions))
     first = torch.log_softmax(policy.logits(encoded, env.step_features(env.start(instances, 6))), -1)
     first = first.gather(-1, starts.unsqueeze(-1)).squeeze(-1)
-    torch.testing.assert_close(log_probs(policy, encoded, trajectories), whole - first)
+    torch.testing.assert_close(log_probs(env, policy, encoded, trajectories), whole - first)
 
 
-@pytest.mark.parametrize("starts", [False, True])
-def test_replay_is_what_acting_recorded(env, instances, starts):
-    """Walking through a rollout's own actions records the same features, reward and actions."""
-    acted = play(env, Nearby(), instances, first_actions=env.first_actions(instances) if starts else None)
+def test_replay_has_the_reward_of_acting(env, instances):
+    """Given actions are scored like those that were acted, and their log-probability is not known."""
+    acted = play(env, Nearby(), instances, first_actions=env.first_actions(instances))
     replayed = replay(env, instances, acted.actions, forced=acted.forced)
     assert torch.equal(replayed.actions, acted.actions)
     assert torch.equal(replayed.reward, acted.reward)
-    assert replayed.forced == acted.forced
-    assert torch.equal(replayed.steps.nodes, acted.steps.nodes)
-    assert torch.equal(replayed.steps.action_mask, acted.steps.action_mask)
-
-
-def test_recorded_queries_are_rollouts_times_steps(env, instances):
-    """Query ``rollout * steps + step`` is what that rollout saw before its action of that step."""
-    trajectories = play(env, Nearby(), instances)
-    actions, seen = trajectories.actions, trajectories.steps.nodes.unflatten(1, (4, 6))
-    assert (seen[:, :, 0] == -1).all()
-    assert torch.equal(seen[:, :, 1:, 1], actions[..., :-1])
-    assert torch.equal(seen[:, :, 1:, 0], actions[..., :1].expand(-1, -1, 5))
+    assert replayed.forced == acted.forced == 1
+    assert replayed.log_prob is None
 
 
 def test_rewards_are_the_signed_objective(env, instances):
@@ -232,11 +273,14 @@ def test_acting_is_valid_and_holds_no_graph(env, instances):
     policy, graphs = make_attention(), []
     encoded = policy.encode(env.instance_features(instances))
 
-    def watch(logits, rng):
-        graphs.append(logits.requires_grad)
-        return Sample()(logits, rng)
+    class Watch(Sample):
+        def __call__(self, logits, noise):
+            graphs.append(logits.requires_grad)
+            return super().__call__(logits, noise)
 
-    trajectories = act(env, policy, encoded, instances, watch, torch.Generator(), rollouts=20)
+    trajectories = act(env, policy, encoded, instances, Watch(), torch.Generator(), rollouts=20, acting="eager")
+    assert not trajectories.actions.is_inference()
+    assert not trajectories.reward.is_inference()
     assert trajectories.actions.shape == (3, 20, 6)
     assert env.violations(instances, trajectories.actions) == []
     assert encoded.keys.requires_grad
@@ -261,34 +305,107 @@ def test_greedy_follows_the_highest_logit(env, instances, rng):
     policy = Nearby()
     encoded = policy.encode(env.instance_features(instances))
     before = rng.get_state()
-    greedy = act(env, policy, encoded, instances, Greedy(), rng, record=True)
+    greedy = act(env, policy, encoded, instances, Greedy(), rng)
     assert torch.equal(before, rng.get_state())
-    logits = policy.logits(encoded, greedy.steps)
-    assert torch.equal(logits.argmax(-1), greedy.actions.flatten(1))
+    state = env.start(instances)
+    for action in greedy.actions.unbind(-1):
+        assert torch.equal(policy.logits(encoded, env.step_features(state)).argmax(-1), action)
+        state = env.advance(state, action)
 
 
-def test_unrecorded_trajectories_cannot_be_scored(env, instances):
-    """What was not recorded is refused in words."""
-    policy = Nearby()
+def test_noise_may_be_given(env, instances):
+    """Numbers that are passed in are what is drawn from, one a decision."""
+    policy, noise = Nearby(), torch.rand(6, 3, 4, generator=torch.Generator().manual_seed(5))
+    drawn = play(env, policy, instances)
+    assert torch.equal(play(env, policy, instances, noise=noise).actions, drawn.actions)
+    assert not torch.equal(play(env, policy, instances, noise=noise.flip(0)).actions, drawn.actions)
+
+
+@pytest.mark.parametrize(("name", "value"), [("acting", "fast"), ("precision", "float16")])
+def test_other_ways_of_acting_are_refused(env, instances, name, value):
+    """A way of acting that there is not is refused in one line."""
+    with pytest.raises(ArgumentError, match=f"^{name}: '{value}' is not allowed; it must be one of"):
+        play(env, Nearby(), instances, **{name: value})
+
+
+def test_a_graph_takes_cuda(env, instances):
+    """What takes a GPU says so where there is none."""
+    with pytest.raises(ArgumentError, match=r"^acting: 'graph' is not allowed on cpu"):
+        play(env, Nearby(), instances, acting="graph")
+
+
+COMPILED = """
+import torch
+from ncogym.envs.cvrp import CVRPEnv
+from ncogym.envs.tsp import TSPEnv
+from ncogym.policies.attention import AttentionPolicy
+from ncogym.policies.decoding import Greedy, Sample
+from ncogym.rollout import act
+
+rng = torch.Generator()
+for env in (TSPEnv(6), CVRPEnv(6)):
+    policy = AttentionPolicy(env.feature_dims, dim=16, num_layers=1, num_heads=2, feedforward=16)
+    instances = env.generate(3, rng)
     encoded = policy.encode(env.instance_features(instances))
-    trajectories = act(env, policy, encoded, instances, Greedy(), torch.Generator())
-    assert trajectories.steps is None
-    with pytest.raises(ArgumentError, match="record=True"):
-        log_probs(policy, encoded, trajectories)
+    for decoding in (Greedy(), Sample()):
+        plain, compiled = (
+            act(env, policy, encoded, instances, decoding, rng.manual_seed(1), rollouts=5, acting=acting, log_prob=True)
+            for acting in ("eager", "compile")
+        )
+        assert torch.equal(plain.actions, compiled.actions)
+        torch.testing.assert_close(plain.log_prob, compiled.log_prob, rtol=1e-4, atol=1e-4)
+print("the same")
+"""
 
 
-def test_scalars_and_candidates_are_recorded_too(env, instances, rng):
-    """Every field that a problem shows reaches the parallel pass, query by query."""
+@pytest.mark.slow
+def test_a_compiled_step_acts_the_same():
+    """For the same seed a compiled step takes the actions of the plain loop; jaxtyping's checks cannot be compiled."""
+    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=False)
+    assert done.stdout == "the same\n", done.stderr
 
-    class Chatty(TSPEnv):
-        def step_features(self, state):
-            step = super().step_features(state)
-            return StepFeatures(*step[:2], state.num_left.float()[..., None], step.action_mask.float()[..., None])
 
-    steps = play(Chatty(num_nodes=6), Nearby(), instances).steps
-    assert steps.scalars.shape == (3, 24, 1)
-    assert steps.scalars[0, :, 0].tolist() == [6, 5, 4, 3, 2, 1] * 4
-    assert torch.equal(steps.candidates[..., 0].bool(), steps.action_mask)
+@pytest.mark.gpu
+@pytest.mark.parametrize("acting", ["compile", "graph"])
+@pytest.mark.parametrize("decoding", [Greedy(), Sample()], ids=["greedy", "sample"])
+@pytest.mark.parametrize("make_env", [TSPEnv, CVRPEnv])
+def test_every_way_acts_the_same_on_a_gpu(make_env, decoding, acting):
+    """On a GPU a compiled step and a captured graph take the actions of the plain loop, call after call."""
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    env = make_env(20)
+    policy = AttentionPolicy(env.feature_dims, dim=32, num_layers=1, num_heads=2, feedforward=32).cuda()
+    for seed in (1, 2):
+        rng = torch.Generator("cuda").manual_seed(seed)
+        instances = env.generate(4, rng)
+        encoded = policy.encode(env.instance_features(instances))
+        plain, other = (
+            act(env, policy, encoded, instances, decoding, rng.manual_seed(seed), rollouts=9, acting=a, log_prob=True)
+            for a in ("eager", acting)
+        )
+        steps = max(plain.actions.shape[-1], other.actions.shape[-1])
+        same = (env.padded(instances, plain.actions, steps) == env.padded(instances, other.actions, steps)).all(-1)
+        assert same.float().mean() > 0.9  # rounding may decide a near tie
+        torch.testing.assert_close(plain.log_prob[same], other.log_prob[same], rtol=1e-3, atol=1e-3)
+        assert env.violations(instances, other.actions) == []
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "tf32"])
+def test_low_precision_is_close(precision, rng):
+    """Acting in lower precision gives solutions whose log-probability is near that of scoring in float32."""
+    env = CVRPEnv(num_customers=20)
+    policy = AttentionPolicy(env.feature_dims, dim=32, num_layers=1, num_heads=2, feedforward=32)
+    instances = env.generate(4, rng)
+    encoded = policy.encode(env.instance_features(instances))
+    before = torch.get_float32_matmul_precision()
+    acted = act(
+        env, policy, encoded, instances, Sample(), rng, rollouts=8, acting="eager", precision=precision, log_prob=True
+    )
+    assert torch.get_float32_matmul_precision() == before
+    assert env.violations(instances, acted.actions) == []
+    assert acted.log_prob.dtype == torch.float32
+    exact = log_probs(env, policy, encoded, replace(acted, log_prob=None))
+    assert (acted.log_prob - exact).abs().max() < 0.02 * exact.abs().mean()
 
 
 def test_rollouts_in_memory_shrink_with_size(env, rng):
@@ -309,17 +426,21 @@ def test_acting_ends_when_all_rollouts_are_done(rng):
     instances = env.generate(3, rng)
     encoded = policy.encode(env.instance_features(instances))
 
-    def last_allowed(logits: Tensor, rng: torch.Generator) -> Tensor:
+    class LastAllowed(Greedy):
         """Serve customers from the last to the first, and go home when no other fits."""
-        return (torch.arange(21) * logits.isfinite()).argmax(-1)
 
-    built = act(env, policy, encoded, instances, last_allowed, rng, rollouts=2, record=True)
+        plain = False
+
+        def __call__(self, logits: Tensor, noise: Tensor | None = None) -> Tensor:
+            return (torch.arange(21) * logits.isfinite()).argmax(-1)
+
+    built = act(env, policy, encoded, instances, LastAllowed(), rng, rollouts=2)
     steps = built.actions.shape[-1]
     assert 20 < steps < env.horizon(instances) == 40
     assert env.violations(instances, built.actions) == []
     assert not built.actions[..., -1].any()
     whole = env.padded(instances, built.actions, 40)
     assert torch.equal(env.objective(instances, whole), env.objective(instances, built.actions))
-    scored = log_probs(policy, encoded, built)
-    longer = log_probs(policy, encoded, replay(env, instances, whole))
+    scored = log_probs(env, policy, encoded, replace(built, log_prob=None))
+    longer = log_probs(env, policy, encoded, replay(env, instances, whole))
     torch.testing.assert_close(scored, longer, rtol=1e-4, atol=1e-4)

@@ -1,7 +1,7 @@
 """Kernels that run whole rollouts of a pointer policy on a walk in one call, for the processor and for CUDA.
 
-They know of no problem and no network, only of the words of `ncogym.features`: an environment that offers a `Walk` and a
-policy that offers a `Pointer` meet here. The plain loop of `ncogym.rollout` is what they are held against.
+They know of no problem and no network, only of the words of `ncogym.features`: an environment that offers a `Walk`
+and a policy that offers a `Pointer` meet here. The plain loop of `ncogym.rollout` is what they are held against.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-import torch
 from jaxtyping import Float32, Int64
 from tensordict import TensorDict
 from torch import Tensor
@@ -45,7 +44,9 @@ class Kernel:
         actions, log_prob = self.backend.rollouts(self.pointer, self.walk, given, temperature=temperature, noise=noise)
         return actions, log_prob.sum(-1) if log_prob.dim() == 3 else log_prob
 
-    def log_prob(self, actions: Int64[Tensor, "batch rollouts steps"], forced: int) -> Float32[Tensor, "batch rollouts"]:
+    def log_prob(
+        self, actions: Int64[Tensor, "batch rollouts steps"], forced: int
+    ) -> Float32[Tensor, "batch rollouts"]:
         """Return the log-probability of actions, but for the first ``forced``."""
         found: Tensor = self.backend.log_prob(self.pointer, self.walk, actions, forced)
         return found

@@ -25,7 +25,7 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
-from ncogym.errors import ArgumentError, NcogymError
+from ncogym.errors import ArgumentError
 from ncogym.features import Pointer, Walk
 
 log = logging.getLogger(__name__)
@@ -106,7 +106,7 @@ def gradient(
     forced: int,
     weights: Float32[Tensor, "batch rollouts"],
 ) -> Sequence[Tensor | None]:
-    """Return the gradient of the weighted sum of log-probabilities: of keys, values, logit keys, queries, bias, scalars."""
+    """Return the gradient of the weighted sum of log-probabilities, for each tensor of the pointer in its order."""
     whole: dict[str, Any] = {}
     for name in ("keys", "values", "logit_keys", "queries", "bias"):
         value = getattr(pointer, name)
@@ -133,10 +133,6 @@ def _run(
     for name in ("demand", "capacity", "slack"):
         if (value := getattr(walk, name)) is not None:
             held[name] = value.contiguous()
-    for name in ("actions", "log_prob", *(k for k in tensors if k.startswith("d_"))):  # what it writes to
-        if name in held and held[name].data_ptr() != tensors[name].data_ptr():  # type: ignore[union-attr]
-            if what == "act" or name != "actions":
-                raise NcogymError(f"{name}: the kernel writes to contiguous tensors only")
     job = _Job(
         batch=batch,
         rollouts=actions.shape[1],
@@ -174,7 +170,9 @@ def _library(dim: int, heads: int) -> ctypes.CDLL | str:
         return "it takes a C++ compiler (c++, g++, clang++ or CXX)"
     command = [*compiler.split(), *FLAGS, f"-DDIM={dim}", f"-DHEADS={heads}", str(SOURCE)]
     key = hashlib.sha256("\n".join([*command, _processor()]).encode() + SOURCE.read_bytes()).hexdigest()[:16]
-    root = os.environ.get("NCOGYM_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ncogym"
+    root = (
+        os.environ.get("NCOGYM_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ncogym"
+    )
     path = Path(root) / f"walk-{dim}-{heads}-{key}.so"
     try:
         if not path.exists():

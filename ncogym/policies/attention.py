@@ -158,7 +158,9 @@ class AttentionPolicy(Policy):
         bias: Tensor | float = 0.0
         # where a node's row lies in the tables of all instances and roles, one below the other
         rows = torch.where(step.nodes < 0, nodes, step.nodes)
-        rows = rows + torch.arange(batch * self.dims.roles, device=rows.device).view(batch, 1, self.dims.roles) * (nodes + 1)
+        rows = rows + torch.arange(batch * self.dims.roles, device=rows.device).view(batch, 1, self.dims.roles) * (
+            nodes + 1
+        )
         for role in range(self.dims.roles):
             # embedding rather than gather: ten times faster on a CPU
             query = query + F.embedding(rows[..., role], encoded.queries.flatten(0, 2))
@@ -168,8 +170,8 @@ class AttentionPolicy(Policy):
             query = query + self.scalars(_shown("scalars", step.scalars))
         if self.candidates is not None:
             bias = bias + self.candidates(_shown("candidates", step.candidates))
-        heads = torch.as_tensor(query).to(encoded.keys.dtype).view(batch, num_queries, self.num_heads, -1).transpose(1, 2)
-        seen = attention(heads, encoded.keys, encoded.values, step.action_mask.unsqueeze(1))
+        heads = torch.as_tensor(query).to(encoded.keys.dtype).view(batch, num_queries, self.num_heads, -1)
+        seen = attention(heads.transpose(1, 2), encoded.keys, encoded.values, step.action_mask.unsqueeze(1))
         seen = seen.transpose(1, 2).reshape(batch, num_queries, dim)
         scores = torch.bmm(seen, encoded.logit_keys.transpose(1, 2)).float() / math.sqrt(dim)
         logits = self.clip * (torch.tanh(scores) + bias)

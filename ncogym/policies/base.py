@@ -53,7 +53,10 @@ class Policy(nn.Module, abc.ABC):
     def lowered(self, encoded: Any, dtype: torch.dtype) -> Any:
         """Return what `encode` returned in a lower precision, for acting."""
         return type(encoded)(
-            *(value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value for value in encoded)
+            *(
+                value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+                for value in encoded
+            )
         )
 
     @abc.abstractmethod

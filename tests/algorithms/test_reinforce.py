@@ -10,6 +10,7 @@ from ncogym.algorithms.reinforce import Reinforce, greedy_reward, significantly_
 from ncogym.envs import make
 from ncogym.errors import ArgumentError
 from ncogym.policies import AttentionPolicy
+from ncogym.policies.base import Policy
 from ncogym.rollout import Trajectories
 
 REWARD = torch.tensor([[-1.0, -2.0, -3.0], [-4.0, -4.0, -7.0]])
@@ -65,12 +66,15 @@ def test_rollout_baseline_changes_only_for_a_better_policy() -> None:
     """The champion is replaced by a significantly better policy and kept against a worse one."""
     env, rng = make("tsp", num_nodes=8), torch.Generator().manual_seed(0)
 
-    class Fixed(torch.nn.Module):
+    class Fixed(Policy):
         """Prefers near nodes (sign 1) or far nodes (sign -1)."""
 
         def __init__(self, sign: float) -> None:
             super().__init__()
             self.sign = torch.nn.Parameter(torch.tensor(sign))
+
+        def arguments(self):
+            return {}
 
         def encode(self, features):
             return features[1].values[..., 0]

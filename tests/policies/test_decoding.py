@@ -14,7 +14,7 @@ BAN = -math.inf
 
 def frequencies(decoding: Sample, logits: list[float], rng: torch.Generator) -> torch.Tensor:
     """Return how often each action is drawn."""
-    drawn = decoding(torch.tensor(logits).expand(1, DRAWS, -1), rng)
+    drawn = decoding(torch.tensor(logits).expand(1, DRAWS, -1), torch.rand(1, DRAWS, generator=rng))
     return torch.bincount(drawn.flatten(), minlength=len(logits)) / DRAWS
 
 
@@ -27,10 +27,10 @@ def assert_distributed(found: torch.Tensor, probs: list[float]) -> None:
     assert chi_square < 25  # passed by chance once in 60,000 times with 3 degrees of freedom
 
 
-def test_greedy_takes_the_highest_logit_allowed(rng):
+def test_greedy_takes_the_highest_logit_allowed():
     """Greedy takes the best action of each query and never one that is masked."""
     logits = torch.tensor([[[0.1, 3.0, BAN], [BAN, -7.0, BAN]]])
-    assert Greedy()(logits, rng).tolist() == [[1, 1]]
+    assert Greedy()(logits).tolist() == [[1, 1]]
 
 
 def test_only_greedy_is_the_same_without_dice():
@@ -96,7 +96,7 @@ def test_a_masked_action_is_never_drawn(rng, decoding):
     logits = torch.randn(64, 200, 5, generator=rng) * 3
     allowed = torch.rand(64, 200, 5, generator=rng) < 0.3
     allowed[..., 2] |= ~allowed.any(-1)
-    drawn = decoding(logits.masked_fill(~allowed, BAN), rng)
+    drawn = decoding(logits.masked_fill(~allowed, BAN), torch.rand(64, 200, generator=rng))
     assert allowed.gather(-1, drawn.unsqueeze(-1)).all()
 
 
@@ -104,14 +104,14 @@ def test_a_masked_action_is_never_drawn(rng, decoding):
 def test_a_low_temperature_is_greedy(rng, temperature):
     """Near temperature 0 the best action is drawn, and never a masked one, even where the quotient overflows."""
     logits = torch.tensor([BAN, 9.0, 10.0]).expand(1, 50, -1)
-    assert Sample(temperature=temperature)(logits, rng).unique().tolist() == [2]
+    assert Sample(temperature=temperature)(logits, torch.rand(1, 50, generator=rng)).unique().tolist() == [2]
 
 
 def test_filters_do_not_change_the_logits_given(rng):
     """Filtering works on a copy."""
     logits = torch.randn(2, 3, 6, generator=rng)
     before = logits.clone()
-    Sample(0.5, top_k=2, top_p=0.5)(logits, rng)
+    Sample(0.5, top_k=2, top_p=0.5)(logits, torch.rand(2, 3, generator=rng))
     assert torch.equal(logits, before)
 
 
@@ -122,13 +122,33 @@ def test_each_query_is_filtered_by_itself():
     assert Sample(top_p=0.5).filtered(logits).isfinite().tolist() == [[[True, False, False], [False, False, True]]]
 
 
-def test_the_seed_decides(rng):
-    """The same seed draws the same actions, another seed others, and the global generator is left alone."""
-    logits, before = torch.randn(8, 16, 10, generator=rng), torch.random.get_rng_state()
-    drawn = [Sample()(logits, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
-    assert torch.equal(drawn[0], drawn[1])
-    assert not torch.equal(drawn[0], drawn[2])
-    assert torch.equal(before, torch.random.get_rng_state())
+@pytest.mark.parametrize("noise", [0.0, 1 - 2**-24])
+def test_the_ends_of_the_noise_draw_what_is_allowed(noise):
+    """The smallest number draws the first allowed action, and the largest a late one, whatever rounding does."""
+    logits = torch.randn(1, 4000, 301, generator=torch.Generator().manual_seed(0))
+    logits[..., :3], logits[..., -3:] = BAN, BAN
+    drawn = Sample()(logits, torch.full((1, 4000), noise))
+    assert (drawn == 3).all() if noise == 0 else ((drawn > 250) & (drawn <= 297)).all()
+
+
+def test_noise_decides():
+    """A number picks the action in whose share of the whole it lies, in the order of the actions."""
+    logits = torch.tensor([0.2, 0.5, 0.3]).log().expand(1, 5, -1)
+    assert Sample()(logits, torch.tensor([[0.1, 0.25, 0.65, 0.75, 0.99]])).tolist() == [[0, 1, 1, 2, 2]]
+
+
+def test_sampling_takes_noise():
+    """Without numbers to draw from, sampling refuses in words."""
+    with pytest.raises(ArgumentError, match=r"^noise: None is not allowed"):
+        Sample()(torch.zeros(1, 1, 2), None)
+
+
+def test_what_a_kernel_may_do_is_plain():
+    """Greedy and tempered sampling are all said by two attributes; filters are not."""
+    assert Greedy().plain
+    assert Sample(temperature=0.5).plain
+    assert not Sample(top_k=2).plain
+    assert not Sample(top_p=0.5).plain
 
 
 @pytest.mark.parametrize(

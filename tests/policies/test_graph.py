@@ -10,12 +10,12 @@ from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 from ncogym import make
 from ncogym.envs.jssp import stack_instances
 from ncogym.errors import ArgumentError, SolverNotInstalled, UnsupportedFeatures
-from ncogym.features import FeatureDims, NodeFeatures, OperationGraph, StepFeatures
+from ncogym.features import FeatureDims, NodeFeatures, OperationGraph, StepFeatures, join_steps
 from ncogym.policies.decoding import Greedy, Sample
 from ncogym.policies.graph import GraphPolicy, _read_few, disjunctive_graph, nearest_neighbours
 from ncogym.policies.layers import attention
 from ncogym.pretrained import load_policy, save_policy
-from ncogym.rollout import act, log_probs, replay
+from ncogym.rollout import act, log_probs, replay, steps_seen
 
 pytest.importorskip("torch_geometric")
 
@@ -35,10 +35,16 @@ def make_policy(env, **arguments) -> GraphPolicy:
 
 
 def recorded(env, policy, rng, batch=2, rollouts=3, instances=None):
-    """Return instances, their encoding and random rollouts with what the policy saw at each step."""
+    """Return instances, their encoding, random rollouts and what the policy saw at each step of these."""
     instances = env.generate(batch, rng) if instances is None else instances
     encoded = policy.encode(env.instance_features(instances))
-    return instances, encoded, act(env, policy, encoded, instances, Sample(), rng, rollouts=rollouts, record=True)
+    found = act(env, policy, encoded, instances, Sample(), rng, rollouts=rollouts)
+    return instances, encoded, found, seen(env, instances, found.actions)
+
+
+def seen(env, instances, actions):
+    """Return what a policy sees at each step of given rollouts, with queries ``rollouts * steps``."""
+    return join_steps(steps_seen(env, instances, actions))
 
 
 def logits_of(env, policy, instances, steps):
@@ -95,14 +101,14 @@ def test_more_neighbours_than_nodes_are_all_nodes(rng):
 def test_the_names_of_jobs_and_machines_do_not_matter(rng):
     """Renumbered jobs have renumbered logits; renumbered machines change nothing."""
     policy = make_policy(SHOP)
-    instances, encoded, found = recorded(SHOP, policy, rng)
-    logits = policy.logits(encoded, found.steps)
+    instances, encoded, found, steps = recorded(SHOP, policy, rng)
+    logits = policy.logits(encoded, steps)
     order, names = torch.tensor([2, 0, 3, 1]), torch.tensor([1, 2, 0])
     new_name = order.argsort()
     renamed = instances.clone()
     renamed["duration"], renamed["machine"] = instances["duration"][:, order], names[instances["machine"][:, order]]
-    steps = replay(SHOP, renamed, new_name[found.actions]).steps
-    torch.testing.assert_close(logits_of(SHOP, policy, renamed, steps), logits[..., order], rtol=1e-4, atol=1e-5)
+    others = seen(SHOP, renamed, new_name[found.actions])
+    torch.testing.assert_close(logits_of(SHOP, policy, renamed, others), logits[..., order], rtol=1e-4, atol=1e-5)
     assert not torch.allclose(logits[..., order], logits)
 
 
@@ -111,20 +117,20 @@ def test_instances_of_different_sizes_share_a_batch(rng):
     policy = make_policy(SHOP)
     sizes = [(4, 3), (2, 5), (5, 2)]
     alone = [make("jssp", num_jobs=j, num_machines=m).generate(1, rng) for j, m in sizes]
-    together, _, found = recorded(SHOP, policy, rng, instances=stack_instances(alone))
-    logits = logits_of(SHOP, policy, together, found.steps).unflatten(1, found.actions.shape[1:])
+    together, _, found, steps = recorded(SHOP, policy, rng, instances=stack_instances(alone))
+    logits = logits_of(SHOP, policy, together, steps).unflatten(1, found.actions.shape[1:])
     for row, ((jobs, machines), instance) in enumerate(zip(sizes, alone, strict=True)):
         length = jobs * machines
-        seen = replay(SHOP, instance, found.actions[row : row + 1, :, :length])
-        expected = logits_of(SHOP, policy, instance, seen.steps).unflatten(1, (-1, length))
+        own = seen(SHOP, instance, found.actions[row : row + 1, :, :length])
+        expected = logits_of(SHOP, policy, instance, own).unflatten(1, (-1, length))
         torch.testing.assert_close(logits[row : row + 1, :, :length, :jobs], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_an_action_is_scored_among_the_allowed_ones(rng):
     """Logits depend on the numbers and on the operations of other allowed actions, never on those of masked ones."""
     policy = make_policy(SHOP)
-    _, encoded, found = recorded(SHOP, policy, rng)
-    step = found.steps.select(slice(0, 1))._replace(action_mask=torch.tensor([[[True, True, True, False]]] * 2))
+    _, encoded, _, steps = recorded(SHOP, policy, rng)
+    step = steps.select(slice(0, 1))._replace(action_mask=torch.tensor([[[True, True, True, False]]] * 2))
     logits = policy.logits(encoded, step)
     for action, counts in ((1, True), (3, False)):
         numbers, operations = step.candidates.clone(), step.candidate_nodes.clone()
@@ -137,9 +143,9 @@ def test_an_action_is_scored_among_the_allowed_ones(rng):
 def test_a_single_allowed_action_has_probability_one(rng):
     """Where one action is left its log-probability is 0, and its gradients are numbers."""
     policy = make_policy(SHOP)
-    _, encoded, found = recorded(SHOP, policy, rng)
+    _, encoded, found, steps = recorded(SHOP, policy, rng)
     mask = F.one_hot(found.actions.flatten(1), 4).bool()
-    logits = policy.logits(encoded, found.steps._replace(action_mask=mask))
+    logits = policy.logits(encoded, steps._replace(action_mask=mask))
     assert torch.equal(logits == -math.inf, ~mask)
     assert (torch.log_softmax(logits, -1)[mask] == 0).all()
     logits[mask].sum().backward()
@@ -157,11 +163,13 @@ def test_plain_products_are_attention(rng):
 def test_it_learns_a_schedule(rng):
     """A few steps of imitation make a given solution of one instance far likelier."""
     policy = GraphPolicy(SHOP.feature_dims, dim=16, num_layers=1, num_heads=2, feedforward=16)
-    instance, _, found = recorded(SHOP, policy, rng, batch=1, rollouts=1)
+    instance, _, found, _ = recorded(SHOP, policy, rng, batch=1, rollouts=1)
+    labels = replay(SHOP, instance, found.actions)
     optimiser = torch.optim.Adam(policy.parameters(), lr=1e-2)
     losses = []
-    for _ in range(30):
-        loss = -log_probs(policy, policy.encode(SHOP.instance_features(instance)), found).mean()
+    for _ in range(60):
+        encoded = policy.encode(SHOP.instance_features(instance))
+        loss = -log_probs(SHOP, policy, encoded, labels).mean()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -191,13 +199,13 @@ def test_the_names_of_nodes_do_not_matter(rng):
     """Renumbering the nodes renumbers the logits and changes nothing else."""
     env = ENVS["tour"]
     policy = make_policy(env)
-    instances, encoded, found = recorded(env, policy, rng)
+    instances, encoded, found, steps = recorded(env, policy, rng)
     order = torch.randperm(9, generator=rng)
     renamed = instances.clone()
     renamed["locs"] = instances["locs"][:, order]
-    steps = replay(env, renamed, order.argsort()[found.actions]).steps
-    expected = policy.logits(encoded, found.steps)[..., order]
-    torch.testing.assert_close(logits_of(env, policy, renamed, steps), expected, rtol=1e-4, atol=1e-4)
+    expected = policy.logits(encoded, steps)[..., order]
+    others = seen(env, renamed, order.argsort()[found.actions])
+    torch.testing.assert_close(logits_of(env, policy, renamed, others), expected, rtol=1e-4, atol=1e-4)
 
 
 # ---------------------------------------------------------------------- both
@@ -210,27 +218,27 @@ class TestContract:
     def test_masked_actions_alone_are_at_minus_infinity(self, env, rng):
         """Exactly the masked actions have the logit -inf; logits are float32; the encoding begins with the batch."""
         policy = make_policy(env)
-        _, encoded, found = recorded(env, policy, rng)
-        logits = policy.logits(encoded, found.steps)
+        _, encoded, _, steps = recorded(env, policy, rng)
+        logits = policy.logits(encoded, steps)
         assert logits.dtype == torch.float32
-        assert torch.equal(logits == -math.inf, ~found.steps.action_mask)
-        assert logits[found.steps.action_mask].isfinite().all()
+        assert torch.equal(logits == -math.inf, ~steps.action_mask)
+        assert logits[steps.action_mask].isfinite().all()
         assert all(tensor is None or tensor.shape[0] == 2 for tensor in encoded)
 
     def test_its_rollouts_are_solutions(self, env, rng):
         """What it builds breaks no constraint."""
-        instances, _, found = recorded(env, make_policy(env), rng)
+        instances, _, found, _ = recorded(env, make_policy(env), rng)
         assert env.violations(instances, found.actions) == []
 
     def test_queries_and_rows_do_not_see_one_another(self, env, rng):
         """A query of an instance has the same logits alone and among whole trajectories of other instances."""
         policy = make_policy(env)
-        instances, encoded, found = recorded(env, policy, rng)
-        together = policy.logits(encoded, found.steps)
+        instances, encoded, _, steps = recorded(env, policy, rng)
+        together = policy.logits(encoded, steps)
         for row in range(2):
             encoded = policy.encode(env.instance_features(instances[row : row + 1]))
             for query in range(0, together.shape[1], 5):
-                parts = (None if f is None else f[row : row + 1, query : query + 1] for f in found.steps)
+                parts = (None if f is None else f[row : row + 1, query : query + 1] for f in steps)
                 alone = policy.logits(encoded, StepFeatures(*parts))
                 expected = together[row : row + 1, query : query + 1]
                 torch.testing.assert_close(alone, expected, rtol=1e-4, atol=1e-4)
@@ -238,20 +246,20 @@ class TestContract:
     def test_every_weight_is_used(self, env, rng):
         """No parameter is without a gradient: what is built is part of the function."""
         policy = make_policy(env)
-        _, encoded, found = recorded(env, policy, rng)
-        found.steps.nodes[:, 0] = -1  # nobody plays a role there
-        policy.logits(encoded, found.steps)[found.steps.action_mask].square().sum().backward()
+        _, encoded, _, steps = recorded(env, policy, rng)
+        steps.nodes[:, 0] = -1  # nobody plays a role there
+        policy.logits(encoded, steps)[steps.action_mask].square().sum().backward()
         idle = [name for name, p in policy.named_parameters() if p.grad is None or not (p.grad != 0).any()]
         assert idle == []
 
     def test_low_precision_is_close(self, env, rng):
         """Under autocast to bfloat16 logits are float32 and near to those of full precision, with gradients."""
         policy = make_policy(env)
-        instances, encoded, found = recorded(env, policy, rng)
-        mask = found.steps.action_mask
-        expected = policy.logits(encoded, found.steps)[mask]
+        instances, encoded, _, steps = recorded(env, policy, rng)
+        mask = steps.action_mask
+        expected = policy.logits(encoded, steps)[mask]
         with torch.autocast("cpu", torch.bfloat16):
-            logits = logits_of(env, policy, instances, found.steps)
+            logits = logits_of(env, policy, instances, steps)
         assert logits.dtype == torch.float32
         assert (logits[mask] - expected).abs().max() < 0.05 * expected.abs().max()
         logits[mask].sum().backward()
@@ -260,19 +268,19 @@ class TestContract:
     def test_scoring_reads_no_value(self, env, rng):
         """Logits need no tensor's value on the host: they run on the meta device, which has none."""
         policy = make_policy(env)
-        _, encoded, found = recorded(env, policy, rng)
-        encoded, steps = (type(t)(*(None if f is None else f.to("meta") for f in t)) for t in (encoded, found.steps))
+        _, encoded, _, steps = recorded(env, policy, rng)
+        encoded, steps = (type(t)(*(None if f is None else f.to("meta") for f in t)) for t in (encoded, steps))
         assert policy.to("meta").logits(encoded, steps).shape == steps.action_mask.shape
 
     def test_it_comes_back_from_disk(self, env, rng, tmp_path):
         """A saved policy, loaded again, gives the same logits."""
         policy = make_policy(env)
-        instances, encoded, found = recorded(env, policy, rng)
+        instances, encoded, _, steps = recorded(env, policy, rng)
         save_policy(policy, tmp_path, {"env": {"name": env.name}, "sizes": [4, 4]})
         loaded = load_policy(tmp_path).policy
         assert loaded.arguments() == policy.arguments()
-        expected = policy.logits(encoded, found.steps)
-        assert torch.equal(logits_of(env, loaded, instances, found.steps), expected)
+        expected = policy.logits(encoded, steps)
+        assert torch.equal(logits_of(env, loaded, instances, steps), expected)
 
 
 # ---------------------------------------------------------------------- refusals
@@ -301,10 +309,10 @@ def test_other_features_than_it_was_built_for_are_refused(rng):
     assert isinstance(graph[0], OperationGraph)
     with pytest.raises(UnsupportedFeatures, match="read OperationGraph; here it reads EdgeFeatures and NodeFeatures"):
         make_policy(tour).encode(graph)
-    _, encoded, found = recorded(SHOP, policy, rng)
+    _, encoded, _, steps = recorded(SHOP, policy, rng)
     for name in ("candidates", "scalars", "candidate_nodes"):
         with pytest.raises(UnsupportedFeatures, match=f"built for {name} and this step shows none"):
-            policy.logits(encoded, found.steps._replace(**{name: None}))
+            policy.logits(encoded, steps._replace(**{name: None}))
 
 
 def test_a_missing_package_is_named(monkeypatch):

@@ -1,0 +1,276 @@
+"""The processor's kernel does what the plain loop does: actions, log-probabilities, and every gradient."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from ncogym import kernels, make
+from ncogym.errors import ArgumentError
+from ncogym.kernels import cpu
+from ncogym.policies.attention import AttentionPolicy
+from ncogym.policies.decoding import Greedy, Sample
+from ncogym.policies.graph import GraphPolicy
+from ncogym.rollout import act, log_probs, replay
+
+ENVS = {
+    "tsp": make("tsp", num_nodes=35),
+    "tiny": make("tsp", num_nodes=3),
+    "atsp": make("atsp", num_nodes=17),
+    "cvrp": make("cvrp", num_customers=33),
+    "one route": make("cvrp", num_customers=9, capacity=1000),
+}
+NETWORKS = {  # heads of 8, 4, 16, 12 and 32: whole vectors of the processor, parts of one, and several
+    "8": {"dim": 16, "num_heads": 2},
+    "4": {"dim": 8, "num_heads": 2},
+    "16": {"dim": 48, "num_heads": 3},
+    "12": {"dim": 12, "num_heads": 1},
+    "32": {"dim": 64, "num_heads": 2},
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _compiler():
+    if isinstance(built := cpu._library(16, 2), str):
+        pytest.skip(built)
+
+
+def make_policy(env, **arguments) -> AttentionPolicy:
+    """Return a small attention policy, none of whose parts is idle."""
+    torch.manual_seed(0)
+    arguments = {"dim": 16, "num_heads": 2, "num_layers": 1, "feedforward": 16, **arguments}
+    policy = AttentionPolicy(env.feature_dims, **arguments)
+    if policy.edge_bias is not None:
+        nn.init.normal_(policy.edge_bias.network[2].weight, std=0.3)
+    return policy
+
+
+def run(env, policy, decoding, acting, rng, batch=3, starts=False, rollouts=7, **arguments):
+    """Let a policy act on instances that the generator decides."""
+    instances = env.generate(batch, rng.manual_seed(1))
+    encoded = policy.encode(env.instance_features(instances))
+    first = env.first_actions(instances) if starts else None
+    return act(
+        env,
+        policy,
+        encoded,
+        instances,
+        decoding,
+        rng.manual_seed(2),
+        rollouts=rollouts,
+        first_actions=first,
+        log_prob=True,
+        acting=acting,
+        **arguments,
+    )
+
+
+def assert_same(env, plain, fast):
+    """Compare rollouts, of which one in a hundred may differ where rounding decides a near tie."""
+    instances, steps = plain.instances, max(plain.actions.shape[-1], fast.actions.shape[-1])
+    one, other = (env.padded(instances, t.actions, steps) for t in (plain, fast))
+    same = (one == other).all(-1)
+    assert same.float().mean() >= 0.99
+    torch.testing.assert_close(fast.log_prob[same], plain.log_prob[same], rtol=1e-4, atol=1e-4)
+    assert env.violations(instances, fast.actions) == []
+
+
+@pytest.mark.parametrize("env", ENVS.values(), ids=ENVS)
+@pytest.mark.parametrize("starts", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("decoding", [Greedy(), Sample(), Sample(temperature=0.5)], ids=["greedy", "sample", "cool"])
+def test_it_acts_like_the_plain_loop(env, starts, bias, decoding, rng):
+    """For the same seed it takes the plain loop's actions and knows their log-probability."""
+    policy = make_policy(env, edge_bias=bias)
+    plain, fast = (run(env, policy, decoding, acting, rng, starts=starts) for acting in ("eager", "kernel"))
+    assert fast.forced == plain.forced == starts
+    assert_same(env, plain, fast)
+
+
+@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
+def test_it_takes_networks_of_any_width(network, rng):
+    """Whatever part of a vector a head fills, actions and gradients are those of the plain loop."""
+    env = ENVS["cvrp"]
+    policy = make_policy(env, **network)
+    plain, fast = (run(env, policy, Sample(), acting, rng) for acting in ("eager", "kernel"))
+    assert_same(env, plain, fast)
+    assert_same_gradients(env, policy, plain)
+
+
+def gradients(env, policy, trajectories, acting, **arguments):
+    """Return log-probabilities, and every gradient of a loss that weighs each rollout differently."""
+    encoded = policy.encode(env.instance_features(trajectories.instances))
+    scored = log_probs(env, policy, encoded, trajectories, acting=acting, **arguments)
+    weights = torch.linspace(-1, 2, scored.numel()).view_as(scored).roll(1, 0)
+    return scored.detach(), torch.autograd.grad((weights * scored).sum(), list(policy.parameters()), allow_unused=True)
+
+
+def assert_same_gradients(env, policy, trajectories):
+    """Compare the kernel's scores with the plain pass, each gradient relative to its own size."""
+    trajectories = replace(trajectories, log_prob=None)
+    plain, fast = (gradients(env, policy, trajectories, acting) for acting in ("eager", "kernel"))
+    torch.testing.assert_close(fast[0], plain[0], rtol=1e-4, atol=1e-4)
+    noise = 0.01 * max(g.abs().max() for g in plain[1] if g is not None)
+    for (name, _), mine, theirs in zip(policy.named_parameters(), fast[1], plain[1], strict=True):
+        if theirs is None or not theirs.any():  # no start, no "nobody": the kernel gives zeros there
+            assert mine is None or not mine.any(), name
+        else:
+            assert (mine - theirs).abs().max() <= 1e-3 * max(theirs.abs().max(), noise), name
+
+
+@pytest.mark.parametrize("env", ENVS.values(), ids=ENVS)
+@pytest.mark.parametrize("starts", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+def test_it_scores_like_the_plain_pass(env, starts, bias, rng):
+    """Log-probabilities and every gradient are those of the plain pass, with and without a forced start."""
+    policy = make_policy(env, edge_bias=bias)
+    assert_same_gradients(env, policy, run(env, policy, Sample(), "eager", rng, starts=starts))
+
+
+def test_its_gradient_is_that_of_differences(rng):
+    """A step along a table's gradient changes the log-probability as the gradient says."""
+    env = ENVS["cvrp"]
+    policy = make_policy(env)
+    acted = run(env, policy, Sample(), "kernel", rng)
+    encoded = policy.encode(env.instance_features(acted.instances))
+    walk, pointer = env.walk(acted.instances), policy.as_pointer(encoded)
+    weights = torch.rand(acted.reward.shape, generator=rng)
+    found = cpu.gradient(pointer, walk, acted.actions, 0, weights)
+    names = ["keys", "values", "logit_keys", "queries", "bias", "scalars"]
+    assert pointer._fields[:6] == tuple(names)
+    for name, gradient in zip(names, found, strict=True):
+        value = getattr(pointer, name).detach()
+        step = gradient * (0.02 * value.norm() / gradient.norm())
+        up, down = (
+            (weights * cpu.log_prob(pointer._replace(**{name: value + sign * step}), walk, acted.actions, 0)).sum()
+            for sign in (1, -1)
+        )
+        assert (up - down).item() / 2 == pytest.approx((gradient * step).sum().item(), rel=0.02), name
+
+
+def test_known_log_probabilities_are_not_computed_again(rng, monkeypatch):
+    """After acting only the gradient is computed, and only of the rollouts whose weight is not 0."""
+    env = ENVS["tsp"]
+    policy = make_policy(env)
+    acted = run(env, policy, Sample(), "kernel", rng)
+    monkeypatch.setattr(cpu, "log_prob", None)
+    whole = gradients(env, policy, acted, "auto")
+    best = acted.reward.argmax(1, keepdim=True)
+    encoded = policy.encode(env.instance_features(acted.instances))
+    taken = []
+    gradient = cpu.gradient
+    monkeypatch.setattr(cpu, "gradient", lambda *a: (taken.append(a[2].shape[1]), gradient(*a))[1])
+    log_probs(env, policy, encoded, acted, carrying=1).gather(1, best).sum().backward()
+    assert taken == [1]
+    assert len(whole[1]) == len(list(policy.parameters()))
+
+
+def test_threads_change_nothing(rng):
+    """One thread and two give the same numbers to the last bit."""
+    env = ENVS["cvrp"]
+    policy, threads = make_policy(env), torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            acted = run(env, policy, Sample(), "kernel", rng, batch=5)
+            encoded = policy.encode(env.instance_features(acted.instances))
+            pointer, walk = policy.as_pointer(encoded), env.walk(acted.instances)
+            found.append(
+                (acted.actions, acted.log_prob, *cpu.gradient(pointer, walk, acted.actions, 0, acted.log_prob))
+            )
+    finally:
+        torch.set_num_threads(threads)
+    for one, two in zip(*found, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-5)
+
+
+def test_low_precision_in_is_low_precision_out(rng):
+    """From an encoding in bfloat16 the gradients come back in bfloat16."""
+    env = ENVS["tsp"]
+    policy = make_policy(env)
+    instances = env.generate(2, rng)
+    with torch.autocast("cpu", torch.bfloat16):
+        encoded = policy.encode(env.instance_features(instances))
+        acted = act(env, policy, encoded, instances, Sample(), rng, rollouts=3, log_prob=True, acting="kernel")
+        scored = log_probs(env, policy, encoded, acted, acting="kernel")
+    assert encoded.keys.dtype == torch.bfloat16
+    scored.sum().backward()
+    assert all(p.grad.isfinite().all() for p in policy.parameters() if p.grad is not None)
+
+
+def test_what_it_cannot_do_is_said(rng):
+    """Asked for by name it refuses in words; by itself the plain loop is taken instead."""
+    tsp, shop = ENVS["tsp"], make("jssp", num_jobs=3, num_machines=2)
+    policy = make_policy(tsp)
+    with pytest.raises(ArgumentError, match="acting: 'kernel' is not allowed here; it samples without top-k and top-p"):
+        run(tsp, policy, Sample(top_k=3), "kernel", rng)
+    assert run(tsp, policy, Sample(top_k=3), "auto", rng).actions.shape == (3, 7, 35)
+    with pytest.raises(ArgumentError, match="JSSPEnv offers no walk"):
+        run(shop, GraphPolicy(shop.feature_dims, dim=16), Greedy(), "kernel", rng)
+    with pytest.raises(ArgumentError, match="heads of width 6 are not a multiple of 4"):
+        run(tsp, make_policy(tsp, dim=12), Greedy(), "kernel", rng)
+    with pytest.raises(ArgumentError, match="carry no condition"):
+        run(tsp, policy, Greedy(), "kernel", rng, condition=torch.zeros(3, 7))
+    instances = tsp.generate(1, rng)
+    encoded = policy.encode(tsp.instance_features(instances))
+    assert isinstance(kernels.find(tsp, policy, encoded, instances, None, None), kernels.Kernel)
+
+
+def test_without_a_compiler_there_is_none(rng, monkeypatch, tmp_path):
+    """Where nothing compiles the plain loop acts, and asking for the kernel says why there is none."""
+    policy = make_policy(ENVS["tsp"])
+    cpu._library.cache_clear()
+    monkeypatch.setenv("NCOGYM_CACHE", str(tmp_path))
+    for variable, value, words in (("CXX", "false", "it could not be built"), ("PATH", "", "it takes a C.. compiler")):
+        monkeypatch.setenv(variable, value)
+        if variable == "PATH":
+            monkeypatch.delenv("CXX")
+        cpu._library.cache_clear()
+        with pytest.raises(ArgumentError, match=f"acting: 'kernel' is not allowed here; {words}"):
+            run(ENVS["tsp"], policy, Greedy(), "kernel", rng)
+        assert run(ENVS["tsp"], policy, Greedy(), "auto", rng).actions.shape == (3, 7, 35)
+    cpu._library.cache_clear()
+
+
+def test_it_is_compiled_once(rng, monkeypatch, tmp_path):
+    """The compiled kernel is kept in the cache, with nothing beside it, and taken from there the next time."""
+    monkeypatch.setenv("NCOGYM_CACHE", str(tmp_path))
+    calls, compile_ = [], subprocess.run
+    monkeypatch.setattr(cpu.subprocess, "run", lambda *a, **k: (calls.append(a), compile_(*a, **k))[1])
+    policy = make_policy(ENVS["tiny"])
+    for _ in range(2):
+        cpu._library.cache_clear()
+        run(ENVS["tiny"], policy, Greedy(), "kernel", rng)
+    cpu._library.cache_clear()
+    assert len(calls) == 1
+    assert [path.suffix for path in tmp_path.iterdir()] == [".so"]
+
+
+def test_a_home_that_cannot_be_written_to_is_no_obstacle(rng, monkeypatch, tmp_path):
+    """Without a cache it is compiled for this process alone."""
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("NCOGYM_CACHE", os.fspath(blocked / "cache"))
+    cpu._library.cache_clear()
+    policy = make_policy(ENVS["tiny"])
+    assert run(ENVS["tiny"], policy, Greedy(), "kernel", rng).actions.shape == (3, 7, 3)
+    cpu._library.cache_clear()
+
+
+def test_labels_are_scored(rng):
+    """Probabilities of all tours that share a start sum to 1."""
+    import itertools
+
+    env = make("tsp", num_nodes=5)
+    policy = make_policy(env)
+    instances = env.generate(2, rng)
+    every = torch.tensor([[0, *rest] for rest in itertools.permutations(range(1, 5))]).expand(2, -1, -1)
+    encoded = policy.encode(env.instance_features(instances))
+    scored = log_probs(env, policy, encoded, replay(env, instances, every, forced=1), acting="kernel")
+    torch.testing.assert_close(scored.exp().sum(1), torch.ones(2))
