@@ -65,8 +65,9 @@ results: install  ## measure again what docs/results.md tells, but for public fi
 	$(NCOGYM) evaluate --env cvrp --env.num_customers 50 --instances 100 --seed 1234 --seconds 1 --reference hgs \
 	  --solvers multistart+symmetry,auto,ortools,pyvrp,hgs --output $(OUT)/results/cvrp50-1s
 
-peers: install  ## random steps per second against rl4co 0.7.0 (half an hour; installs 1.4 GB of its own)
+peers: install  ## random steps, training and decoding against rl4co 0.7.0 (an hour; installs 1.4 GB of its own)
 	$(BIN)/python benchmarks/peers/run.py --output $(OUT)/peers
+	$(BIN)/python benchmarks/peers/policies.py --output $(OUT)/peers
 
 clean:  ## remove what the targets wrote, but neither .venv nor runs
 	rm -rf $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

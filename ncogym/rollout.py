@@ -177,7 +177,7 @@ class _Loop:
                     env, self.policy, self.decoding, encoded, state, drawn, condition, self.log_prob
                 )
                 actions.append(action)
-                if self.log_prob:
+                if chosen is not None:
                     total = total + chosen
             if ended:
                 break
@@ -191,8 +191,8 @@ class _Loop:
             raise ArgumentError(f"acting: 'graph' is not allowed on {given.device.type}; it takes a CUDA device")
         tensors = {f"encoded {k}": v for k, v in encoded._asdict().items() if isinstance(v, Tensor)}
         tensors |= {f"instance {k}": v for k, v in instances.items()}
-        tensors |= {"given": given, "noise": noise, "condition": condition}
-        tensors = {k: v for k, v in tensors.items() if v is not None}
+        others = {"given": given, "noise": noise, "condition": condition}
+        tensors |= {k: v for k, v in others.items() if v is not None}
 
         def run(inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
             mine = encoded._replace(**{k: inputs[f"encoded {k}"] for k in encoded._fields if f"encoded {k}" in inputs})

@@ -116,7 +116,8 @@ def gradient(
     _run("score", pointer, walk, forced, 1.0, actions, carried=weights, **whole)
     scalars = whole.pop("d_weights", None)
     found = [*whole.values(), None if scalars is None else scalars.sum(0).T]
-    return [g if g is None else g.to(value.dtype) for g, value in zip(found, pointer[:-1], strict=True)]
+    kinds = [value is None or value.dtype for value in pointer[:-1]]
+    return [g if g is None else g.to(kind) for g, kind in zip(found, kinds, strict=True)]
 
 
 def _run(

@@ -57,17 +57,15 @@ INLINE lanes maximum(lanes a, lanes b) { return a > b ? a : b; }
 INLINE lanes minimum(lanes a, lanes b) { return a < b ? a : b; }
 INLINE lanes all(float x) { return (lanes){0} + x; }
 
-INLINE lanes power_of_two(lanes x) { /* 2^x, relative error below 1e-7; 2^-126 where x is lower */
+INLINE lanes power_of_two(lanes x) { /* 2^x, relative error below 2e-7; 2^-126 where x is lower */
     x = minimum(maximum(x, all(-126.f)), all(127.f));
     lanes shifted = x + 12582912.f; /* 1.5 * 2^23: the whole part moves into the low bits */
     lanes f = x - (shifted - 12582912.f);
-    lanes y = all(1.5252733804e-5f);
-    y = y * f + 1.5403530393e-4f;
-    y = y * f + 1.3333558146e-3f;
-    y = y * f + 9.6181291076e-3f;
-    y = y * f + 5.5504108665e-2f;
-    y = y * f + 2.4022650696e-1f;
-    y = y * f + 6.9314718056e-1f;
+    lanes y = all(1.3276471e-3f); /* the best polynomial of degree 5 from -1/2 to 1/2 */
+    y = y * f + 9.6755413e-3f;
+    y = y * f + 5.5507133e-2f;
+    y = y * f + 2.4022120e-1f;
+    y = y * f + 6.9314697e-1f;
     y = y * f + 1.f;
     return (lanes)((ints)y + ((ints)shifted << 23));
 }
@@ -76,13 +74,16 @@ INLINE lanes hyperbolic_tangent(lanes x) {
     return 1.f - 2.f / (1.f + power_of_two(x * (2 * LOG2E)));
 }
 
-INLINE float highest(lanes x) {
-    float y = x[0];
-    for (int i = 1; i < LANES; i++) y = x[i] > y ? x[i] : y;
-    return y;
-}
-
 typedef float quarter __attribute__((vector_size(16)));
+
+INLINE float highest(lanes x) {
+    quarter q[4];
+    memcpy(q, &x, sizeof q);
+    quarter one = q[0] > q[1] ? q[0] : q[1], two = q[2] > q[3] ? q[2] : q[3];
+    one = one > two ? one : two;
+    float left = one[0] > one[1] ? one[0] : one[1], right = one[2] > one[3] ? one[2] : one[3];
+    return left > right ? left : right;
+}
 
 INLINE float sum_lanes(lanes x) {
     quarter q[4];

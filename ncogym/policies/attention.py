@@ -128,7 +128,7 @@ class AttentionPolicy(Policy):
         x = self.encode_nodes(x, features)
         batch, nodes, dim = x.shape
         keys, values = self.glimpse(x).view(batch, nodes, 2, self.num_heads, -1).permute(2, 0, 3, 1, 4)
-        logit_keys = self.pointer(x) @ self.combine.weight
+        logit_keys = F.linear(x, self.combine.weight.T @ self.pointer.weight)
         queries = x.new_empty(batch, 0, nodes + 1, dim)
         if self.roles is not None:
             roles = self.roles(x).view(batch, nodes, -1, dim).transpose(1, 2)
