@@ -85,7 +85,7 @@ GPU_TORCH := import sys, torch; sys.exit(not torch.cuda.is_available() or torch.
 	  $(PYTHON) -m venv $$($(PYTHON) -c '$(GPU_TORCH)' 2>/dev/null && echo --system-site-packages) .venv
 	@if grep -q 'system-site-packages = true' .venv/pyvenv.cfg; then \
 	  torch=$$($(BIN)/python -c 'import torch; print(f"torch=={torch.__version__}")') && \
-	  sed "s/^torch==.*/$$torch/" constraints.txt > .venv/constraints.txt; \
+	  sed -e "s/^torch==.*/$$torch/" -e "/^triton==/d" constraints.txt > .venv/constraints.txt; \
 	else \
 	  cp constraints.txt .venv/constraints.txt && \
 	  $(BIN)/python -m pip install --quiet "$$(grep '^torch==' constraints.txt)"; \

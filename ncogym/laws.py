@@ -22,7 +22,7 @@ from torch import Tensor
 from torchrl.envs.utils import check_env_specs, step_mdp
 
 from ncogym.errors import ArgumentError, NcogymError
-from ncogym.features import EdgeFeatures, NodeFeatures, OperationGraph
+from ncogym.features import EdgeFeatures, NodeFeatures, OperationGraph, Walk
 
 MAX_SEQUENCES = 200_000
 TOLERANCE = 1e-5  # relative: rewards are float32, objectives float64
@@ -416,6 +416,27 @@ def equivalent_actions_are_the_same_solution(case: Case) -> Iterator[str]:
         yield f"equivalent actions are refused: {violation}"
 
 
+def a_walk_is_the_environments_own(case: Case) -> Iterator[str]:
+    """What kernels follow, the walk that an environment offers, shows and allows what the environment does itself."""
+    walk = case.env.walk(case.instances)
+    if walk is None:
+        return
+    if walk.horizon != case.env.horizon(case.instances):
+        yield f"its walk ends after {walk.horizon} steps; the horizon is {case.env.horizon(case.instances)}"
+    steps = [case.env.step_features(state) for state, _, _ in _walk(case.env, case.instances, case.actions)]
+    for row, rollouts in enumerate(case.actions.tolist()):
+        for rollout, actions in enumerate(rollouts):
+            nodes = steps[0].action_mask.shape[-1]
+            for number, (mask, roles, scalars) in enumerate(_walked(walk, row, actions, nodes)):
+                where = f"of step {number}, row {row}, rollout {rollout}"
+                step = steps[number]
+                yield from _difference(f"the walk's mask {where}", torch.tensor(mask), step.action_mask[row, rollout])
+                yield from _difference(f"the walk's nodes {where}", torch.tensor(roles), step.nodes[row, rollout])
+                if step.scalars is not None:
+                    shown = step.scalars[row, rollout]
+                    yield from _difference(f"the walk's scalars {where}", torch.tensor(scalars), shown)
+
+
 LAWS: tuple[Callable[[Case], Iterator[str]], ...] = (
     random_solutions_are_valid,
     functions_are_pure,  # early: what is not pure breaks other laws too
@@ -432,10 +453,36 @@ LAWS: tuple[Callable[[Case], Iterator[str]], ...] = (
     starts_are_allowed,
     symmetries_keep_the_objective,
     equivalent_actions_are_the_same_solution,
+    a_walk_is_the_environments_own,
 )
 
 
 # ---------------------------------------------------------------------- helpers
+
+
+def _walked(
+    walk: Walk, row: int, actions: list[int], nodes: int
+) -> Iterator[tuple[list[bool], list[int], list[float]]]:
+    """Follow a rollout by the words of its walk alone; yield the mask, the nodes and the scalars of each step."""
+    depot = walk.demand is not None
+    demand = walk.demand[row].tolist() if walk.demand is not None else [0.0] * nodes
+    capacity = float(walk.capacity[row]) if walk.capacity is not None else 0.0
+    slack = float(walk.slack[row]) if walk.slack is not None else 0.0
+    open_nodes, load = set(range(int(depot), nodes)), capacity
+    first = current = 0 if depot else -1
+    for action in actions:
+        mask = [node in open_nodes and (not depot or demand[node] <= load + slack) for node in range(nodes)]
+        if depot:
+            mask[0] = current != 0 or not open_nodes
+        if not open_nodes:
+            mask[current] = True
+        known = {"first": first, "current": current, "room": load / capacity if depot else 0.0}
+        known["left"] = len(open_nodes) / (nodes - 1)
+        yield mask, [int(known[role]) for role in walk.roles], [known[scalar] for scalar in walk.scalars]
+        open_nodes.discard(action)
+        first = action if first < 0 else first
+        current = 0 if depot and not open_nodes else action
+        load = capacity if current == 0 else load - demand[action]
 
 
 @contextmanager

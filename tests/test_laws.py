@@ -504,6 +504,20 @@ class Shuffles(TSPEnv):
         return super().equivalent_actions(instance, actions, count, rng).sort(-1).values
 
 
+class WalksTheOtherWay(TSPEnv):
+    """Its walk names the current node first."""
+
+    def walk(self, instance):
+        return super().walk(instance)._replace(roles=("current", "first"))
+
+
+class WalksWithoutEnd(TSPEnv):
+    """Its walk has another horizon."""
+
+    def walk(self, instance):
+        return super().walk(instance)._replace(horizon=99)
+
+
 BROKEN = [
     (AllowsAll, "random solutions are valid", "the mask allowed what the referee refuses: row 0"),
     (EndsEarly, "random solutions are valid", "not every rollout is done after the horizon of 5 steps"),
@@ -545,6 +559,8 @@ BROKEN = [
     (Enlarges, "symmetries keep the objective", "objective under image 0"),
     (SkewsAtRandom, "symmetries keep the objective", "objective under image 19"),
     (Shuffles, "equivalent actions are the same solution", "objective of equivalent actions"),
+    (WalksTheOtherWay, "a walk is the environments own", "the walk's nodes of step 2"),
+    (WalksWithoutEnd, "a walk is the environments own", "its walk ends after 99 steps; the horizon is 6"),
 ]
 
 
@@ -556,6 +572,20 @@ def test_a_broken_law_is_found_and_named(problem, law, words):
         check_env(problem(6, distribution))
     assert str(caught.value).startswith(f"tsp breaks the law '{law}': ")
     assert "\n" not in str(caught.value)
+
+
+class LargerVehicles(CVRPEnv):
+    """Its walk has twice the capacity."""
+
+    def walk(self, instance):
+        walk = super().walk(instance)
+        return walk._replace(capacity=2 * walk.capacity)
+
+
+def test_a_walk_of_other_vehicles_is_found():
+    """A kernel would load more than the environment does."""
+    with pytest.raises(LawBroken, match="'a walk is the environments own': the walk's scalars of step 1, row 0"):
+        check_env(LargerVehicles(6))
 
 
 class RepeatsCustomers(CVRPEnv):

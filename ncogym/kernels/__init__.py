@@ -78,14 +78,14 @@ def find(
         instances: batch size ``[batch]``.
         decoding: how actions are chosen; None looks for a kernel that scores.
         condition: what rollouts carry, or None.
-        must: refuse in words where there is none.
+        must: refuse in words where there is none; else one is found only where it is known to be the faster.
 
     Raises:
         ArgumentError: there is none and there must be.
     """
     found = _find(env, policy, encoded, instances, decoding, condition)
     if isinstance(found, Kernel):
-        return found
+        return found if must or found.backend.FASTER else None
     if must:
         raise ArgumentError(f"acting: 'kernel' is not allowed here; {found}")
     return None
