@@ -490,12 +490,52 @@ def free_memory(device: torch.device) -> int:
         return 2**32  # no such file on this system; what any machine of the day has
 
 
+def search_memory(device: torch.device) -> float:
+    """Return the bytes that a search may take at a time: a limit that never changes where as much memory is free.
+
+    What is drawn depends on how many rollouts are run at once, and a seed shall mean the same on every machine.
+    """
+    return min(8e9 if device.type == "cuda" else 512e6, 0.5 * free_memory(device))
+
+
 def scoring_memory(device: torch.device) -> float:
     """Return the bytes that a chunk of the scoring pass may take where nothing is said."""
     return min(MEMORY_MOST, MEMORY_SHARE * free_memory(device))
 
 
-def rollouts_in_memory(env: Any, policy: Any, instances: TensorDict, budget_bytes: float = 512e6) -> int:
-    """Return how many rollouts per instance fit into ``budget_bytes`` while a policy acts: a step of each at a time."""
+def rollouts_in_memory(env: Any, policy: Any, instances: TensorDict, budget_bytes: float = 0) -> int:
+    """Return how many rollouts per instance fit into memory while a policy acts: a step of each at a time.
+
+    Args:
+        env: the problem.
+        policy: what acts.
+        instances: batch size ``[batch]``.
+        budget_bytes: what they may take; 0 is `search_memory`.
+    """
+    budget_bytes = budget_bytes or search_memory(next(iter(instances.values())).device)
     actions = env.start(instances[:1]).action_mask.shape[-1]
     return max(1, int(budget_bytes / (4 * policy.numbers_per_action * actions * instances.batch_size[0])))
+
+
+def encode(env: Any, policy: Any, instances: TensorDict, budget_bytes: float = 0) -> Any:
+    """Encode instances for a search, as many at a time as fit into memory.
+
+    Args:
+        env: the problem.
+        policy: whose encoder it is.
+        instances: batch size ``[batch]``, thousands if need be.
+        budget_bytes: what encoding may take; 0 is `search_memory`.
+
+    Returns:
+        ``policy.encode(...)`` of all of them, without gradients.
+    """
+    budget_bytes = budget_bytes or search_memory(next(iter(instances.values())).device)
+    nodes = env.start(instances[:1]).action_mask.shape[-1]
+    each = 4 * (policy.numbers_per_node * nodes + policy.numbers_per_pair * nodes**2)
+    parts = instances.split(max(1, int(budget_bytes / each)))
+    with torch.inference_mode():
+        encoded = [policy.encode(env.instance_features(part)) for part in parts]
+        if len(encoded) == 1:
+            return encoded[0]
+        fields = (None if values[0] is None else torch.cat(values) for values in zip(*encoded, strict=True))
+        return type(encoded[0])(*fields)

@@ -546,7 +546,19 @@ def test_bench_prints_one_object(run: Run, what: str) -> None:
     assert (code, err) == (0, "")
     measured = json.loads(out)
     assert list(measured) == BENCH_FIELDS.split()
-    assert [measured[key] for key in BENCH_FIELDS.split()[:7]] == [what, "tsp", "cpu", 2, 3, "float32", "eager"]
+    assert [measured[key] for key in BENCH_FIELDS.split()[:6]] == [what, "tsp", "cpu", 2, 3, "float32"]
+    assert measured["acting"] in (["eager"] if what == "env" else ["eager", "kernel"])
+
+
+def test_bench_acts_as_asked(run: Run) -> None:
+    """The way of acting and its precision can be chosen, and one that cannot be had here is refused in one line."""
+    asked = "bench decode --env tsp --env.num_nodes 5 --batch 2 --rollouts 3 --device cpu --format json"
+    code, out, _ = run(f"{asked} --acting eager --precision bfloat16")
+    assert code == 0
+    assert [json.loads(out)[key] for key in ("acting", "dtype")] == ["eager", "bfloat16"]
+    code, out, err = run(f"{asked} --acting graph")
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "acting: 'graph' is not allowed on cpu" in err
 
 
 def test_bench_prints_a_table(run: Run) -> None:

@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ncogym import rollout
 from ncogym.envs.cvrp import CVRPEnv
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import ArgumentError
 from ncogym.policies.attention import AttentionPolicy
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Greedy, Sample
-from ncogym.rollout import act, log_probs, replay, rollouts_in_memory
+from ncogym.rollout import act, encode, log_probs, replay, rollouts_in_memory
 
 
 class Places(NamedTuple):
@@ -336,6 +337,7 @@ def test_a_graph_takes_cuda(env, instances):
 
 COMPILED = """
 import torch
+from ncogym import rollout
 from ncogym.envs.cvrp import CVRPEnv
 from ncogym.envs.tsp import TSPEnv
 from ncogym.policies.attention import AttentionPolicy
@@ -417,6 +419,29 @@ def test_rollouts_in_memory_shrink_with_size(env, rng):
     assert rollouts_in_memory(large, policy, large.generate(4, rng), 1.0) == 1
     policy.numbers_per_action *= 4
     assert rollouts_in_memory(large, policy, large.generate(4, rng), 1e6) == few // 4
+
+
+@pytest.mark.parametrize("bytes_", [1.0, 40e3, 1e9])
+def test_encoding_in_parts_changes_nothing(env, rng, bytes_):
+    """However few instances are encoded at a time, the encoding is that of all at once."""
+    policy, instances = make_attention(), env.generate(7, rng)
+    calls, encoder = [], policy.encode
+    policy.encode = lambda features: (calls.append(features[0].values.shape[0]), encoder(features))[1]
+    found = encode(env, policy, instances, bytes_)
+    each = 4 * (policy.numbers_per_node * 6 + policy.numbers_per_pair * 36)
+    assert calls == [len(part) for part in torch.arange(7).split(max(1, int(bytes_ / each)))]
+    for mine, theirs in zip(found, encoder(env.instance_features(instances)), strict=True):
+        torch.testing.assert_close(mine, theirs.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_memory_is_a_share_of_what_is_free(monkeypatch):
+    """Searches and scoring take a fixed amount where there is plenty, and a share of little."""
+    device = torch.device("cpu")
+    assert 2**20 < rollout.free_memory(device) < 2**50
+    monkeypatch.setattr(rollout, "free_memory", lambda device: 2**40)
+    assert (rollout.search_memory(device), rollout.scoring_memory(device)) == (512e6, 256e6)
+    monkeypatch.setattr(rollout, "free_memory", lambda device: 1e8)
+    assert (rollout.search_memory(device), rollout.scoring_memory(device)) == (0.5e8, 0.25e8)
 
 
 def test_acting_ends_when_all_rollouts_are_done(rng):

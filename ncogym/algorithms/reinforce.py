@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from ncogym.algorithms.base import Algorithm
 from ncogym.errors import ArgumentError
 from ncogym.policies.decoding import Greedy
-from ncogym.rollout import Trajectories, act
+from ncogym.rollout import Trajectories, act, encode
 
 
 def advantage_shared(reward: Float[Tensor, "batch rollouts"]) -> Float[Tensor, "batch rollouts"]:
@@ -127,7 +127,7 @@ def greedy_reward(env: Any, policy: Any, instances: Any, chunk: int = 1024) -> T
     rewards = []
     with torch.no_grad():
         for part in instances.split(chunk):
-            encoded = policy.encode(env.instance_features(part))
+            encoded = encode(env, policy, part)
             rewards.append(act(env, policy, encoded, part, Greedy(), rng).reward[:, 0])
     policy.train(training)
     return torch.cat(rewards)

@@ -18,10 +18,14 @@ class Policy(nn.Module, abc.ABC):
     Attributes:
         dims: widths of the features that it was built for.
         numbers_per_action: float32 numbers that `logits` holds per action of a query, about; bounds rollouts at a time.
+        numbers_per_node: float32 numbers that `encode` holds per node, about; bounds instances at a time.
+        numbers_per_pair: and per ordered pair of nodes.
     """
 
     dims: FeatureDims
     numbers_per_action: int = 16
+    numbers_per_node: int = 2048
+    numbers_per_pair: int = 64
 
     @abc.abstractmethod
     def encode(self, features: InstanceFeatures) -> Any:

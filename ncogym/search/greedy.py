@@ -9,7 +9,7 @@ from tensordict import TensorDict
 
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Greedy as GreedyDecoding
-from ncogym.rollout import act
+from ncogym.rollout import act, encode
 from ncogym.solver import Budget, Progress, Solutions
 
 
@@ -29,6 +29,6 @@ class Greedy:
         """Return one checked solution per instance; any budget pays for one rollout."""
         progress = Progress(env, instances, budget)
         with torch.inference_mode():
-            encoded = self.policy.encode(env.instance_features(instances))
+            encoded = encode(env, self.policy, instances)
             progress.offer(act(env, self.policy, encoded, instances, GreedyDecoding(), rng).actions)
         return progress.solutions(self.name)

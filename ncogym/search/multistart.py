@@ -16,7 +16,7 @@ from tensordict import TensorDict
 from ncogym.errors import ArgumentError
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Decoding, Greedy
-from ncogym.rollout import act, rollouts_in_memory
+from ncogym.rollout import act, encode, rollouts_in_memory
 from ncogym.solver import Budget, Pace, Progress, Solutions
 
 
@@ -43,7 +43,7 @@ class MultiStart:
         pace = Pace(progress, rollouts_in_memory(env, self.policy, instances))
         rounds = self.rounds or (math.inf if limited and self.decoding.stochastic else 1)
         with torch.inference_mode():
-            encoded = self.policy.encode(env.instance_features(instances))
+            encoded = encode(env, self.policy, instances)
             for done in itertools.count(1):
                 starts = env.first_actions(instances, rng if limited else None)
                 while starts.shape[1] and not (progress.spent and progress.rollouts):

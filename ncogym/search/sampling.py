@@ -10,7 +10,7 @@ from tensordict import TensorDict
 from ncogym.errors import ArgumentError
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Sample
-from ncogym.rollout import act, rollouts_in_memory
+from ncogym.rollout import act, encode, rollouts_in_memory
 from ncogym.solver import Budget, Pace, Progress, Solutions
 
 
@@ -36,7 +36,7 @@ class Sampling:
         progress = Progress(env, instances, budget)
         pace = Pace(progress, rollouts_in_memory(env, self.policy, instances))
         with torch.inference_mode():
-            encoded = self.policy.encode(env.instance_features(instances))
+            encoded = encode(env, self.policy, instances)
             while progress.rollouts < limit and not (progress.spent and progress.rollouts):
                 count = pace.next(limit - progress.rollouts)
                 drawn = act(env, self.policy, encoded, instances, self.decoding, rng, rollouts=count)
