@@ -154,6 +154,7 @@ def train(*, env: Any, resolved: Mapping[str, Any], argv: list[str], **settings:
 
     Published runs are in configs/ (`ncogym list configs`); options after --config replace what it says.
     """
+    from ncogym.distributed import is_main
     from ncogym.solving import make_solver
     from ncogym.training.run import train as run
 
@@ -161,10 +162,13 @@ def train(*, env: Any, resolved: Mapping[str, Any], argv: list[str], **settings:
     try:
         run(env, make_solver, config=dict(resolved), bar=_bar, **settings)
     except KeyboardInterrupt as interrupt:
+        if not is_main():
+            return DONE  # the main process tells
         again = argv if settings["resume"] or not (folder / "last.ckpt").exists() else [*argv, "--resume", "true"]
         line = f"{interrupt or 'interrupted'}; to go on: ncogym train {shlex.join(again)}"
         raise KeyboardInterrupt(line) from interrupt
-    _console().print(f"{folder / 'policy'} holds the trained policy", soft_wrap=True)
+    if is_main():
+        _console().print(f"{folder / 'policy'} holds the trained policy", soft_wrap=True)
     return DONE
 
 
@@ -183,6 +187,8 @@ def evaluate(
     format: Format = "table",  # noqa: A002
 ) -> int:
     """Compare solvers on the same generated instances.
+
+    Processes that torchrun or srun starts share the instances, and the first of them prints.
 
     Args:
         env: The problem.
@@ -207,6 +213,7 @@ def evaluate(
         Path(output).mkdir(parents=True, exist_ok=True)
     with _cancelled_by_signals() as cancel:
         from ncogym.baselines.base import Baseline, FirstThatSupports, OutsideSolver
+        from ncogym.distributed import is_main
         from ncogym.evaluation import evaluate as run
         from ncogym.evaluation import seeded_instances
         from ncogym.report import rich_table, write_report
@@ -227,6 +234,8 @@ def evaluate(
         data = seeded_instances(env, instances, seed)
         with _bar() as progress:
             found = run(env, data, run_solvers, budget=budget, reference=reference, seed=seed, progress=progress)
+    if not is_main():
+        return DONE
     if output is not None:
         write_report(found, output)
     if format == "json":
@@ -306,6 +315,8 @@ def bench(
     batch: Count = 64,
     rollouts: Count = 50,
     device: str | None = None,
+    acting: Literal["auto", "eager", "compile", "graph", "kernel"] = "auto",
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32",
     format: Format = "table",  # noqa: A002
 ) -> int:
     """Measure speed: the median of five repetitions.
@@ -316,12 +327,14 @@ def bench(
         batch: Instances at once.
         rollouts: Rollouts for each instance.
         device: Such as cpu or cuda; null takes cuda where there is one.
+        acting: How rollouts are run; graph takes CUDA, and auto is the kernel where that is known to be faster.
+        precision: Of the matrix products of acting.
         format: How the result is printed; json is one object.
     """
     from ncogym.bench import bench as measure
 
     with _busy("measuring"):
-        measured = measure(what, env, batch=batch, rollouts=rollouts, device=device)
+        measured = measure(what, env, batch=batch, rollouts=rollouts, device=device, acting=acting, precision=precision)
     if format == "json":
         _print_json(measured)
     else:
@@ -515,6 +528,7 @@ def _in_one_line(text: str, command: str) -> str:
         (r"Not of type \w+: invalid literal .*: (.*)", r"Expected int. Got value: \1"),
         (r"\bv(?=[<>]=?)", ""),
         (r"Expected (?:an? )?(.*?)\. Got value: (.*)", r"\2 is not allowed; it must be \1"),
+        (r"(it must be .*) - Expected (?:an? )?", r"\1 or "),
         (r"must be int\b", "must be a whole number"),
         (r"must be float\b", "must be a number"),
         (r"^env\.name: ", "env: "),
@@ -603,7 +617,9 @@ def _busy(what: str) -> Iterator[None]:
 @contextmanager
 def _bar() -> Iterator[Callable[[str, int, int], None] | None]:
     """Give a function that moves a bar on a terminal, or None."""
-    if not sys.stderr.isatty():
+    from ncogym.distributed import is_main
+
+    if not (sys.stderr.isatty() and is_main()):
         yield None
         return
     from rich.console import Console

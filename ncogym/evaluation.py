@@ -3,6 +3,9 @@
 Every solver gets the same instances in the same batches under the same budget per instance, one after the other within
 a batch, so that what is done at an interrupt is comparable. What a solver draws depends on the seed and the batch
 alone, not on who else takes part. Objectives and feasibility are the environment's word, as `ncogym.solver` has it.
+
+Where several processes were started (`ncogym.distributed`), each takes its share of the batches and all of them get
+everybody's records, so each of them must call. But for the seconds, these are the records of one process.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from jaxtyping import Float, Float64
 from tensordict import TensorDict
 from torch import Tensor
 
+from ncogym.distributed import gather, share
 from ncogym.errors import (
     ArgumentError,
     InvalidSolution,
@@ -106,7 +110,7 @@ def reference_objectives(
         budget: for each instance, as in `Solver`.
         rng: one number is drawn from it, whatever is in the cache.
         cache: folder of the JSON files, made if need be; None remembers nothing.
-        progress: told after each chunk.
+        progress: told after each chunk of this process.
 
     Raises:
         ArgumentError: a file of the cache is broken or belongs to something else.
@@ -115,9 +119,10 @@ def reference_objectives(
     """
     count = instances.batch_size[0]
     seed = int(torch.randint(2**62, (), generator=rng, device=rng.device))
-    objectives: list[float] = []
-    for begin in range(0, count, CHUNK):
-        chunk = instances[begin : begin + CHUNK]
+    own: dict[int, list[float]] = {}
+    done, batches = 0, share(count, CHUNK)
+    for rows in batches:
+        chunk = instances[rows.start : rows.stop]
         about = {
             "env": env.name,
             "solver": solver.name,
@@ -126,15 +131,18 @@ def reference_objectives(
         }
         path = None if cache is None else Path(cache) / f"{hashlib.sha256(_json(about)).hexdigest()}.json"
         if path is not None and path.exists():
-            found = _remembered(path, about, chunk.batch_size[0])
+            found = _remembered(path, about, len(rows))
         else:
-            found = _objectives(_checked(env, chunk, solver, budget or Budget(), _generator(seed, begin)), begin)
+            rng = _generator(seed, rows.start)
+            found = _objectives(_checked(env, chunk, solver, budget or Budget(), rng), rows.start)
             if path is not None:
                 _write_atomically(path, _json({**about, "objectives": found}))
-        objectives += found
+        own[rows.start] = found
+        done += len(rows)
         if progress is not None:
-            progress(solver.name, len(objectives), count)
-    return torch.tensor(objectives, dtype=torch.float64)
+            progress(solver.name, done, sum(map(len, batches)))
+    everybodys = {begin: found for part in gather(own) for begin, found in part.items()}
+    return torch.tensor([x for begin in sorted(everybodys) for x in everybodys[begin]], dtype=torch.float64)
 
 
 def _objectives(solutions: Solutions, begin: int) -> list[float]:
@@ -324,7 +332,7 @@ def evaluate(
         reference_name: what objectives that are given as a tensor are called in tables.
         seed: of all that the solvers draw, from CPU generators, and of the bootstrap.
         batch_size: instances that a solver is given at once.
-        progress: told after each batch.
+        progress: told after each batch of this process.
 
     Raises:
         ArgumentError: no solver or instance, two of one name, an unknown reference or one of another length.
@@ -338,8 +346,8 @@ def evaluate(
     if isinstance(reference, Tensor) and (reference.shape != (count,) or bool(reference.isinf().any())):
         shape = list(reference.shape)
         raise ArgumentError(f"reference: {shape} is not allowed; it must be [{count}], of finite numbers or NaN")
-    budget, total, done = budget or Budget(), count * len(named), 0
-    records: dict[str, list[Record]] = {name: [] for name in named}
+    budget, batches, done = budget or Budget(), share(count, batch_size), 0
+    own: dict[str, list[Record]] = {name: [] for name in named}
     warm_up: dict[str, float] = {}
     interrupted = False
     try:
@@ -347,15 +355,16 @@ def evaluate(
             start = time.perf_counter()
             _attempt(name, solver, env, instances[:1], 0, budget | MaxSeconds(WARM_UP_SECONDS), seed)
             warm_up[name] = time.perf_counter() - start
-        for begin in range(0, count, batch_size):
+        for rows in batches:
             for name, solver in named.items():
-                batch = instances[begin : begin + batch_size]
-                records[name] += _attempt(name, solver, env, batch, begin, budget, seed)
-                done += batch.batch_size[0]
+                own[name] += _attempt(name, solver, env, instances[rows.start : rows.stop], rows.start, budget, seed)
+                done += len(rows)
                 if progress is not None:
-                    progress(name, done, total)
+                    progress(name, done, sum(map(len, batches)) * len(named))
     except KeyboardInterrupt:
         interrupted = True
+    parts = gather((own, warm_up, interrupted))
+    records = {name: sorted((r for part, *_ in parts for r in part[name]), key=lambda r: r.instance) for name in named}
     known: dict[int, float | None] = {}
     if isinstance(reference, str):
         known = {record.instance: record.objective if record.feasible else None for record in records[reference]}
@@ -369,8 +378,8 @@ def evaluate(
         reference=reference_name if isinstance(reference, Tensor) else reference,
         seed=seed,
         instances_sha256=instances_sha256(instances),
-        warm_up_seconds=warm_up,
-        interrupted=interrupted,
+        warm_up_seconds=parts[0][1],
+        interrupted=any(cut for *_, cut in parts),
     )
 
 

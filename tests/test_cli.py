@@ -190,6 +190,7 @@ def test_help_of_a_command_is_complete(run: Run, command: str, flags: str) -> No
         ("train --config nosuch", "config: File does not exist"),
         ("train --config smoke --max_step 1", "unrecognized arguments: --max_step 1; see ncogym train --help"),
         ("train --config smoke --max_steps few", "max_steps: few is not allowed; it must be a whole number"),
+        ("train --config smoke --devices two", "it must be a whole number or one of 'auto'"),
         ("train --config smoke --algorithm PPO", "algorithm: PPO is not known"),
         ("train --config smoke --algorithm.starts 1", "starts: 1 is not allowed; it must be 0 (all) or at least 2"),
         ("train --config smoke --policy.dimension 1", "policy: Option 'dimension' is not accepted"),

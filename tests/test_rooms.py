@@ -32,27 +32,29 @@ GROUND = "errors features solver plotting"
 ROOMS = [
     Room("__init__", packages=""),  # names its homes in text and imports them late
     Room("_resources", "errors", packages=""),
+    Room("distributed", "errors", packages="torch"),
     Room(GROUND),
     Room("envs", GROUND),
     Room("policies", "errors features"),
     Room("baselines", "errors envs solver", "numpy torch tensordict jaxtyping rich"),
-    Room("rollout laws", "errors features solver"),
+    Room("kernels", "errors features"),
+    Room("rollout laws", "errors features solver kernels"),
     Room("algorithms", "errors features rollout policies"),
     Room("search", "errors features rollout policies solver"),
     Room("pretrained", "errors features policies", "torch safetensors"),
     # run.py puts a policy, an algorithm and references together, and writes the weights with their card
     Room(
         "training",
-        "errors features solver rollout policies algorithms evaluation pretrained _resources",
+        "errors features solver distributed rollout policies algorithms evaluation pretrained _resources",
         "numpy torch tensordict safetensors yaml",
     ),
-    Room("evaluation report", GROUND, "numpy torch tensordict jaxtyping rich"),
+    Room("evaluation report", f"{GROUND} distributed", "numpy torch tensordict jaxtyping rich"),
     Room("solving", f"{GROUND} envs policies baselines search pretrained", "torch tensordict"),
-    Room("bench", "errors features rollout policies algorithms", "torch tensordict"),
+    Room("bench", "errors features kernels rollout policies algorithms", "torch tensordict"),
     Room(
         "cli",
         f"_resources {GROUND} envs policies baselines rollout laws algorithms search pretrained training "
-        "evaluation report solving bench",
+        "evaluation report solving bench distributed",
         "numpy torch tensordict rich jsonargparse docstring_parser yaml",
     ),
 ]
@@ -67,6 +69,7 @@ OWN_FILES = {  # packages that only these files may name
     "pyvrp": "baselines/pyvrp.py",
     "torch_geometric": "policies/graph.py",
     "torchrl": "envs/* laws.py",
+    "triton": "kernels/cuda.py",
     "vrplib": "envs/formats/cvrplib.py",
 }
 # the others cost too much at import or belong to an extra; gymnasium's one file is imported by users alone
@@ -193,6 +196,8 @@ def test_file_keeps_the_table(path: str) -> None:
         ("new.py", "", "in no room"),
         ("errors.py", "from ncogym.envs import make", "errors may not import envs"),
         ("solver.py", "from ncogym import envs", "solver may not import envs"),
+        ("distributed.py", "import lightning", "only training/* may import lightning"),
+        ("search/eas.py", "from ncogym.distributed import gather", "search may not import distributed"),
         ("envs/tsp.py", "import ncogym.policies.base", "envs may not import policies"),
         ("envs/tsp.py", "def f():\n    import lightning", "only training/* may import lightning"),
         ("policies/base.py", "from ncogym.envs.base import ConstructiveEnv", "policies may not import envs"),

@@ -15,7 +15,10 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from ncogym.distributed import Vote, average_, gather, share, world
 from ncogym.solver import Budget, Solver, gap_percent
+
+BATCH = 64  # instances that a validation solves at once; the processes take turns at them
 
 
 @dataclass(frozen=True)
@@ -55,19 +58,23 @@ class Validation(pl.Callback):
         policy.eval()
         gaps = []
         for each in self.sets:
-            rng = torch.Generator().manual_seed(0)
-            solutions = self.solver(policy)(each.env, each.instances.to(pl_module.device), self.budget, rng)
-            pairs = zip(solutions, each.reference.tolist(), strict=True)
-            found = [gap_percent(s.objective, reference, each.env.sense) for s, reference in pairs]
-            gaps.append(statistics.fmean(gap for gap in found if gap is not None))
-            pl_module.log(f"gap_{each.name}", gaps[-1])
+            own: list[float | None] = []
+            for rows in share(each.reference.shape[0], BATCH):
+                part, rng = slice(rows.start, rows.stop), torch.Generator().manual_seed(rows.start)
+                solutions = self.solver(policy)(each.env, each.instances[part].to(pl_module.device), self.budget, rng)
+                pairs = zip(solutions, each.reference[part].tolist(), strict=True)
+                own += [gap_percent(s.objective, reference, each.env.sense) for s, reference in pairs]
+            gaps.append(statistics.fmean(gap for found in gather(own) for gap in found if gap is not None))
+            pl_module.log(f"gap_{each.name}", gaps[-1], sync_dist=True)
         if gaps:
-            pl_module.log("gap", sum(gaps) / len(gaps), prog_bar=True)
+            pl_module.log("gap", sum(gaps) / len(gaps), prog_bar=True, sync_dist=True)
         policy.train(training)
 
 
-class Speed(pl.Callback):
-    """Log rollouts per second.
+class Readings(pl.Callback):
+    """Log loss, mean objective and rollouts per second, of all processes together.
+
+    Between two readings the host asks the device for nothing, so that it need not wait for it.
 
     Args:
         every: training steps between two readings.
@@ -78,10 +85,13 @@ class Speed(pl.Callback):
         self._rollouts, self._since = 0, time.perf_counter()
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self._rollouts += pl_module.rollouts_in_step
+        self._rollouts += pl_module.rollouts_in_step * world()
         if trainer.global_step % self.every == 0:
+            values = average_(torch.stack(list(pl_module.outcome.values()))).cpu()
             now = time.perf_counter()
-            pl_module.log("rollouts_per_second", self._rollouts / (now - self._since), prog_bar=True)
+            read = dict(zip(pl_module.outcome, values, strict=True))
+            read["rollouts_per_second"] = torch.tensor(self._rollouts / (now - self._since))
+            pl_module.log_dict(read, prog_bar=True)  # tensors on the host, which Lightning may read at every step
             self._rollouts, self._since = 0, now
 
 
@@ -92,6 +102,9 @@ class Interrupted(Exception):
 class Interruptible(pl.Callback):
     """On SIGINT or SIGTERM finish the step, write a checkpoint and raise `Interrupted`; a second signal acts at once.
 
+    Where several processes train, it is enough that one of them gets the signal: all stop after the same step, the one
+    after that in which it came.
+
     Args:
         path: where the checkpoint goes.
     """
@@ -99,12 +112,15 @@ class Interruptible(pl.Callback):
     def __init__(self, path: Path) -> None:
         self.path = path
         self._pending = self._saved = False
+        self._vote = Vote()
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Take over the signals, keeping the handlers that were there."""
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._note)
+        # Lightning's own agreement, which has the host wait for the device at every step, has nothing to agree on now
+        trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None  # type: ignore[method-assign]
 
     def _note(self, number: int, frame: Any) -> None:
         if self._pending:
@@ -112,8 +128,8 @@ class Interruptible(pl.Callback):
         self._pending = True
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Write the checkpoint after the step in which a signal came."""
-        if self._pending:
+        """Write the checkpoint once all know of a signal."""
+        if self._vote(self._pending):
             trainer.save_checkpoint(self.path)
             self._saved = True
 
@@ -121,6 +137,10 @@ class Interruptible(pl.Callback):
         """Stop before the next step, when the last one is in the log too."""
         if self._saved:
             raise Interrupted(f"interrupted at step {trainer.global_step}; resume from {self.path}")
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        """Hear the others out, who may still ask."""
+        self._vote.close()
 
     def teardown(self, trainer: pl.Trainer, pl_module: Any, stage: str) -> None:
         """Give the signals back, however training ended."""

@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 from tensordict import TensorDict
 from torch import Tensor
 
+from ncogym.distributed import barrier, is_main, rank, world
 from ncogym.errors import ArgumentError
 from ncogym.solver import Budget, Solver
 
@@ -68,15 +69,16 @@ class LabelledPool:
         key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
         self.folder = Path(folder) / key
         self.folder.mkdir(parents=True, exist_ok=True)
-        (self.folder / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n")
+        if is_main():
+            (self.folder / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n")
 
     def path(self, chunk: int) -> Path:
         """Return the file of a chunk; its name tells the size, so pools of other size ranges do not collide."""
         return self.folder / f"{chunk:05d}-{self.sizes[chunk]}.safetensors"
 
     def missing(self) -> list[int]:
-        """Return the chunks that are not labelled yet."""
-        return [chunk for chunk in range(self.chunks) if not self.path(chunk).exists()]
+        """Return the chunks of this process's share that are not labelled yet."""
+        return [chunk for chunk in range(rank(), self.chunks, world()) if not self.path(chunk).exists()]
 
     def label(self, chunk: int) -> None:
         """Generate and solve one chunk; the file appears whole or not at all."""
@@ -94,18 +96,22 @@ class LabelledPool:
         partial.replace(self.path(chunk))
 
     def fill(self, workers: int = 1) -> Iterator[int]:
-        """Label what is missing in worker processes, yielding each chunk as it is done."""
+        """Label what is missing of this process's share in worker processes, yielding each chunk as it is done.
+
+        Where several processes share the work, all must come to the end of it: there they wait for one another.
+        """
         missing = self.missing()
         if workers <= 1:
             for chunk in missing:
                 self.label(chunk)
                 yield chunk
-            return
-        import multiprocessing
+        else:
+            import multiprocessing
 
-        with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-            for chunk, _ in zip(missing, pool.map(self.label, missing), strict=True):
-                yield chunk
+            with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+                for chunk, _ in zip(missing, pool.map(self.label, missing), strict=True):
+                    yield chunk
+        barrier()
 
     def load(self, chunk: int) -> tuple[TensorDict, Tensor]:
         """Return a chunk's instances ``[chunk_size]`` and actions, int64 ``[chunk_size, 1, steps]``."""

@@ -107,6 +107,8 @@ class TrainingModule(pl.LightningModule):
         streams: int = 1,
     ) -> None:
         super().__init__()
+        for empty in (parameter for parameter in policy.parameters() if not parameter.numel()):
+            empty.requires_grad_(False)  # a policy of a problem without roles has one; DDP would wait for its gradient
         self.policy, self.algorithm = policy, algorithm
         algorithm.attach(policy)
         self.source, self.optimiser = source, optimiser

@@ -20,9 +20,9 @@ from typing import Any, Literal
 import lightning.pytorch as pl
 import torch
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from ncogym.algorithms.base import Algorithm
 from ncogym.algorithms.pomo import POMO
@@ -147,7 +147,8 @@ def train(
         accelerator: Lightning's: auto, cpu or gpu.
         devices: GPUs, or processes on CPUs, of each machine, one process for each; auto takes every GPU, one CPU.
         num_nodes: machines, where torchrun or SLURM starts the processes.
-        strategy: Lightning's: how several processes train one policy; auto is DDP.
+        strategy: Lightning's: how several processes train one policy; auto is DDP. A policy whose steps leave
+            parameters unused takes ddp_find_unused_parameters_true.
         streams: independent streams of random numbers, each for an equal part of every batch; the numbers of a run
             follow from the seed and the streams, on however many devices, whose number must divide them. 0 is one for
             each device, or on resuming as many as before.
@@ -242,8 +243,8 @@ def train(
             ) from error
         processes = trainer.num_devices * trainer.num_nodes
         if world() not in (1, processes):
-            said = f"{trainer.num_devices} on each of {trainer.num_nodes} nodes"
-            raise ArgumentError(f"devices: {said} is not allowed; {world()} processes were started to train")
+            given = f"{trainer.num_devices}, {trainer.num_nodes}"
+            raise ArgumentError(f"devices, num_nodes: {given} are not allowed; {world()} processes were started")
         streams = _streams(streams, folder / "run.json" if resume else None, processes)
         module = TrainingModule(
             network,

@@ -10,7 +10,7 @@ import torch
 from ncogym.envs import make
 from ncogym.errors import ArgumentError
 from ncogym.solver import MaxSeconds, Progress
-from ncogym.training.data import Labelled, step_generator
+from ncogym.training.data import Labelled, stream
 from ncogym.training.labels import LabelledPool
 
 
@@ -70,12 +70,24 @@ def test_labelled_draw_is_a_function_of_the_step(tmp_path: Path) -> None:
     source = Labelled(whole, nodes_per_batch=20)
 
     def draw(step: int):
-        return source.draw(step_generator(1, step, 0, "cpu"), step_generator(2, step, 0, "cpu"))
+        return source.draw(stream(1, step, 0, 1, "cpu"))
 
     one, same = draw(3), draw(3)
     assert torch.equal(one.instances["locs"], same.instances["locs"])
     assert any(draw(3).instances["locs"].shape != draw(s).instances["locs"].shape for s in range(4, 12))
     assert not one.env.violations(one.instances, one.labels)
+
+
+def test_streams_share_a_chunk(tmp_path: Path) -> None:
+    """The streams of a step draw their parts from one chunk, and different rows of it as long as it has enough."""
+    whole = pool(tmp_path, Identity())
+    list(whole.fill())
+    parts = [
+        Labelled(whole, nodes_per_batch=20, rotations=0).draw(stream(1, 3, number, 4, "cpu")) for number in range(4)
+    ]
+    assert len({part.instances["locs"].shape for part in parts}) == 1
+    sizes = [torch.cdist(part.instances["locs"], part.instances["locs"]).sum().item() for part in parts]
+    assert len({round(size, 3) for size in sizes}) == 4  # images keep distances
 
 
 def test_refusal(tmp_path: Path) -> None:
