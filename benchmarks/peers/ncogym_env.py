@@ -5,13 +5,11 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import time
-from importlib.metadata import version
 from typing import Any
 
 import torch
+from serving import serve
 
 import ncogym
 from ncogym.bench import Setting, num_decisions, uniform, walk
@@ -19,6 +17,19 @@ from ncogym.rollout import act
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 SIZES = {"tsp": ["num_nodes"], "cvrp": ["num_customers"], "jssp": ["num_jobs", "num_machines"]}
+
+
+class Uniform:
+    """Decoding that draws with `uniform`, from its own numbers: to `act` it is none that needs noise."""
+
+    stochastic = False
+
+    def __init__(self, rng: torch.Generator) -> None:
+        self.rng = rng
+
+    def __call__(self, action_mask: torch.Tensor, noise: None) -> torch.Tensor:
+        """Return actions."""
+        return uniform(action_mask, self.rng)
 
 
 class Anything:
@@ -40,7 +51,7 @@ def measure(request: dict[str, Any]) -> dict[str, list[float]]:
 
         @torch.inference_mode()
         def run() -> torch.Tensor:
-            return act(env, Anything(), None, instances, uniform, rng).actions
+            return act(env, Anything(), None, instances, Uniform(rng), rng, acting="eager").actions
 
     run()
     taken: list[float] = []
@@ -54,13 +65,5 @@ def measure(request: dict[str, Any]) -> dict[str, list[float]]:
     return {"seconds": taken, "decisions": [decisions] * len(taken)}
 
 
-def main() -> None:
-    """Answer until the input ends; the first line tells the versions."""
-    told = {"ncogym": ncogym.__version__, "torch": torch.__version__, "torchrl": version("torchrl")}
-    print(json.dumps(told | {"threads": torch.get_num_threads()}), flush=True)
-    for line in sys.stdin:
-        print(json.dumps(measure(json.loads(line))), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    serve(measure, {"ncogym": ncogym.__version__})

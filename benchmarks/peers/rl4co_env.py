@@ -8,18 +8,16 @@ gradients off; with ``max_steps`` above 0 the same loop is left after that many 
 
 from __future__ import annotations
 
-import json
 import logging
-import sys
 import time
 import warnings
 from importlib.metadata import version
 
 import torch
+from serving import serve
 
 warnings.filterwarnings("ignore")
 logging.disable(logging.WARNING)
-answers, sys.stdout = sys.stdout, sys.stderr  # what the library prints shall not be taken for an answer
 
 from rl4co.envs import CVRPEnv, JSSPEnv, TSPEnv  # noqa: E402
 from rl4co.utils.decoding import random_policy, rollout  # noqa: E402
@@ -90,15 +88,5 @@ def measure(request: dict) -> dict:
     return {"seconds": taken, "decisions": [decisions] * len(taken)}
 
 
-def main() -> None:
-    """Answer until the input ends; the first line tells the versions."""
-    told = {"rl4co": version("rl4co"), "torch": torch.__version__, "torchrl": version("torchrl")}
-    answers.write(json.dumps(told | {"threads": torch.get_num_threads()}) + "\n")
-    answers.flush()
-    for line in sys.stdin:
-        answers.write(json.dumps(measure(json.loads(line))) + "\n")
-        answers.flush()
-
-
 if __name__ == "__main__":
-    main()
+    serve(measure, {"rl4co": version("rl4co")})

@@ -16,19 +16,13 @@ decision of one rollout; rows that are done count nothing on either side. Four t
 from __future__ import annotations
 
 import argparse
-import csv
 import json
-import os
-import platform
-import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-HERE = Path(__file__).resolve().parent
-PEER = HERE / ".venv" / "bin" / "python"
+from workers import HERE, PEER, Worker, about, install, write
 
 TARGETS = [("tsp", [50], 1024, 0), ("cvrp", [50], 1024, 0), ("jssp", [10, 10], 256, 0)]
 SIZES = [
@@ -39,44 +33,9 @@ SIZES = [
 ]
 
 
-class Worker:
-    """A process that measures on request.
-
-    Args:
-        command: what starts it.
-        threads: of torch.
-    """
-
-    def __init__(self, command: list[str], threads: int) -> None:
-        environment = os.environ | {"OMP_NUM_THREADS": str(threads), "PYTHONPATH": str(HERE.parents[1])}
-        self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
-        )
-        self.versions = self._answer()
-
-    def ask(self, request: dict[str, Any]) -> float:
-        """Return decisions per second, those of the median rollout."""
-        self.process.stdin.write(json.dumps(request) + "\n")
-        self.process.stdin.flush()
-        answer = self._answer()
-        return median(n / seconds for n, seconds in zip(answer["decisions"], answer["seconds"], strict=True))
-
-    def _answer(self) -> dict[str, Any]:
-        line = self.process.stdout.readline()
-        if not line:
-            sys.exit(f"run.py: {' '.join(self.process.args)} ended with code {self.process.wait()}")
-        return json.loads(line)
-
-
-def install() -> None:
-    """Make rl4co's virtual environment, torch first and by itself, so that no other package picks a larger build."""
-    if PEER.exists():
-        return
-    print("installing rl4co 0.7.0 into", HERE / ".venv", "(a few minutes) ...", flush=True)
-    subprocess.run([sys.executable, "-m", "venv", HERE / ".venv"], check=True)
-    pip = [PEER, "-m", "pip", "install", "--quiet", "--constraint", HERE / "constraints.txt"]
-    subprocess.run([*pip, "torch"], check=True)
-    subprocess.run([*pip, "rl4co==0.7.0"], check=True)
+def speed(answer: dict[str, Any]) -> float:
+    """Return decisions per second, those of the median rollout."""
+    return median(n / seconds for n, seconds in zip(answer["decisions"], answer["seconds"], strict=True))
 
 
 def compare(ours: Worker, theirs: Worker, case: tuple[str, list[int], int, int], options: argparse.Namespace) -> dict:
@@ -89,7 +48,7 @@ def compare(ours: Worker, theirs: Worker, case: tuple[str, list[int], int, int],
     found: dict[str, list[float]] = {name: [] for name in turns}
     for _ in range(rounds):
         for name, worker in turns.items():
-            found[name].append(worker.ask(request | {"draw": name}))
+            found[name].append(speed(worker.ask(request | {"draw": name})))
     row: dict[str, Any] = {"env": env, "size": "x".join(map(str, size)), "batch": batch}
     row |= {"rounds": rounds, "rl4co_steps": max_steps or "all"}
     row |= {name: median(speeds) for name, speeds in found.items()}
@@ -116,16 +75,8 @@ def main() -> None:
     ours = Worker([sys.executable, str(HERE / "ncogym_env.py")], arguments.threads)
     theirs = Worker([str(PEER), str(HERE / "rl4co_env.py")], arguments.threads)
     cases = {"targets": TARGETS, "sizes": SIZES, "all": TARGETS + SIZES}[arguments.cases]
-    about = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": " ".join(["python", *sys.argv]),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores",
-        "load_before": os.getloadavg()[0],
-        "python": platform.python_version(),
-        "ours": ours.versions,
-        "theirs": theirs.versions,
-    }
-    print(json.dumps(about))
+    told = about(ours.versions, theirs.versions)
+    print(json.dumps(told))
     speeds, ratios = ["walk", "act", "rl4co", "ranked"], ["walk/rl4co", "act/rl4co", "walk/ranked", "act/ranked"]
     print("\nthousand steps per second, and ratios (lowest-highest of the rounds)\n")
     print("|", " | ".join(["env", "size", "batch", *speeds, *ratios, "rounds", "steps of rl4co"]), "|")
@@ -139,12 +90,7 @@ def main() -> None:
             low, high = row[f"{name} range"]
             cells.append(f"{row[name]:.3g} ({low:.3g}-{high:.3g})")
         print("|", " | ".join([*cells, str(row["rounds"]), str(row["rl4co_steps"])]), "|", flush=True)
-    arguments.output.mkdir(parents=True, exist_ok=True)
-    (arguments.output / "peers.json").write_text(json.dumps({"about": about, "rows": rows}, indent=1) + "\n")
-    with (arguments.output / "peers.csv").open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0].keys())
-        writer.writeheader()
-        writer.writerows(rows)
+    write(arguments.output, "peers", told, rows)
 
 
 if __name__ == "__main__":
