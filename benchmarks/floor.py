@@ -161,7 +161,7 @@ def main() -> None:
         total = sum(cell[0] for cells in stages.values() for cell in cells.values())
         print(f"\n{what}, profiled: {total:,.0f} ms, each operation's own\n\n| stage | operation | calls | ms | % |")
         print("|---" * 5 + "|")
-        for stage in [*STAGES, "other"]:
+        for stage in filter(stages.__contains__, [*STAGES, "other"]):
             cells = sorted(stages[stage].items(), key=lambda item: -item[1][0])
             spent, count = (sum(cell[part] for _, cell in cells) for part in (0, 1))
             for name, (own, calls) in [("all", (spent, count)), *cells[: arguments.top]]:

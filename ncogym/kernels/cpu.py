@@ -45,7 +45,7 @@ class _Job(ctypes.Structure):
     """``job_t`` of walk.cpp."""
 
     _fields_ = (
-        *[(k, ctypes.c_int64) for k in ("next", "batch", "rollouts", "steps", "nodes", "roles", "scalars")],
+        *[(k, ctypes.c_int64) for k in ("next", "parts", "batch", "rollouts", "steps", "nodes", "roles", "scalars")],
         *[(k, ctypes.c_int64) for k in ("given", "has_depot")],
         *[(k, ctypes.c_int32 * 2) for k in ("role", "scalar")],
         *[(k, ctypes.c_float) for k in ("clip", "temperature")],
@@ -108,17 +108,26 @@ def gradient(
     weights: Float32[Tensor, "batch rollouts"],
 ) -> Sequence[Tensor | None]:
     """Return the gradient of the weighted sum of log-probabilities, for each tensor of the pointer in its order."""
+    parts, batch = _parts(actions), actions.shape[0]
     whole: dict[str, Any] = {}
     for name in ("keys", "values", "logit_keys", "queries", "bias"):
         value = getattr(pointer, name)
-        whole[f"d_{name}"] = None if value is None else torch.zeros(value.shape)
+        whole[f"d_{name}"] = None if value is None else torch.zeros(parts, *value.shape)
     if pointer.scalars is not None:
-        whole["d_weights"] = torch.zeros(actions.shape[0], *pointer.scalars.T.shape)
+        whole["d_weights"] = torch.zeros(parts, batch, *pointer.scalars.T.shape)
     _run("score", pointer, walk, forced, 1.0, actions, carried=weights, **whole)
     scalars = whole.pop("d_weights", None)
-    found = [*whole.values(), None if scalars is None else scalars.sum(0).T]
+    summed = [g if g is None else g[0] if parts == 1 else g.sum(0) for g in whole.values()]
+    found = [*summed, None if scalars is None else scalars.sum((0, 1)).T]
     kinds = [value is None or value.dtype for value in pointer[:-1]]
     return [g if g is None else g.to(kind) for g, kind in zip(found, kinds, strict=True)]
+
+
+def _parts(actions: Tensor) -> int:
+    """Return into how many parts the rollouts of an instance are cut, so that every thread has work to the end."""
+    batch, rollouts = actions.shape[:2]
+    threads = torch.get_num_threads()
+    return 1 if threads == 1 or batch >= 4 * threads else min(rollouts, -(-4 * threads // batch))
 
 
 def _run(
@@ -135,7 +144,9 @@ def _run(
     for name in ("demand", "capacity", "slack"):
         if (value := getattr(walk, name)) is not None:
             held[name] = value.contiguous()
+    parts = _parts(actions)
     job = _Job(
+        parts=parts,
         batch=batch,
         rollouts=actions.shape[1],
         steps=actions.shape[2],
@@ -151,7 +162,7 @@ def _run(
         **{name: value.data_ptr() for name, value in held.items()},
     )
     work = getattr(library, what)
-    others = min(torch.get_num_threads(), batch) - 1
+    others = min(torch.get_num_threads(), batch * parts) - 1
     running = [_pool().submit(work, ctypes.byref(job)) for _ in range(others)]
     fine = [work(ctypes.byref(job)), *(each.result() for each in running)]
     if not all(fine):

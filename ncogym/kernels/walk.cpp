@@ -1,7 +1,7 @@
 /* Whole rollouts of a pointer policy on a walk, and the gradient of their log-probabilities: see cpu.py and features.py.
  *
- * Compiled for one network: -DDIM=128 -DHEADS=8. One thread works on one instance at a time, whose keys, values and
- * logit keys stay in its cache.
+ * Compiled for one network: -DDIM=128 -DHEADS=8. One thread works on one instance at a time (on a part of its rollouts,
+ * where there are few instances), whose keys, values and logit keys stay in its cache.
  *
  * rollouts_of: a rollout at a time. The query is a sum of rows, so its product with the keys is a sum of rows of
  *     tables, made at a row's first use and shared by all rollouts. Lanes are nodes there and channels elsewhere;
@@ -32,7 +32,8 @@ enum { FIRST, CURRENT }; /* roles */
 enum { ROOM, LEFT };     /* scalars */
 
 struct job_t {
-    std::atomic<int64_t> next; /* the next instance that nobody works on */
+    std::atomic<int64_t> next; /* the next part that nobody works on */
+    int64_t parts; /* that the rollouts of an instance are cut into, where there are fewer instances than threads */
     int64_t batch, rollouts, steps, nodes, roles, scalars, given, has_depot;
     int32_t role[2], scalar[2];
     float clip, temperature;
@@ -47,8 +48,8 @@ struct job_t {
     int64_t *actions;                 /* [batch, rollouts, steps] */
     float *log_prob;                  /* [batch, rollouts] */
     const float *carried;             /* [batch, rollouts], derivatives; null: log_prob alone */
-    float *d_keys, *d_values, *d_logit_keys, *d_queries, *d_bias; /* as above, zero at first */
-    float *d_weights;                 /* [batch, scalars, dim], zero at first */
+    float *d_keys, *d_values, *d_logit_keys, *d_queries, *d_bias; /* [parts, batch, ...] as above, zero at first */
+    float *d_weights;                 /* [parts, batch, scalars, dim], zero at first */
 };
 
 /* ------------------------------------------------------------------ mathematics */
@@ -218,7 +219,7 @@ static void products(lanes *to, const float *query, const lanes *keys, int64_t b
         }
 }
 
-static int rollouts_of(const job_t *job, int64_t b) {
+static int rollouts_of(const job_t *job, int64_t b, int64_t part) {
     const int64_t nodes = job->nodes, blocks = (nodes + LANES - 1) / LANES, padded = blocks * LANES;
     const int64_t roles = job->roles, scalars = job->scalars, rows = roles * (nodes + 1);
     const size_t table = (size_t)HEADS * padded;
@@ -248,7 +249,7 @@ static int rollouts_of(const job_t *job, int64_t b) {
     for (int64_t s = 0; s < scalars; s++)
         products(of_scalars + s * HEADS * blocks, job->weights + s * DIM, keys, blocks);
 
-    for (int64_t r = 0; r < job->rollouts; r++) {
+    for (int64_t r = part * job->rollouts / job->parts; r < (part + 1) * job->rollouts / job->parts; r++) {
         int64_t *actions = job->actions + (b * job->rollouts + r) * job->steps;
         float total_log_prob = 0;
         state_t s;
@@ -448,8 +449,8 @@ typedef struct {
     int32_t action[LANES];             /* places in node */
 } tile_t;
 
-/* score `used` steps of a rollout over `count` nodes; returns the sum of their log-probabilities */
-static float score_tile(const job_t *job, int64_t b, tile_t *t, int used, int count, float carried, int differentiate) {
+/* score `used` steps of a rollout over `count` nodes, gradients to place `to`; returns the sum of log-probabilities */
+static float score_tile(const job_t *job, int64_t b, int64_t to, tile_t *t, int used, int count, float carried, int differentiate) {
     const int64_t nodes = job->nodes, padded = (nodes + LANES) / LANES * LANES, roles = job->roles, scalars = job->scalars;
     const int64_t rows = roles * (nodes + 1);
     const float glimpse_scale = 1.f / sqrtf(WIDTH), pointer_scale = 1.f / sqrtf(DIM);
@@ -519,10 +520,10 @@ static float score_tile(const job_t *job, int64_t b, tile_t *t, int used, int co
     for (int i = 0; i < count; i++) t->d_logits[i] *= -sum;
     for (int q = 0; q < used; q++) t->d_logits[t->action[q]][q] += carried;
     if (bias) {
-        float *to = job->d_bias + b * rows * nodes;
+        float *d_bias = job->d_bias + to * rows * nodes;
         for (int q = 0; q < used; q++)
             for (int64_t role = 0; role < roles; role++) {
-                float *row = to + t->row[q][role] * nodes;
+                float *row = d_bias + t->row[q][role] * nodes;
                 for (int i = 0; i < count; i++) row[t->node[i]] += job->clip * t->d_logits[i][q];
             }
     }
@@ -530,7 +531,7 @@ static float score_tile(const job_t *job, int64_t b, tile_t *t, int used, int co
         t->d_logits[i] *= (1.f - t->tanhs[i] * t->tanhs[i]) * (job->clip * pointer_scale);
     /* the pointer's keys and the glimpse */
     turn(t->seen, t->seens);
-    outer(job->d_logit_keys + b * nodes * DIM, t->node, t->d_logits, 0, t->seen, count);
+    outer(job->d_logit_keys + to * nodes * DIM, t->node, t->d_logits, 0, t->seen, count);
     mix(t->d_seens, t->d_logits, t->near_logit_keys, count, DIM);
     turn(t->d_seen, t->d_seens);
     outer(t->d_values, t->node, t->shares, (int)padded, t->d_seen, count);
@@ -543,7 +544,7 @@ static float score_tile(const job_t *job, int64_t b, tile_t *t, int used, int co
     }
     outer(t->d_keys, t->node, t->d_shares, (int)padded, t->query, count); /* the query is scaled already */
     turn(t->d_query, t->d_queries);
-    float *d_queries = job->d_queries + b * rows * DIM;
+    float *d_queries = job->d_queries + to * rows * DIM;
     for (int q = 0; q < used; q++) {
         chans *d_query = (chans *)(t->d_query + q * DIM);
         for (int v = 0; v < VECS; v++) d_query[v] *= glimpse_scale;
@@ -552,14 +553,14 @@ static float score_tile(const job_t *job, int64_t b, tile_t *t, int used, int co
             for (int v = 0; v < VECS; v++) row[v] += d_query[v];
         }
         for (int64_t k = 0; k < scalars; k++) {
-            chans *row = (chans *)(job->d_weights + (b * scalars + k) * DIM);
+            chans *row = (chans *)(job->d_weights + (to * scalars + k) * DIM);
             for (int v = 0; v < VECS; v++) row[v] += t->scalar[q][k] * d_query[v];
         }
     }
     return found;
 }
 
-static int gradient_of(const job_t *job, int64_t b) {
+static int gradient_of(const job_t *job, int64_t b, int64_t part) {
     const int64_t nodes = job->nodes, padded = (nodes + LANES) / LANES * LANES;
     const int depot = job->has_depot != 0, differentiate = job->carried != NULL;
     if (!reserve(4 * (7 * (size_t)nodes * DIM + 8 * LANES * DIM + (2 * HEADS + 4) * (size_t)padded * LANES + 3 * padded) + 8192))
@@ -582,7 +583,8 @@ static int gradient_of(const job_t *job, int64_t b) {
     memset(t.d_values, 0, 4 * (size_t)(nodes * DIM));
     int32_t *place = t.open; /* of each node in t.node */
 
-    for (int64_t r = 0; r < job->rollouts; r++) {
+    const int64_t to = part * job->batch + b;
+    for (int64_t r = part * job->rollouts / job->parts; r < (part + 1) * job->rollouts / job->parts; r++) {
         const int64_t *actions = job->actions + (b * job->rollouts + r) * job->steps;
         const float carried = differentiate ? job->carried[b * job->rollouts + r] : 0;
         if (differentiate && carried == 0) continue;
@@ -617,28 +619,28 @@ static int gradient_of(const job_t *job, int64_t b) {
             }
             move(job, b, &s, actions[step]);
             if (used == LANES || (used && (s.done || step + 1 == job->steps || (!depot && s.open == 1)))) {
-                total += score_tile(job, b, &t, used, count, carried, differentiate);
+                total += score_tile(job, b, to, &t, used, count, carried, differentiate);
                 used = 0;
             }
         }
         if (job->log_prob) job->log_prob[b * job->rollouts + r] = total;
     }
     if (differentiate) {
-        by_head(job->d_keys + b * nodes * DIM, t.d_keys, nodes);
-        by_head(job->d_values + b * nodes * DIM, t.d_values, nodes);
+        by_head(job->d_keys + to * nodes * DIM, t.d_keys, nodes);
+        by_head(job->d_values + to * nodes * DIM, t.d_values, nodes);
     }
     return 1;
 }
 
 /* Each thread calls one of these once for the same job; 0 says that there was not enough memory. */
 extern "C" int act(job_t *job) {
-    for (int64_t b; (b = job->next.fetch_add(1)) < job->batch;)
-        if (!rollouts_of(job, b)) return 0;
+    for (int64_t unit; (unit = job->next.fetch_add(1)) < job->batch * job->parts;)
+        if (!rollouts_of(job, unit / job->parts, unit % job->parts)) return 0;
     return 1;
 }
 
 extern "C" int score(job_t *job) {
-    for (int64_t b; (b = job->next.fetch_add(1)) < job->batch;)
-        if (!gradient_of(job, b)) return 0;
+    for (int64_t unit; (unit = job->next.fetch_add(1)) < job->batch * job->parts;)
+        if (!gradient_of(job, unit / job->parts, unit % job->parts)) return 0;
     return 1;
 }

@@ -170,7 +170,7 @@ def test_known_log_probabilities_are_not_computed_again(rng, monkeypatch):
 
 
 def test_threads_change_nothing(rng):
-    """One thread and two give the same numbers to the last bit."""
+    """One thread, and two that share the rollouts of an instance, give the same actions and the same sums."""
     env = ENVS["cvrp"]
     policy, threads = make_policy(env), torch.get_num_threads()
     found = []
@@ -178,6 +178,7 @@ def test_threads_change_nothing(rng):
         for count in (1, 2):
             torch.set_num_threads(count)
             acted = run(env, policy, Sample(), "kernel", rng, batch=5)
+            assert cpu._parts(acted.actions) == count
             encoded = policy.encode(env.instance_features(acted.instances))
             pointer, walk = policy.as_pointer(encoded), env.walk(acted.instances)
             found.append(
@@ -186,7 +187,7 @@ def test_threads_change_nothing(rng):
     finally:
         torch.set_num_threads(threads)
     for one, two in zip(*found, strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
 
 
 def test_low_precision_in_is_low_precision_out(rng):
