@@ -20,6 +20,7 @@ from jaxtyping import Float, Float32, Int64
 from tensordict import TensorDict
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn import functional
 
 from ncogym import kernels
 from ncogym.errors import ArgumentError
@@ -263,7 +264,9 @@ def _compiled_step() -> Callable[..., tuple[Tensor, Tensor | None, Any]]:
 def _log_prob(
     logits: Float[Tensor, "batch queries actions"], action: Int64[Tensor, "batch queries"]
 ) -> Float[Tensor, "batch queries"]:
-    return logits.gather(-1, action.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(-1)
+    # cross-entropy is the fused form of logits.gather(action) - logits.logsumexp(), forward and backward
+    found = -functional.cross_entropy(logits.flatten(0, 1), action.flatten(), reduction="none")
+    return found.view(action.shape)
 
 
 def _nearby(rng: torch.Generator, device: torch.device) -> torch.Generator:
@@ -409,34 +412,33 @@ class _Scored(torch.autograd.Function):
 
 
 class _Scoring:
-    """The scoring pass in plain tensor operations, a chunk of rollouts or of steps at a time."""
+    """The scoring pass in plain tensor operations: a block of rollouts is walked through, then scored in chunks."""
 
     def __init__(self, env: Any, policy: Any, encoded: Any, instances: TensorDict, forced: int, memory: float) -> None:
         self.env, self.policy, self.template, self.instances, self.forced = env, policy, encoded, instances, forced
         self.encoded = [value for value in encoded if isinstance(value, Tensor) and value.is_floating_point()]
         self.parameters = [p for p in policy.parameters() if p.requires_grad]
         self.autocast = _autocast_state(self.encoded[0].device)
-        numbers = 3 * policy.numbers_per_action * env.start(instances[:1]).action_mask.shape[-1]
-        self.queries = max(1, int(memory / (4 * numbers * instances.batch_size[0])))  # of an instance at a time
+        start, batch = env.start(instances[:1]), instances.batch_size[0]
+        shown = sum(v.numel() * v.element_size() for v in env.step_features(start) if v is not None)
+        numbers = 3 * policy.numbers_per_action * start.action_mask.shape[-1]
+        # of an instance at a time: steps that are seen, and steps that are scored
+        self.seen, self.queries = (max(1, int(memory / (each * batch))) for each in (shown, 4 * numbers))
 
     def fits(self, actions: Tensor) -> bool:
         """Say whether all steps of all rollouts fit into one chunk."""
-        return actions.shape[1] * actions.shape[2] <= self.queries
+        return actions.shape[1] * actions.shape[2] <= min(self.queries, self.seen)
 
     def whole(self, actions: Tensor, condition: Tensor | None) -> Tensor:
         """Score all at once, by a graph of autograd's own."""
-        return next(self._parts(self.template, actions, condition))
+        chunks = self._chunks(actions, condition)
+        found = [_log_prob(self.policy.logits(self.template, *shown), taken) for _, shown, taken in chunks]
+        return torch.cat(found, dim=1).view(*actions.shape[:2], -1).sum(-1)
 
     def known(self, actions: Tensor, condition: Tensor | None) -> Tensor:
         """Score without gradients."""
         with torch.no_grad(), _uncached_autocast(actions.device):
-            parts = []
-            for begin in range(0, actions.shape[1], self._rollouts(actions)):
-                rows = slice(begin, begin + self._rollouts(actions))
-                held = None if condition is None else condition[:, rows]
-                steps = list(self._parts(self.template, actions[:, rows], held))
-                parts.append(torch.stack(steps).sum(0) if len(steps) > 1 else steps[0])
-            return torch.cat(parts, dim=1)
+            return self.whole(actions, condition)
 
     def gradient(self, weights: Tensor, actions: Tensor, condition: Tensor | None) -> list[Tensor | None]:
         """Return the gradients of the weighted sum of log-probabilities: of what was encoded, then of parameters."""
@@ -447,31 +449,32 @@ class _Scoring:
         )
         inputs = [*leaves, *self.parameters]
         sums: list[Tensor | None] = [None] * len(inputs)
+        weights = weights.repeat_interleave(actions.shape[2] - self.forced, dim=1)
         with torch.enable_grad(), _uncached_autocast(actions.device, self.autocast):
-            for begin in range(0, actions.shape[1], self._rollouts(actions)):
-                rows = slice(begin, begin + self._rollouts(actions))
-                held = None if condition is None else condition[:, rows]
-                for part in self._parts(encoded, actions[:, rows], held):
-                    found = torch.autograd.grad((part * weights[:, rows]).sum(), inputs, allow_unused=True)
-                    sums = [b if a is None else a if b is None else a + b for a, b in zip(sums, found, strict=True)]
+            for part, shown, taken in self._chunks(actions, condition):
+                scored = _log_prob(self.policy.logits(encoded, *shown), taken)
+                found = torch.autograd.grad(scored, inputs, weights[:, part].to(scored.dtype), allow_unused=True)
+                sums = [b if a is None else a if b is None else a.add_(b) for a, b in zip(sums, found, strict=True)]
         return sums
 
-    def _rollouts(self, actions: Tensor) -> int:
-        return max(1, self.queries // actions.shape[2])
-
-    def _parts(self, encoded: Any, actions: Tensor, condition: Tensor | None) -> Iterator[Tensor]:
-        """Yield the log-probabilities of rollouts ``[batch, rollouts]``, over some of their steps at a time."""
-        with torch.no_grad():
-            seen = steps_seen(self.env, self.instances, actions)
-        batch, rollouts, steps = actions.shape
-        size = max(1, min(steps, self.queries // rollouts))
-        for begin in range(self.forced, steps, size):
-            part = slice(begin, min(begin + size, steps))
-            count = part.stop - part.start
-            chunk = join_steps(seen[part])
-            held = None if condition is None else condition.repeat_interleave(count, dim=1)
-            taken = actions[..., part].flatten(1)
-            yield _log_prob(self.policy.logits(encoded, chunk, held), taken).view(batch, rollouts, count).sum(-1)
+    def _chunks(
+        self, actions: Tensor, condition: Tensor | None
+    ) -> Iterator[tuple[slice, tuple[StepFeatures, Tensor | None], Tensor]]:
+        """Yield chunks of queries: which of ``rollouts * steps`` they are, what a policy is shown, what it took."""
+        steps = actions.shape[2] - self.forced
+        rollouts = max(1, self.seen // actions.shape[2])
+        for first in range(0, actions.shape[1], rollouts):
+            block = actions[:, first : first + rollouts]
+            with torch.no_grad():
+                seen = join_steps(steps_seen(self.env, self.instances, block)[self.forced :])
+            taken = block[..., self.forced :].flatten(1)
+            for begin in range(0, taken.shape[1], self.queries):
+                part = slice(begin, min(begin + self.queries, taken.shape[1]))
+                whole = slice(first * steps + part.start, first * steps + part.stop)
+                held = None
+                if condition is not None:
+                    held = condition[:, torch.arange(whole.start, whole.stop, device=condition.device) // steps]
+                yield whole, (seen.select(part), held), taken[:, part]
 
 
 # ---------------------------------------------------------------------- memory

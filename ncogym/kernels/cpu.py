@@ -45,8 +45,7 @@ class _Job(ctypes.Structure):
     """``job_t`` of walk.cpp."""
 
     _fields_ = (
-        *[(k, ctypes.c_int64) for k in ("next", "parts", "batch", "rollouts", "steps", "nodes", "roles", "scalars")],
-        *[(k, ctypes.c_int64) for k in ("given", "has_depot")],
+        *[(k, ctypes.c_int64) for k in ("next", "parts", "batch", "rollouts", "steps", "nodes", "given", "has_depot")],
         *[(k, ctypes.c_int32 * 2) for k in ("role", "scalar")],
         *[(k, ctypes.c_float) for k in ("clip", "temperature")],
         *[(k, ctypes.c_void_p) for k in _POINTERS],
@@ -60,7 +59,7 @@ def supports(pointer: Pointer, walk: Walk) -> str | None:
         return f"heads of width {width} are not a multiple of 4"
     if len(walk.roles) > 2 or len(walk.scalars) > 2:
         return "it takes two roles and two scalars at most"
-    built = _library(heads * width, heads)
+    built = _library(heads * width, heads, len(walk.roles), len(walk.scalars))
     return built if isinstance(built, str) else None
 
 
@@ -134,7 +133,7 @@ def _run(
     what: str, pointer: Pointer, walk: Walk, given: int, temperature: float, actions: Tensor, **tensors: Tensor | None
 ) -> None:
     batch, heads, nodes, width = pointer.keys.shape
-    library = _library(heads * width, heads)
+    library = _library(heads * width, heads, len(walk.roles), len(walk.scalars))
     if isinstance(library, str):
         raise ArgumentError(f"acting: 'kernel' is not allowed here; {library}")
     tensors |= {name: getattr(pointer, name) for name in ("keys", "values", "logit_keys", "queries", "bias")}
@@ -151,8 +150,6 @@ def _run(
         rollouts=actions.shape[1],
         steps=actions.shape[2],
         nodes=nodes,
-        roles=len(walk.roles),
-        scalars=len(walk.scalars),
         given=given,
         has_depot=walk.demand is not None,
         role=(ctypes.c_int32 * 2)(*(ROLES[role] for role in walk.roles)),
@@ -175,13 +172,14 @@ def _pool() -> ThreadPoolExecutor:
 
 
 @functools.cache
-def _library(dim: int, heads: int) -> ctypes.CDLL | str:
-    """Return the compiled kernel for a network, or why there is none."""
+def _library(dim: int, heads: int, roles: int, scalars: int) -> ctypes.CDLL | str:
+    """Return the kernel as compiled for these widths, or why there is none."""
     compiler = os.environ.get("CXX") or next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
     if compiler is None:
         log.info("no C++ compiler was found (c++, g++, clang++ or CXX); rollouts take the plain loop")
         return "it takes a C++ compiler (c++, g++, clang++ or CXX)"
-    command = [*compiler.split(), *FLAGS, f"-DDIM={dim}", f"-DHEADS={heads}", str(SOURCE)]
+    widths = {"DIM": dim, "HEADS": heads, "ROLES": roles, "SCALARS": scalars}
+    command = [*compiler.split(), *FLAGS, *(f"-D{name}={width}" for name, width in widths.items()), str(SOURCE)]
     key = hashlib.sha256("\n".join([*command, _processor()]).encode() + SOURCE.read_bytes()).hexdigest()[:16]
     root = (
         os.environ.get("NCOGYM_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ncogym"

@@ -1,6 +1,6 @@
 /* Whole rollouts of a pointer policy on a walk, and the gradient of their log-probabilities: see cpu.py and features.py.
  *
- * Compiled for one network: -DDIM=128 -DHEADS=8. One thread works on one instance at a time (on a part of its rollouts,
+ * Compiled for one network: -DDIM=128 -DHEADS=8 -DROLES=2 -DSCALARS=0. One thread works on one instance at a time (on a part of its rollouts,
  * where there are few instances), whose keys, values and logit keys stay in its cache.
  *
  * rollouts_of: a rollout at a time. The query is a sum of rows, so its product with the keys is a sum of rows of
@@ -34,7 +34,7 @@ enum { ROOM, LEFT };     /* scalars */
 struct job_t {
     std::atomic<int64_t> next; /* the next part that nobody works on */
     int64_t parts; /* that the rollouts of an instance are cut into, where there are fewer instances than threads */
-    int64_t batch, rollouts, steps, nodes, roles, scalars, given, has_depot;
+    int64_t batch, rollouts, steps, nodes, given, has_depot;
     int32_t role[2], scalar[2];
     float clip, temperature;
     const float *keys, *values;       /* [batch, heads, nodes, width] */
@@ -86,23 +86,34 @@ INLINE float highest(lanes x) {
     return left > right ? left : right;
 }
 
-INLINE float sum_lanes(lanes x) {
+INLINE quarter fold(lanes x) {
     quarter q[4];
     memcpy(q, &x, sizeof q);
-    quarter s = (q[0] + q[1]) + (q[2] + q[3]);
+    return (q[0] + q[1]) + (q[2] + q[3]);
+}
+
+INLINE float sum_lanes(lanes x) {
+    quarter s = fold(x);
     return (s[0] + s[1]) + (s[2] + s[3]);
 }
 
-INLINE float sum_chans(chans x) {
-    float y = 0;
+INLINE quarter sum_of_four(quarter a, quarter b, quarter c, quarter d) { /* the sums of each, side by side */
+    quarter ab = __builtin_shufflevector(a, b, 0, 4, 1, 5) + __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    quarter cd = __builtin_shufflevector(c, d, 0, 4, 1, 5) + __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    return __builtin_shufflevector(ab, cd, 0, 1, 4, 5) + __builtin_shufflevector(ab, cd, 2, 3, 6, 7);
+}
+
+INLINE quarter fold_chans(chans x) {
 #if CHANNELS == 16
-    lanes z;
-    memcpy(&z, &x, sizeof z);
-    y = sum_lanes(z);
+    lanes y;
+    memcpy(&y, &x, sizeof y);
+    return fold(y);
 #else
-    for (int i = 0; i < CHANNELS; i++) y += x[i];
+    quarter q[CHANNELS / 4];
+    memcpy(q, &x, sizeof q);
+    for (int i = 1; i < CHANNELS / 4; i++) q[0] += q[i];
+    return q[0];
 #endif
-    return y;
 }
 
 /* ------------------------------------------------------------------ the walk */
@@ -208,27 +219,32 @@ static void by_head(float *to, const float *from, int64_t nodes) {
 
 /* ------------------------------------------------------------------ acting */
 
-/* the products of a query with all keys, [heads, padded] in powers of two */
-static void products(lanes *to, const float *query, const lanes *keys, int64_t blocks) {
+/* the products of a query with all keys, [heads, padded] in powers of two, and the highest of each head */
+static void products(lanes *to, float *top, const float *query, const lanes *keys, int64_t blocks) {
     float scale = LOG2E / sqrtf(WIDTH);
-    for (int h = 0; h < HEADS; h++)
+    for (int h = 0; h < HEADS; h++) {
+        lanes most = all(NEVER);
         for (int64_t n = 0; n < blocks; n++) {
             lanes sum = all(0);
             for (int w = 0; w < WIDTH; w++) sum += query[h * WIDTH + w] * keys[(h * WIDTH + w) * blocks + n];
             to[h * blocks + n] = sum * scale;
+            most = maximum(most, sum * scale);
         }
+        top[h] = highest(most);
+    }
 }
 
 static int rollouts_of(const job_t *job, int64_t b, int64_t part) {
     const int64_t nodes = job->nodes, blocks = (nodes + LANES - 1) / LANES, padded = blocks * LANES;
-    const int64_t roles = job->roles, scalars = job->scalars, rows = roles * (nodes + 1);
+    const int64_t rows = ROLES * (nodes + 1);
     const size_t table = (size_t)HEADS * padded;
-    if (!reserve(4 * ((size_t)DIM * padded + (size_t)nodes * DIM + table * (rows + scalars + 1) + 8 * padded) + rows + 4096))
+    if (!reserve(4 * ((size_t)DIM * padded + (size_t)nodes * DIM + table * (rows + SCALARS + 1) + HEADS * (rows + SCALARS) + 8 * padded) + rows + 8192))
         return 0;
     lanes *keys = TAKE(lanes, DIM * blocks);
     float *values = TAKE(float, nodes * DIM);
     lanes *tables = TAKE(lanes, rows * HEADS * blocks);
-    lanes *of_scalars = TAKE(lanes, scalars * HEADS * blocks);
+    lanes *of_scalars = TAKE(lanes, SCALARS * HEADS * blocks);
+    float *tops = TAKE(float, (rows + SCALARS) * HEADS);
     lanes *shares = TAKE(lanes, HEADS * blocks);
     lanes *closed = TAKE(lanes, blocks);
     lanes *logits = TAKE(lanes, blocks);
@@ -246,8 +262,8 @@ static int rollouts_of(const job_t *job, int64_t b, int64_t part) {
                 ((float *)keys)[(h * WIDTH + w) * padded + n] = job->keys[((b * HEADS + h) * nodes + n) * WIDTH + w];
     by_node(values, job->values + b * nodes * DIM, nodes);
     memset(made, 0, (size_t)rows);
-    for (int64_t s = 0; s < scalars; s++)
-        products(of_scalars + s * HEADS * blocks, job->weights + s * DIM, keys, blocks);
+    for (int64_t s = 0; s < SCALARS; s++)
+        products(of_scalars + s * HEADS * blocks, tops + (rows + s) * HEADS, job->weights + s * DIM, keys, blocks);
 
     for (int64_t r = part * job->rollouts / job->parts; r < (part + 1) * job->rollouts / job->parts; r++) {
         int64_t *actions = job->actions + (b * job->rollouts + r) * job->steps;
@@ -272,33 +288,55 @@ static int rollouts_of(const job_t *job, int64_t b, int64_t part) {
             for (int i = 0; i < count; i++) ((float *)closed)[open[i]] = 0;
             const lanes *row[2] = {NULL, NULL};
             int64_t at[2] = {0, 0};
-            for (int64_t role = 0; role < roles; role++) {
+            for (int64_t role = 0; role < ROLES; role++) {
                 at[role] = role * (nodes + 1) + row_of(job, &s, (int)role);
                 if (!made[at[role]]) {
-                    products(tables + at[role] * HEADS * blocks, queries + at[role] * DIM, keys, blocks);
+                    products(tables + at[role] * HEADS * blocks, tops + at[role] * HEADS, queries + at[role] * DIM, keys,
+                             blocks);
                     made[at[role]] = 1;
                 }
                 row[role] = tables + at[role] * HEADS * blocks;
             }
             float number[2] = {0, 0};
-            for (int64_t k = 0; k < scalars; k++) number[k] = scalar_of(job, b, &s, (int)k);
+            for (int64_t k = 0; k < SCALARS; k++) number[k] = scalar_of(job, b, &s, (int)k);
+            auto score = [&](int h, int64_t n) {
+                lanes x = closed[n];
+                for (int role = 0; role < ROLES; role++) x += row[role][h * blocks + n];
+                for (int k = 0; k < SCALARS; k++) x += number[k] * of_scalars[(k * HEADS + h) * blocks + n];
+                return x;
+            };
             float inverse[HEADS];
+            quarter folded[(HEADS + 3) / 4 * 4] = {};
             for (int h = 0; h < HEADS; h++) {
-                lanes most = all(NEVER), sum = all(0);
+                /* below this by at most what the allowed nodes lack of the highest of all: no search is needed */
+                float top = 0;
+                for (int role = 0; role < ROLES; role++) top += tops[at[role] * HEADS + h];
+                for (int k = 0; k < SCALARS; k++) top += number[k] * tops[(rows + k) * HEADS + h];
+                lanes sum = all(0);
                 lanes *share = shares + h * blocks;
                 for (int64_t n = 0; n < blocks; n++) {
-                    lanes x = closed[n];
-                    for (int64_t role = 0; role < roles; role++) x += row[role][h * blocks + n];
-                    for (int64_t k = 0; k < scalars; k++) x += number[k] * of_scalars[(k * HEADS + h) * blocks + n];
-                    share[n] = x;
-                    most = maximum(most, x);
-                }
-                float top = highest(most);
-                for (int64_t n = 0; n < blocks; n++) {
-                    share[n] = power_of_two(share[n] - top);
+                    share[n] = power_of_two(score(h, n) - top);
                     sum += share[n];
                 }
-                inverse[h] = 1.f / (sum_lanes(sum) * sqrtf(DIM));
+                folded[h] = fold(sum);
+            }
+            for (int h = 0; h < HEADS; h += 4) {
+                quarter sums = sum_of_four(folded[h], folded[h + 1], folded[h + 2], folded[h + 3]);
+                for (int k = 0; k < 4 && h + k < HEADS; k++) {
+                    float whole = sums[k];
+                    if (whole < 1e-20f) { /* it was far below: the search is needed */
+                        lanes most = all(NEVER), sum = all(0);
+                        lanes *share = shares + (h + k) * blocks;
+                        for (int64_t n = 0; n < blocks; n++) most = maximum(most, score(h + k, n));
+                        float top = highest(most);
+                        for (int64_t n = 0; n < blocks; n++) {
+                            share[n] = power_of_two(score(h + k, n) - top);
+                            sum += share[n];
+                        }
+                        whole = sum_lanes(sum);
+                    }
+                    inverse[h + k] = 1.f / (whole * sqrtf(DIM));
+                }
             }
             /* the glimpse, divided by the square root that the logits are divided by */
             chans seen[VECS];
@@ -310,20 +348,24 @@ static int rollouts_of(const job_t *job, int64_t b, int64_t part) {
             }
             for (int v = 0; v < VECS; v++) seen[v] *= inverse[v / PER_HEAD];
             float *logit = (float *)logits;
-            for (int i = 0; i < count; i++) {
-                const chans *key = (const chans *)(logit_keys + open[i] * DIM);
+            auto product = [&](int i) {
+                const chans *key = (const chans *)(logit_keys + open[i < count ? i : 0] * DIM);
                 chans one = {0}, two = {0};
                 for (int v = 0; v < VECS; v += 2) {
                     one += seen[v] * key[v];
                     if (v + 1 < VECS) two += seen[v + 1] * key[v + 1];
                 }
-                logit[i] = sum_chans(one + two);
+                return fold_chans(one + two);
+            };
+            for (int i = 0; i < count; i += 4) {
+                quarter sums = sum_of_four(product(i), product(i + 1), product(i + 2), product(i + 3));
+                memcpy(logit + i, &sums, sizeof sums);
             }
             const int used = (count + LANES - 1) / LANES;
             for (int i = count; i < used * LANES; i++) logit[i] = 0;
             for (int n = 0; n < used; n++) logits[n] = hyperbolic_tangent(logits[n]);
             if (bias)
-                for (int64_t role = 0; role < roles; role++) {
+                for (int64_t role = 0; role < ROLES; role++) {
                     const float *of_role = bias + at[role] * nodes;
                     for (int i = 0; i < count; i++) logit[i] += of_role[open[i]];
                 }
@@ -451,8 +493,8 @@ typedef struct {
 
 /* score `used` steps of a rollout over `count` nodes, gradients to place `to`; returns the sum of log-probabilities */
 static float score_tile(const job_t *job, int64_t b, int64_t to, tile_t *t, int used, int count, float carried, int differentiate) {
-    const int64_t nodes = job->nodes, padded = (nodes + LANES) / LANES * LANES, roles = job->roles, scalars = job->scalars;
-    const int64_t rows = roles * (nodes + 1);
+    const int64_t nodes = job->nodes, padded = (nodes + LANES) / LANES * LANES;
+    const int64_t rows = ROLES * (nodes + 1);
     const float glimpse_scale = 1.f / sqrtf(WIDTH), pointer_scale = 1.f / sqrtf(DIM);
     const float *bias = job->bias ? job->bias + b * rows * nodes : NULL;
     for (int i = 0; i < count; i++) {
@@ -465,11 +507,11 @@ static float score_tile(const job_t *job, int64_t b, int64_t to, tile_t *t, int 
         chans *query = (chans *)(t->query + q * DIM);
         for (int v = 0; v < VECS; v++) query[v] = (chans){0};
         if (q >= used) continue;
-        for (int64_t role = 0; role < roles; role++) {
+        for (int64_t role = 0; role < ROLES; role++) {
             const chans *row = (const chans *)(job->queries + (b * rows + t->row[q][role]) * DIM);
             for (int v = 0; v < VECS; v++) query[v] += row[v];
         }
-        for (int64_t k = 0; k < scalars; k++) {
+        for (int64_t k = 0; k < SCALARS; k++) {
             const chans *row = (const chans *)(job->weights + k * DIM);
             for (int v = 0; v < VECS; v++) query[v] += t->scalar[q][k] * row[v];
         }
@@ -501,7 +543,7 @@ static float score_tile(const job_t *job, int64_t b, int64_t to, tile_t *t, int 
         lanes x = t->tanhs[i];
         if (bias)
             for (int q = 0; q < used; q++)
-                for (int64_t role = 0; role < roles; role++) x[q] += bias[t->row[q][role] * nodes + t->node[i]];
+                for (int64_t role = 0; role < ROLES; role++) x[q] += bias[t->row[q][role] * nodes + t->node[i]];
         t->logits[i] = job->clip * x + t->closed[i];
         most = maximum(most, t->logits[i]);
     }
@@ -522,7 +564,7 @@ static float score_tile(const job_t *job, int64_t b, int64_t to, tile_t *t, int 
     if (bias) {
         float *d_bias = job->d_bias + to * rows * nodes;
         for (int q = 0; q < used; q++)
-            for (int64_t role = 0; role < roles; role++) {
+            for (int64_t role = 0; role < ROLES; role++) {
                 float *row = d_bias + t->row[q][role] * nodes;
                 for (int i = 0; i < count; i++) row[t->node[i]] += job->clip * t->d_logits[i][q];
             }
@@ -548,12 +590,12 @@ static float score_tile(const job_t *job, int64_t b, int64_t to, tile_t *t, int 
     for (int q = 0; q < used; q++) {
         chans *d_query = (chans *)(t->d_query + q * DIM);
         for (int v = 0; v < VECS; v++) d_query[v] *= glimpse_scale;
-        for (int64_t role = 0; role < roles; role++) {
+        for (int64_t role = 0; role < ROLES; role++) {
             chans *row = (chans *)(d_queries + t->row[q][role] * DIM);
             for (int v = 0; v < VECS; v++) row[v] += d_query[v];
         }
-        for (int64_t k = 0; k < scalars; k++) {
-            chans *row = (chans *)(job->d_weights + (to * scalars + k) * DIM);
+        for (int64_t k = 0; k < SCALARS; k++) {
+            chans *row = (chans *)(job->d_weights + (to * SCALARS + k) * DIM);
             for (int v = 0; v < VECS; v++) row[v] += t->scalar[q][k] * d_query[v];
         }
     }
@@ -612,9 +654,9 @@ static int gradient_of(const job_t *job, int64_t b, int64_t part) {
                 } else {
                     for (int i = 0; i < s.open; i++) t.closed[place[s.alive[i]]][used] = 0;
                 }
-                for (int64_t role = 0; role < job->roles; role++)
+                for (int64_t role = 0; role < ROLES; role++)
                     t.row[used][role] = role * (nodes + 1) + row_of(job, &s, (int)role);
-                for (int64_t k = 0; k < job->scalars; k++) t.scalar[used][k] = scalar_of(job, b, &s, (int)k);
+                for (int64_t k = 0; k < SCALARS; k++) t.scalar[used][k] = scalar_of(job, b, &s, (int)k);
                 t.action[used++] = place[actions[step]];
             }
             move(job, b, &s, actions[step]);

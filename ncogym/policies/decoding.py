@@ -81,7 +81,8 @@ class Sample:
     ) -> Int64[Tensor, "batch queries"]:
         if noise is None:
             raise ArgumentError("noise: None is not allowed; sampling takes one number an action")
-        reached = torch.softmax(self.filtered(logits), dim=-1).cumsum(-1)
+        shown = logits.float() if self.plain and self.temperature == 1 else self.filtered(logits)
+        reached = torch.softmax(shown, dim=-1).cumsum(-1)
         total = reached[..., -1:]
         # below the total, whatever rounding does: an action of probability 0 can never be drawn
         target = torch.minimum(noise.unsqueeze(-1) * total, total * (1 - 2**-23))

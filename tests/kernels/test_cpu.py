@@ -36,7 +36,7 @@ NETWORKS = {  # heads of 8, 4, 16, 12 and 32: whole vectors of the processor, pa
 
 @pytest.fixture(autouse=True, scope="module")
 def _compiler():
-    if isinstance(built := cpu._library(16, 2), str):
+    if isinstance(built := cpu._library(16, 2, 1, 0), str):
         pytest.skip(built)
 
 
@@ -167,6 +167,19 @@ def test_known_log_probabilities_are_not_computed_again(rng, monkeypatch):
     log_probs(env, policy, encoded, acted, carrying=1).gather(1, best).sum().backward()
     assert taken == [1]
     assert len(whole[1]) == len(list(policy.parameters()))
+
+
+def test_heads_may_be_sharp(rng):
+    """Where visited nodes had nearly all of a head's attention, the shares of the others are still found."""
+    env = ENVS["tsp"]
+    policy = make_policy(env)
+    with torch.no_grad():
+        policy.glimpse.weight.mul_(60)
+    plain, fast = (run(env, policy, Sample(), acting, rng, rollouts=20) for acting in ("eager", "kernel"))
+    keys = policy.encode(env.instance_features(plain.instances)).keys
+    assert keys.abs().amax() > 50  # so that products of query and keys spread over hundreds
+    assert_same(env, plain, fast)
+    assert_same_gradients(env, policy, plain)
 
 
 def test_threads_change_nothing(rng):
