@@ -54,7 +54,7 @@ def command(side: str) -> list[str]:
     return [sys.executable, str(HERE / "ncogym_policy.py")]
 
 
-def request(case: Case, what: str, side: str, device: str, folder: str) -> dict[str, Any]:
+def request(case: Case, what: str, side: str, device: str, folder: str, starts: int = 0) -> dict[str, Any]:
     """Return the case as its workers read it; its instances are drawn into a file where that is missing."""
     env, size, batch = case
     named = dict(zip(SIZES[env], size, strict=True))
@@ -62,7 +62,7 @@ def request(case: Case, what: str, side: str, device: str, folder: str) -> dict[
     if not file.exists():
         drawn = ncogym.make(env, **named).generate(batch, torch.Generator().manual_seed(0))
         torch.save(drawn.to_dict(), file)
-    rollouts = {"train": 20, "decode": 1}[what] if env == "jssp" else size[0]
+    rollouts = {"train": 20, "decode": 1}[what] if env == "jssp" else starts or size[0]
     own = {"checks": side == "rl4co"} if side.startswith("rl4co") else {"acting": side.removeprefix("ncogym ")}
     return {
         "what": what,
@@ -108,7 +108,7 @@ def compare(case: Case, sides: list[str], earlier: list[dict], options: argparse
     asked: dict[tuple[str, str], dict[str, Any]] = {}
     for what in ("train", "decode"):
         for side in sides:
-            asked[what, side] = request(case, what, side, options.device, folder)
+            asked[what, side] = request(case, what, side, options.device, folder, options.starts)
             row = {"env": env, "size": "x".join(map(str, size)), "batch": batch}
             row |= {"rollouts": asked[what, side]["rollouts"], "what": what, "side": side}
             rows[what, side] = row | dict.fromkeys(COLUMNS, "")
@@ -163,8 +163,9 @@ def line(row: dict[str, Any]) -> str:
 def main() -> None:
     """Read the arguments, measure, print a table and write it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", choices=["targets", "table", "growth"], default="table")
+    parser.add_argument("--cases", choices=["targets", "tsp100", "table", "growth"], default="table")
     parser.add_argument("--acting", nargs="+", default=["auto"], help="of ncogym, each measured")
+    parser.add_argument("--starts", type=int, default=0, help="of each tour or route instance; 0: as many as nodes")
     parser.add_argument("--device", default="cpu", help="cpu or cuda, on both sides")
     parser.add_argument("--repetitions", type=int, default=5, help="rounds, in each of which everything has its turn")
     parser.add_argument("--seconds", type=float, default=0.5, help="of a turn; more where one step takes longer")
@@ -188,11 +189,11 @@ def main() -> None:
     print("|---" * len(heads) + "|")
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
-        for case in {"targets": TARGETS, "table": TABLE, "growth": GROWTH}[arguments.cases]:
+        for case in {"targets": TARGETS, "tsp100": TABLE[2:3], "table": TABLE, "growth": GROWTH}[arguments.cases]:
             found = compare(case, sides, rows, arguments, folder)
             print("\n".join(map(line, found)), flush=True)
             rows += found
-            write(arguments.output, f"policies-{arguments.cases}", told, rows)
+            write(arguments.output, f"policies-{arguments.cases}{arguments.starts or ''}", told, rows)
 
 
 if __name__ == "__main__":
