@@ -158,10 +158,15 @@ def _run(
         temperature=temperature,
         **{name: value.data_ptr() for name, value in held.items()},
     )
-    work = getattr(library, what)
+    call = getattr(library, what)
+
+    def work(_: Any = (job, held)) -> int:  # a thread holds what it works on, should an interrupt end this call
+        done: int = call(ctypes.byref(job))
+        return done
+
     others = min(torch.get_num_threads(), batch * parts) - 1
-    running = [_pool().submit(work, ctypes.byref(job)) for _ in range(others)]
-    fine = [work(ctypes.byref(job)), *(each.result() for each in running)]
+    running = [_pool().submit(work) for _ in range(others)]
+    fine = [work(), *(each.result() for each in running)]
     if not all(fine):
         raise MemoryError(f"the kernel's tables of {nodes} nodes do not fit into memory")
 
@@ -169,6 +174,10 @@ def _run(
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="ncogym")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked process has none of the threads
 
 
 @functools.cache

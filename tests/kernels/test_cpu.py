@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import time
 from dataclasses import replace
 
 import pytest
@@ -201,6 +203,36 @@ def test_threads_change_nothing(rng):
         torch.set_num_threads(threads)
     for one, two in zip(*found, strict=True):
         torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-4)
+
+
+def test_a_forked_process_has_threads_of_its_own(rng):
+    """After a fork the child acts, too, instead of waiting for threads that it does not have."""
+    env = ENVS["cvrp"]
+    policy, threads = make_policy(env), torch.get_num_threads()
+    torch.set_num_threads(1)  # torch's own threads do not survive a fork either
+    instances = env.generate(5, rng)
+    encoded = policy.encode(env.instance_features(instances))
+    pointer, walk = policy.as_pointer(encoded), env.walk(instances)
+    given = torch.zeros(5, 6, 0, dtype=torch.int64)
+    try:
+        torch.set_num_threads(2)
+        cpu.rollouts(pointer, walk, given, temperature=1.0, noise=None)
+        child = os.fork()
+        if child == 0:
+            cpu.rollouts(pointer, walk, given, temperature=1.0, noise=None)
+            os._exit(7)
+        for _ in range(100):
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                break
+            time.sleep(0.1)
+        else:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        assert ended
+        assert os.waitstatus_to_exitcode(status) == 7
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_low_precision_in_is_low_precision_out(rng):
