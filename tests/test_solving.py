@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from ncogym import pretrained
+from ncogym import pretrained, solving
 from ncogym.envs import PROBLEMS, make
 from ncogym.errors import ArgumentError, InstanceError, InvalidSolution, UnsupportedProblem
 from ncogym.policies import AttentionPolicy, Policy
@@ -413,3 +413,25 @@ def test_missing_record_is_named(tmp_path: Path) -> None:
     """A record that is not there is named."""
     with pytest.raises(InstanceError, match=r"a\.json: no such file"):
         render(tmp_path / "a.json", tmp_path / "a.png")
+
+
+def test_the_kernel_is_ready_before_the_clock_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What takes seconds at its first use is built before the search that has a budget; a baseline needs nothing."""
+    order: list[str] = []
+    built = solving.make_solver
+
+    def watched(*arguments: Any) -> Any:
+        solver = built(*arguments)
+
+        def run(*given: Any) -> Any:
+            order.append("search")
+            return solver(*given)
+
+        return run
+
+    monkeypatch.setattr(solving, "make_solver", watched)
+    monkeypatch.setattr(solving.kernels, "prepare", lambda env, policy: order.append("prepare"))
+    file = Path(__file__).parent / "data" / "square4.tsp"
+    solving.solve(file, solver="greedy")
+    solving.solve(file, solver="nearest-neighbour")
+    assert order == ["prepare", "search", "search"]

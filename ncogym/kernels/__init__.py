@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
+import torch
 from jaxtyping import Float32, Int64
 from tensordict import TensorDict
 from torch import Tensor
@@ -89,6 +90,20 @@ def find(
     if must:
         raise ArgumentError(f"acting: 'kernel' is not allowed here; {found}")
     return None
+
+
+def prepare(env: Any, policy: Any) -> None:
+    """Build the kernel that a policy takes in an environment, if there is one, before a clock starts.
+
+    Args:
+        env: the problem, of any size.
+        policy: what will act.
+    """
+    small = env.resized(8)
+    instances = small.generate(1, torch.Generator().manual_seed(0))
+    if small.walk(instances) is not None:
+        with torch.inference_mode():
+            find(small, policy, policy.encode(small.instance_features(instances)), instances, None, None)
 
 
 def _find(

@@ -283,6 +283,18 @@ def test_without_a_compiler_there_is_none(rng, monkeypatch, tmp_path):
     cpu._library.cache_clear()
 
 
+def test_it_is_built_before_the_clock_starts(monkeypatch, tmp_path):
+    """What a policy will take in an environment is compiled when it is prepared; others need nothing."""
+    monkeypatch.setenv("NCOGYM_CACHE", str(tmp_path))
+    cpu._library.cache_clear()
+    items = make("knapsack", num_items=9)
+    kernels.prepare(items, AttentionPolicy(items.feature_dims, dim=16, num_heads=2, num_layers=1))
+    assert list(tmp_path.iterdir()) == []
+    kernels.prepare(ENVS["cvrp"], make_policy(ENVS["cvrp"]))
+    assert len(list(tmp_path.iterdir())) == 1
+    cpu._library.cache_clear()
+
+
 def test_it_is_compiled_once(rng, monkeypatch, tmp_path):
     """The compiled kernel is kept in the cache, with nothing beside it, and taken from there the next time."""
     monkeypatch.setenv("NCOGYM_CACHE", str(tmp_path))
