@@ -202,7 +202,8 @@ class _Loop:
 
         kept = _GRAPHS.setdefault(self.policy, {})
         shapes = tuple((k, v.shape, v.dtype, v.device) for k, v in tensors.items())
-        key = (type(self.env), self.decoding, self.log_prob, torch.is_autocast_enabled("cuda"), shapes)
+        problem = (type(self.env), repr(self.env.arguments()))
+        key = (problem, self.decoding, self.log_prob, torch.is_autocast_enabled("cuda"), shapes)
         graph = kept.pop(key, None) or _Captured(run, tensors)
         kept[key] = graph  # the last used comes last
         while len(kept) > GRAPHS_KEPT:
