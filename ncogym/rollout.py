@@ -100,7 +100,8 @@ def act(
             graph; ``kernel`` runs it in one call of a kernel (`ncogym.kernels`); ``auto`` is the kernel where there is
             one for this problem, policy and device, else eager.
         precision: of the matrix products: ``tf32`` on CUDA, or ``bfloat16`` tensors; a policy's logits, softmax and
-            log-probabilities stay in float32. The CPU's kernel computes in float32 throughout.
+            log-probabilities stay in float32. The CPU's kernel computes in float32 throughout; CUDA's takes bfloat16
+            tensors, and multiplies float32 ones in three tf32 parts whatever is said here.
 
     Returns:
         Trajectories as long as the longest needs and up to `LOOK_EVERY` steps more, or as long as the horizon. Where
@@ -353,7 +354,8 @@ def log_probs(
         trajectories: of this policy, or labels.
         memory: bytes that a chunk of steps may take; 0 is a quarter of what is free, and at most `MEMORY_MOST`.
         carrying: trajectories of an instance whose derivative may differ from 0 (1 for the best of many); 0 is all.
-        acting: ``auto`` or ``kernel`` scores by a kernel as `act` does; the others do not.
+        acting: ``auto`` and ``kernel`` score by a kernel where one scores on this device (the CPU's does, CUDA's only
+            acts); the others do not.
 
     Returns:
         float32 ``[batch, rollouts]``, the log-probability of the actions that were not forced.
@@ -361,7 +363,7 @@ def log_probs(
     instances, actions, condition = trajectories.instances, trajectories.actions, trajectories.condition
     kernel = None
     if acting in ("auto", "kernel"):
-        kernel = kernels.find(env, policy, encoded, instances, None, condition, must=acting == "kernel")
+        kernel = kernels.find(env, policy, encoded, instances, None, condition)
     known, forced = trajectories.log_prob, trajectories.forced
     if kernel is not None:
         if known is None:

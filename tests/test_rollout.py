@@ -179,6 +179,26 @@ def test_only_what_carries_a_gradient_is_scored(env, instances):
     assert_same(found[1], found[0], 1e-12)
 
 
+@pytest.mark.parametrize("queries", [1, 7, 1000])
+def test_a_condition_follows_its_rollout(env, instances, queries):
+    """Whatever the chunks, each step is scored under the condition of its own rollout, in acting and in scoring."""
+
+    class Conditioned(Nearby):
+        def logits(self, encoded, step, condition=None):
+            return super().logits(encoded, step) * condition
+
+    policy, strength = Conditioned(), torch.linspace(0.1, 3, 12, dtype=torch.float64).view(3, 4, 1)
+    acted = play(env, policy, instances, condition=strength)
+    encoded = policy.encode(env.instance_features(instances))
+    memory = memory_of(policy, env, instances, queries)
+    known = log_probs(env, policy, encoded, acted, memory=memory)
+    labelled = log_probs(env, policy, encoded, replace(acted, log_prob=None), memory=memory)
+    torch.testing.assert_close(labelled, known)
+    expected = loss_and_gradients(policy, log_probs(env, policy, encoded, acted, memory=1e9))
+    encoded = policy.encode(env.instance_features(instances))
+    assert_same(loss_and_gradients(policy, log_probs(env, policy, encoded, acted, memory=memory)), expected, 1e-12)
+
+
 def test_the_encoder_runs_backward_once(env, instances):
     """However many chunks are scored, gradients meet at the encoder's output and pass through the encoder once."""
     policy, calls = Nearby(), []
