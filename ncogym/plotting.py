@@ -1,7 +1,9 @@
-"""Pictures: a tour, routes, a Gantt chart, a packing, anytime curves.
+"""Pictures: a tour, routes, a Gantt chart, a packing, anytime curves, histograms of gaps.
 
 matplotlib is imported inside the functions, so that importing this module costs nothing, and only through its object
 interface: no global state, no window, no backend to choose. The path's suffix chooses the picture's format.
+
+A `Sketch` is a solution in plain numbers and lists, for those who draw without knowing the problem.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -21,6 +23,92 @@ if TYPE_CHECKING:
 INK, MUTED, ACCENT = "#1f2933", "#7b8794", "#d1495b"
 COLOURS = ("#2f6690", "#d1495b", "#3a9d7c", "#e29030", "#7b5ea7", "#52b2cf", "#8c6d46", "#5f6b76")  # apart in grey, too
 LINES = ("-", "--", ":", "-.")
+
+SIDE = 1000  # of a sketch of places
+
+
+# ---------------------------------------------------------------------- sketches
+
+
+class Line(NamedTuple):
+    """A line through points of a sketch.
+
+    Attributes:
+        points: their indices, in order; the line home of a tour ends where it began.
+        colour: lines of one number are of one colour.
+        style: "solid", "dashed", or "arrows" for a line that shows its direction.
+    """
+
+    points: list[int]
+    colour: int
+    style: str
+
+
+class Mark(NamedTuple):
+    """Points of a sketch that stand out.
+
+    Attributes:
+        points: their indices.
+        colour: marks of one number are of one colour.
+        style: "disc" or "square".
+    """
+
+    points: list[int]
+    colour: int
+    style: str
+
+
+class Bar(NamedTuple):
+    """A rectangle of a sketch, from its lower left corner.
+
+    Attributes:
+        colour: bars of one number are of one colour.
+        label: a short word inside of it, where there is room.
+    """
+
+    x: float
+    y: float
+    width: float
+    height: float
+    colour: int
+    label: str
+
+
+class Sketch(NamedTuple):
+    """A solution as points, lines and bars in the box from (0, 0) to (width, height), y upwards.
+
+    Attributes:
+        width: of the box; of two solutions of an instance, the smaller box is drawn smaller.
+        height: of the box.
+        proportional: whether x and y are of one unit, so that the box may not be stretched.
+        points: ``[x, y]`` each; all are drawn as small dots, whether or not anything goes through them.
+        lines: drawn below the points.
+        marks: drawn above the points.
+        bars: drawn below all else.
+    """
+
+    width: float
+    height: float
+    proportional: bool
+    points: list[list[float]]
+    lines: list[Line]
+    marks: list[Mark]
+    bars: list[Bar]
+
+
+def sketch_places(locs: np.ndarray) -> Sketch:
+    """Return a sketch of places alone, in whole thousandths of the longer side of their bounding box.
+
+    Args:
+        locs: ``[nodes, 2]``, coordinates in any unit.
+    """
+    low, high = locs.min(0), locs.max(0)
+    scale = SIDE / max(float((high - low).max()), 1e-30)
+    width, height = np.rint((high - low) * scale).astype(int).tolist()
+    return Sketch(width, height, True, np.rint((locs - low) * scale).astype(int).tolist(), [], [], [])
+
+
+# ---------------------------------------------------------------------- pictures of solutions
 
 
 def draw_tour(locs: np.ndarray, tour: np.ndarray, path: str | Path, title: str = "", arrows: bool = False) -> None:
@@ -207,8 +295,121 @@ def draw_packing(
     _save(figure, path)
 
 
+# ---------------------------------------------------------------------- pictures of evaluations
+
+
+class Histogram(NamedTuple):
+    """How the gaps of several solvers are distributed, over bins that they share.
+
+    Attributes:
+        edges: percent, above 0 and ascending; the first bin takes all that is above 0 and below ``edges[1]``.
+        ticks: of the edges, the numbers of those that bear a label.
+        counts: by solver, the gaps below 0, those of 0, and those in each bin.
+    """
+
+    edges: list[float]
+    ticks: list[int]
+    counts: dict[str, list[int]]
+
+
+def gap_histogram(gaps: Mapping[str, Sequence[float]], zero: float) -> Histogram:
+    """Count gaps in bins that are equally wide on a logarithmic axis: ten a factor of ten, or five where that is many.
+
+    Args:
+        gaps: percent, by solver.
+        zero: a gap that is not larger, in absolute value, counts as 0.
+    """
+    positive = np.array([gap for each in gaps.values() for gap in each if gap > zero])
+    powers = np.arange(0)
+    if positive.size:  # the smallest few share the first bin, lest one of them makes all others narrow
+        low = math.floor(10 * math.log10(max(np.quantile(positive, 0.02), 1e-4)))
+        high = max(math.ceil(10 * math.log10(positive.max())), low + 1)
+        step = 1 if high - low <= 30 else 2
+        powers = np.arange(low - low % step, high + step, step)
+    edges = 10.0 ** (powers / 10)
+    near = len(powers) and powers[-1] - powers[0] <= 15  # so that 2 and 5 bear labels, too
+    ticks = [number for number, power in enumerate(powers) if power % 10 == 0 or (near and power % 10 in (3, 7))]
+    counts = {}
+    for name, each in gaps.items():
+        values = np.array(each, dtype=float)
+        above = values[values > zero]
+        places = np.searchsorted(edges[1:-1], above, side="right")
+        inside = np.bincount(places, minlength=max(len(edges) - 1, 0))
+        counts[name] = [int((values < -zero).sum()), int((abs(values) <= zero).sum()), *inside.tolist()]
+    return Histogram(edges.tolist(), ticks, counts)
+
+
+def draw_histogram(histogram: Histogram, path: str | Path, title: str = "") -> None:
+    """Draw the distribution of gaps, a row a solver over one axis; gaps of 0 and below stand apart on the left.
+
+    Those on the left bear their share of the solver's instances; the others have a scale of their own, the same in
+    every row, lest they vanish beside a solver that leaves no gap.
+
+    Args:
+        histogram: see `gap_histogram`.
+        path: where the picture goes; the suffix is the format.
+        title: one line above the picture.
+
+    Raises:
+        ArgumentError: the suffix or the folder is unknown, or there is no gap to draw.
+    """
+    shown = {name: np.array(counts) / sum(counts) for name, counts in histogram.counts.items() if any(counts)}
+    if not shown:
+        raise ArgumentError("histogram: no gap is there; at least one solver must have one")
+    below = any(shares[0] for shares in shown.values())
+    # bars stand side by side; those of 0 and below are wider, with some room on their right
+    lefts = np.concatenate([[-6.5, -3.5], np.arange(max(len(histogram.edges) - 1, 0))])
+    widths = np.where(lefts < 0, 2.5, 1.0)
+    colours = [COLOURS[2], COLOURS[2], *[COLOURS[0]] * (len(lefts) - 2)]
+    tallest = max([shares[2:].max() for shares in shown.values() if shares[2:].any()], default=1.0)
+    figure = _figure(path, (7.0, 1.0 + 0.5 * len(shown)))
+    figure.set_layout_engine("constrained")
+    every = figure.subplots(len(shown), sharex=True, squeeze=False)[:, 0]
+    for axes, (name, shares) in zip(every, shown.items(), strict=True):
+        heights = np.append(shares[:2], shares[2:] / tallest)
+        axes.bar(lefts, heights, widths, align="edge", color=colours, edgecolor="white", linewidth=0.5, gid="gaps")
+        for left, width, share in zip(lefts[:2], widths, shares, strict=False):
+            if share:
+                axes.text(left + width / 2, share, f"{share:.0%}", ha="center", va="bottom", fontsize=7, color=INK)
+        axes.set_ylim(0, 1.35)
+        axes.set_yticks([])
+        axes.set_ylabel(name, rotation=0, ha="right", va="bottom", y=0.0, fontsize=9, color=INK)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.spines["bottom"].set_color(MUTED)
+        axes.tick_params(colors=MUTED, bottom=axes is every[-1])
+    last = every[-1]
+    last.set_xlim(-6.8 if below else -3.8, max(len(histogram.edges) - 1, 1) + 0.2)
+    labels = {-2.25: "0", **({-5.25: "better"} if below else {})}
+    labels |= {float(tick): f"{float(f'{histogram.edges[tick]:.1g}'):g}" for tick in histogram.ticks}
+    last.set_xticks(list(labels), list(labels.values()))
+    last.set_xlabel("gap (%), logarithmic", color=INK)
+    every[0].set_title(title, loc="left", fontsize=12, color=INK)
+    _save(figure, path)
+
+
+def linear_below(values: Sequence[float], largest: float = 0.0) -> float | None:
+    """Return where an axis on which these can be told apart turns from linear to logarithmic; 0 has no logarithm.
+
+    Args:
+        values: those to tell apart.
+        largest: what else the axis has to hold.
+
+    Returns:
+        A power of ten from 0.001 to 1; None where a linear axis shows all, or where a value is far below 0.
+    """
+    positive = [value for value in values if value > 1e-4]  # less is rounding, or as good as nothing
+    if not positive:
+        return None
+    threshold = 10.0 ** min(max(math.floor(math.log10(min(positive))), -3), 0)
+    return threshold if max(*positive, largest) > 30 * threshold and min(values) > -threshold else None
+
+
 def draw_anytime(
-    curves: Mapping[str, Sequence[tuple[float, float]]], path: str | Path, ylabel: str, title: str = ""
+    curves: Mapping[str, Sequence[tuple[float, float]]],
+    path: str | Path,
+    ylabel: str,
+    title: str = "",
+    threshold: float | None = None,
 ) -> None:
     """Draw how the best value falls (or rises) with time: one step curve a solver.
 
@@ -220,6 +421,7 @@ def draw_anytime(
         path: where the picture goes; the suffix is the format.
         ylabel: what the values are, with their unit.
         title: one line above the picture.
+        threshold: the values' axis is logarithmic above it; see `linear_below`. None makes all of it linear.
 
     Raises:
         ArgumentError: the suffix or the folder is unknown, or there is no point to draw.
@@ -227,7 +429,8 @@ def draw_anytime(
     times = [seconds for curve in curves.values() for seconds, _ in curve]
     if not times:
         raise ArgumentError("curves: no point is there; at least one solver must have one")
-    figure = _figure(path, (7.0, 4.4))
+    many = len(curves) > 5  # their names stand beside the picture, not in it
+    figure = _figure(path, (9.0 if many else 7.0, 4.4))
     figure.set_layout_engine("constrained")
     axes = figure.add_subplot()
     for number, (name, curve) in enumerate(curves.items()):
@@ -238,13 +441,20 @@ def draw_anytime(
             drawn.set(marker="o", markersize=4.5, markevery=[len(curve) - 1])
     if 0 < 30 * min(times) < max(times):
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+    if threshold is not None:
+        highest = max(value for curve in curves.values() for _, value in curve)
+        axes.set_yscale("symlog", linthresh=threshold)
+        axes.set_ylim(-0.1 * threshold, 1.3 * highest)
+        axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("seconds per instance", color=INK)
     axes.set_ylabel(ylabel, color=INK)
     axes.set_title(title, loc="left", fontsize=12, color=INK)
     axes.grid(color=MUTED, alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(colors=MUTED, which="both")
-    axes.legend(frameon=False, labelcolor=INK)
+    place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if many else {}
+    axes.legend(frameon=False, labelcolor=INK, **place)
     _save(figure, path)
 
 

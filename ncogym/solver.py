@@ -8,10 +8,13 @@ actions alone, never by the solver's own word.
 
 from __future__ import annotations
 
+import hashlib
 import math
+import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -75,6 +78,7 @@ class Solution:
         rollouts: complete solutions that were built for this instance.
         trace: the anytime curve, one point per improvement.
         solver: the solver's name.
+        proven: whether the solver has proven that nothing is better; False says only that it has not.
     """
 
     actions: Tensor
@@ -85,9 +89,22 @@ class Solution:
     rollouts: int
     trace: tuple[TracePoint, ...]
     solver: str
+    proven: bool = False
 
 
 Solutions = list[Solution]
+
+
+def instances_sha256(instances: TensorDict) -> str:
+    """Return a fingerprint of instances: SHA-256 over the names, dtypes, shapes and bytes of their tensors.
+
+    The order of the keys and the device do not count; everything else does.
+    """
+    digest = hashlib.sha256()
+    for key, value in sorted(instances.items(include_nested=True, leaves_only=True), key=lambda item: str(item[0])):
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -153,6 +170,19 @@ def NoImprovement(rollouts: int) -> Budget:  # noqa: N802
     return Budget(patience=rollouts)
 
 
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Hold back Ctrl-C where the system can, so that processes started meanwhile are born deaf to it."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 @runtime_checkable
 class Solver(Protocol):
     """Anything that solves instances: a search that holds a policy, or a classical solver."""
@@ -199,6 +229,8 @@ class Progress:
         self.actions: Tensor | None = None
         self.best: Tensor | None = None
         self._since_improvement = 0
+        self._proven: set[int] = set()
+        self._doubted: set[int] = set()
         self._trace: list[tuple[float, int, Tensor]] = []
         self._start = time.perf_counter()
 
@@ -242,6 +274,7 @@ class Progress:
         if broken:
             # a broken solution may score well; among the candidates of its row it counts as the worst
             rows, ranked = rows[broken], objective.clone()
+            self._doubted.update(rows.tolist())
             for each in self.env.violations(self.instances[rows], actions[rows]):
                 ranked[rows[each.row], each.rollout] = self._worst
             value, chosen = self._best_of(actions, ranked)
@@ -256,10 +289,20 @@ class Progress:
             chosen, kept = (self.env.padded(self.instances, actions, steps) for actions in (chosen, self.actions))
             self.actions = torch.where(improved[:, None], chosen, kept)
         moved = bool(improved.any())
+        if moved and self._proven:
+            self._proven.difference_update(improved.nonzero().flatten().tolist())
         self._since_improvement = 0 if moved else self._since_improvement + cost
         if moved:
             self._trace.append((self.seconds, self.rollouts, self.best))
         return objective
+
+    def prove(self, rows: Iterable[int]) -> None:
+        """Take note that the solver has proven for these instances that nothing is better than what it has offered.
+
+        The proof is dropped where something better is offered later, and where anything that was offered as the best
+        broke a constraint: whoever took that for a solution has proven something about another problem.
+        """
+        self._proven.update(rows)
 
     @property
     def _worst(self) -> float:
@@ -296,6 +339,7 @@ class Progress:
                 rollouts=self.rollouts,
                 trace=_improvements(curves, row),
                 solver=solver,
+                proven=row in self._proven - self._doubted,
             )
             for row in range(self.batch)
         ]

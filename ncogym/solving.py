@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,12 +14,13 @@ from tensordict import TensorDict
 
 from ncogym import kernels
 from ncogym.baselines import SOLVERS, TwoOpt
-from ncogym.envs import PROBLEMS, ConstructiveEnv, make
+from ncogym.envs import ConstructiveEnv, make
 from ncogym.errors import ArgumentError, InstanceError, InvalidSolution, UnsupportedProblem
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Sample
 from ncogym.pretrained import Pretrained, find_policy, load_policy
 from ncogym.search import SEARCHES, Greedy, MultiStart, Sampling, Symmetry
+from ncogym.sets import recognise
 from ncogym.solver import Budget, MaxRollouts, MaxSeconds, Solution, Solutions, Solver, gap_percent
 
 AUTO = "auto"
@@ -140,55 +140,6 @@ def choose_policy(name_or_path: str | None, env: ConstructiveEnv, size: int) -> 
     pretrained = load_policy(chosen)
     check_reads(pretrained, env)
     return pretrained
-
-
-def recognise(path: str | Path, problem: str | None = None) -> ConstructiveEnv:
-    """Return the environment that reads a file.
-
-    Args:
-        path: an instance file.
-        problem: its problem; None tells it from the header that TSPLIB and CVRPLIB files have, from the suffix, or, for
-            a suffix that several problems share (.txt), by which of them can read the numbers.
-
-    Raises:
-        ArgumentError: the problem is unknown. InstanceError: there is no such file, or nothing in it tells a problem.
-    """
-    if problem is not None:
-        return make(problem)
-    told, suffix = _header_type(path), Path(path).suffix.lower()
-    kinds = [kind for kind in PROBLEMS.values() if kind.name == told]
-    if not kinds:
-        kinds = [kind for kind in PROBLEMS.values() if suffix in kind.suffixes]
-    if not kinds:
-        known = ", ".join(dict.fromkeys(s for kind in PROBLEMS.values() for s in kind.suffixes))
-        raise InstanceError(
-            f"{path}: neither its header nor its suffix {suffix!r} tells a known problem ({known}); pass --problem"
-        )
-    if len(kinds) == 1:
-        return make(kinds[0].name)
-    reasons = {}
-    for kind in kinds:
-        try:
-            make(kind.name).read(path)
-        except InstanceError as error:
-            reasons[kind.name] = str(error).removeprefix(f"{path}: ")
-    left = [kind.name for kind in kinds if kind.name not in reasons]
-    if len(left) == 1:
-        return make(left[0])
-    if left:
-        raise InstanceError(f"{path}: it reads as {' and as '.join(left)}; pass --problem")
-    told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    raise InstanceError(f"{path}: its numbers are those of no known problem ({told})")
-
-
-def _header_type(path: str | Path) -> str | None:
-    """Return the TYPE that a file's header names, which is our problem's name in capitals, or None."""
-    try:
-        with open(path, encoding="latin-1") as file:
-            match = re.search(r"^[ \t]*TYPE[ \t]*:?[ \t]*(\w+)", file.read(4096), re.MULTILINE | re.IGNORECASE)
-    except OSError as error:
-        raise InstanceError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
-    return match[1].lower() if match else None
 
 
 @dataclass(frozen=True)

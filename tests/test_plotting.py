@@ -9,7 +9,20 @@ import pytest
 from matplotlib.image import imread
 
 from ncogym.errors import ArgumentError
-from ncogym.plotting import COLOURS, MUTED, draw_anytime, draw_gantt, draw_packing, draw_routes, draw_tour
+from ncogym.plotting import (
+    COLOURS,
+    MUTED,
+    Histogram,
+    draw_anytime,
+    draw_gantt,
+    draw_histogram,
+    draw_packing,
+    draw_routes,
+    draw_tour,
+    gap_histogram,
+    linear_below,
+    sketch_places,
+)
 
 CURVES = {"slow": [(1.0, 9.0), (2.0, 4.0), (50.0, 3.0)], "quick": [(0.1, 7.0)], "never": []}
 SQUARE = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
@@ -173,6 +186,133 @@ def test_anytime_without_a_point_is_refused(tmp_path: Path) -> None:
     """There is nothing to draw where no solver found anything."""
     with pytest.raises(ArgumentError, match=r"^curves: no point"):
         draw_anytime({"never": []}, tmp_path / "any.png", "gap (%)", "")
+
+
+@pytest.mark.parametrize(
+    ("values", "largest", "threshold"),
+    [
+        ([5.0, 2.0, 0.0], 9.0, None),  # a linear axis shows them all
+        ([5.0, 0.03, 0.0], 9.0, 0.01),
+        ([0.03], 0.0, None),
+        ([0.03], 9.0, 0.01),
+        ([3.0, 80.0], 0.0, 1.0),
+        ([0.0005, 3.0], 0.0, 0.001),
+        ([1e-12, 3.0], 90.0, 1.0),  # rounding is not to be seen
+        ([0.0], 9.0, None),
+        ([], 0.0, None),
+        ([-5.0, 0.03, 9.0], 0.0, None),  # no logarithm can show what is far below 0
+    ],
+)
+def test_axis_turns_logarithmic_where_values_are_far_apart(
+    values: list[float], largest: float, threshold: float | None
+) -> None:
+    """The turn is a power of ten below the smallest value to tell apart, if the largest is far above it."""
+    assert linear_below(values, largest) == (None if threshold is None else pytest.approx(threshold))
+
+
+@pytest.mark.parametrize(("threshold", "logarithmic"), [(None, False), (0.1, True)])
+def test_gaps_are_logarithmic_above_the_threshold(threshold: float | None, logarithmic: bool, tmp_path: Path) -> None:
+    """From 10 to 1 is one tenth less than the way to 0 on a linear axis, and half of it on the other; 0 is there."""
+    draw_anytime({"a": [(1.0, 10.0), (2.0, 1.0), (3.0, 0.0)]}, tmp_path / "any.svg", "gap (%)", "", threshold)
+    paths = re.findall(r'<path d="([^"]*)" clip-path[^>]*stroke: ' + COLOURS[0], (tmp_path / "any.svg").read_text())
+    height = sorted({float(y) for y in re.findall(r"[ML] [\d.]+ ([\d.]+)", paths[0])})
+    assert len(height) == 3
+    assert ((height[1] - height[0]) / (height[2] - height[0]) < 0.6) is logarithmic
+
+
+def test_many_solvers_have_their_names_beside_the_picture(tmp_path: Path) -> None:
+    """With ten curves the picture is wider, each has its name, and no two the same colour and line."""
+    curves = {f"solver {number}": [(1.0, 1.0 + number), (2.0, 1.0)] for number in range(10)}
+    draw_anytime(curves, tmp_path / "any.svg", "gap (%)")
+    drawn = (tmp_path / "any.svg").read_text()
+    assert all(f"<!-- {name} -->" in drawn for name in curves)
+    looks = re.findall(r'clip-path="[^"]*" style="fill: none; (stroke[^"]*)"', drawn)
+    assert len({look for look in looks if any(colour in look for colour in COLOURS)}) >= 10
+
+
+# ---------------------------------------------------------------------- histograms
+
+
+def test_gaps_are_counted_in_shared_bins() -> None:
+    """What is below 0, at 0 and in each bin adds up to all, and each gap is in the bin that holds it."""
+    gaps = {"a": [-1.0, 0.0, 1e-9, 0.15, 1.0, 3.0, 20.0], "b": [0.15, 100.0], "c": []}
+    found = gap_histogram(gaps, 1e-6)
+    assert found.counts["a"][:2] == [1, 2]
+    assert found.counts["b"][:2] == [0, 0]
+    assert [sum(each) for each in found.counts.values()] == [7, 2, 0]
+    assert {len(each) for each in found.counts.values()} == {len(found.edges) + 1}
+    assert found.edges == sorted(found.edges)
+    for gap in (0.15, 1.0, 3.0, 20.0):
+        (inside,) = [place for place, pair in enumerate(pairwise(found.edges)) if pair[0] <= gap < pair[1]]
+        assert found.counts["a"][inside + 2] == 1
+    assert found.counts["b"][-1] == 1
+    assert found.edges[-1] == pytest.approx(100.0)
+
+
+def test_bins_are_few_and_bear_round_labels() -> None:
+    """Bins are equally wide on a logarithmic axis; the smallest few gaps do not make them many."""
+    values = np.random.RandomState(0).lognormal(1.0, 1.0, 2000).tolist()
+    found = gap_histogram({"a": [*values, 1e-5]}, 1e-6)
+    assert 10 < len(found.edges) <= 31
+    assert np.ptp(np.diff(np.log(found.edges))) < 1e-9
+    assert found.counts["a"][2] >= 20  # all that is below the first edge
+    assert all(
+        f"{found.edges[tick]:.1g}" in ("0.1", "0.2", "0.5", "1", "2", "5", "1e+01", "1e+02") for tick in found.ticks
+    )
+    assert found.ticks
+
+
+@pytest.mark.parametrize("gaps", [[10.0], [7.0, 7.0], [0.0], [-3.0]])
+def test_a_histogram_of_one_value_can_be_drawn(gaps: list[float], tmp_path: Path) -> None:
+    """A single value, also where it is an edge, 0 or below, is counted once and drawn."""
+    found = gap_histogram({"a": gaps}, 1e-6)
+    assert sum(found.counts["a"]) == len(gaps)
+    assert max(found.counts["a"]) == len(gaps)
+    draw_histogram(found, tmp_path / "gaps.svg")
+    assert (tmp_path / "gaps.svg").read_text().count('<g id="gaps"') == len(found.counts["a"])
+
+
+def test_histogram_shows_the_share_at_zero(tmp_path: Path) -> None:
+    """The bars of 0 and below bear their share; who has no gap has no row; a share is high by its own scale."""
+    counts = {"best": [1, 3, 0, 0], "worse": [0, 0, 2, 2], "other": [0, 0, 0, 0]}
+    draw_histogram(Histogram([1.0, 1.25, 1.6], [0], counts), tmp_path / "gaps.svg", "4 instances")
+    drawn = (tmp_path / "gaps.svg").read_text()
+    words = re.findall(r"<!-- (.*?) -->", drawn)
+    assert {"75%", "25%", "better", "0", "1", "best", "worse", "4 instances"} <= set(words)
+    assert "other" not in words
+    bars = [
+        np.array(re.findall(r"[ML] ([\d.]+) ([\d.]+)", each), float)
+        for each in re.findall(r'<g id="gaps">\s*<path d="([^"]*)"', drawn)
+    ]
+    heights = [np.ptp(bar[:, 1]) for bar in bars]
+    assert heights[0] / heights[1] == pytest.approx(1 / 3, rel=0.01)
+    assert heights[6] == heights[7] > heights[1]
+    assert np.ptp(bars[6][:, 0]) == pytest.approx(np.ptp(bars[1][:, 0]) / 2.5, rel=0.01)
+
+
+def test_histogram_of_nothing_is_refused(tmp_path: Path) -> None:
+    """There is nothing to draw where nobody has a gap."""
+    with pytest.raises(ArgumentError, match=r"^histogram: no gap"):
+        draw_histogram(Histogram([], [], {"a": [0, 0]}), tmp_path / "gaps.png")
+
+
+# ---------------------------------------------------------------------- sketches
+
+
+def test_places_of_a_sketch_keep_their_proportions() -> None:
+    """The longer side is 1000 long, whatever the unit, and the box begins at 0."""
+    found = sketch_places(np.array([[-2.0, 5.0], [8.0, 5.0], [3.0, 7.5]]))
+    assert found.points == [[0, 0], [1000, 0], [500, 250]]
+    assert (found.width, found.height, found.proportional) == (1000, 250, True)
+    assert (found.lines, found.marks, found.bars) == ([], [], [])
+
+
+def test_places_of_a_sketch_may_coincide() -> None:
+    """Nodes in one place have no extent, which is no error."""
+    assert sketch_places(np.ones((3, 2))).points == [[0, 0]] * 3
+
+
+# ---------------------------------------------------------------------- schedules, packings
 
 
 def test_gantt_has_a_bar_per_operation_in_its_row(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import signal
 import time
 
 import pytest
@@ -10,7 +11,17 @@ from tensordict import TensorDict
 from ncogym import solver
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import ArgumentError, NoSolutionFound
-from ncogym.solver import Budget, MaxRollouts, MaxSeconds, NoImprovement, Pace, Progress, TracePoint, Violation
+from ncogym.solver import (
+    Budget,
+    MaxRollouts,
+    MaxSeconds,
+    NoImprovement,
+    Pace,
+    Progress,
+    TracePoint,
+    Violation,
+    interrupts_held,
+)
 
 
 class Shelf:
@@ -105,6 +116,18 @@ def test_budgets_do_not_share_their_cancel():
     one, other = MaxSeconds(1), MaxSeconds(1)
     one.cancel.set()
     assert not other.cancel.is_set()
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="this system cannot hold signals back")
+def test_interrupts_are_held_back_for_a_while():
+    """What is started meanwhile inherits that Ctrl-C is blocked; afterwards it is as before."""
+
+    def blocked() -> bool:
+        return signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, [])
+
+    with interrupts_held():
+        assert blocked()
+    assert not blocked()
 
 
 def test_what_remains_is_what_was_not_used(clock, instances):
@@ -263,6 +286,27 @@ def test_the_referee_has_the_last_word(instances):
     assert broken.violation == "step 0 takes item 9"
     assert sound.feasible
     assert sound.violation is None
+
+
+def test_a_proof_is_for_its_instance_and_what_was_offered(instances):
+    """A proof holds for the instance that it names, until something better turns up."""
+    progress = Progress(Shelf(), instances, None)
+    progress.offer(offers([[3]], [[3]]))
+    progress.prove([1])
+    progress.offer(offers([[2]], [[4]]))
+    assert [s.proven for s in progress.solutions("x")] == [False, True]
+    progress.offer(offers([[2]], [[1]]))
+    assert [s.proven for s in progress.solutions("x")] == [False, False]
+
+
+@pytest.mark.parametrize("also", [[], [8]])
+def test_who_offers_a_broken_solution_proves_nothing(instances, also):
+    """A proof whose best solution the referee refuses is dropped, with another solution at hand or without one."""
+    progress = Progress(Shelf("max"), instances, None)
+    for item in [*also, 9]:
+        progress.offer(offers([[item]], [[5]]))
+    progress.prove([0, 1])
+    assert [(s.feasible, s.proven) for s in progress.solutions("x")] == [(bool(also), False), (True, True)]
 
 
 def test_no_offer_is_no_solution(instances):

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from ncogym import pretrained, solving
-from ncogym.envs import PROBLEMS, make
+from ncogym.envs import make
 from ncogym.errors import ArgumentError, InstanceError, InvalidSolution, UnsupportedProblem
 from ncogym.policies import AttentionPolicy, Policy
 from ncogym.pretrained import save_policy
 from ncogym.solver import Budget, MaxRollouts, Solution
-from ncogym.solving import Solved, choose_policy, make_solver, needs_policy, recognise, render, solve
+from ncogym.solving import Solved, choose_policy, make_solver, needs_policy, render, solve
 
 
 @pytest.fixture(scope="module")
@@ -165,71 +165,6 @@ def test_policy_of_another_problem_is_refused(policy: Policy, tmp_path: Path) ->
     save_policy(policy, tmp_path, {"env": {"name": "knapsack"}, "sizes": [4, 9]})
     with pytest.raises(UnsupportedProblem, match="it was trained on knapsack and cannot solve tsp"):
         choose_policy(str(tmp_path), make("tsp"), 5)
-
-
-@pytest.mark.parametrize(
-    ("file", "text"),
-    [
-        ("a.tsp", "anything"),
-        ("A.TSP", "anything"),
-        ("a.txt", "NAME : a\nTYPE : TSP\n"),
-        ("a", "type:tsp (of somebody)\n"),
-        ("a.json", "NAME a\r\n  TYPE  TSP\r\n"),
-        ("a.tsp", "TYPE : HCP\n"),  # its reader says better what is wrong
-    ],
-)
-def test_header_or_suffix_tells_the_problem(tmp_path: Path, file: str, text: str) -> None:
-    """A TSPLIB header tells the problem whatever the suffix, and else the suffix does."""
-    (tmp_path / file).write_text(text)
-    assert recognise(tmp_path / file).name == "tsp"
-
-
-def test_header_wins_over_the_suffix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A file whose header names another problem than its suffix is that other problem's."""
-    monkeypatch.setitem(PROBLEMS, "hcp", type("HCPEnv", (PROBLEMS["tsp"],), {"name": "hcp", "suffixes": (".hcp",)}))
-    (tmp_path / "a.tsp").write_text("TYPE : HCP\n")
-    (tmp_path / "a.hcp").write_text("TYPE : TSP\n")
-    assert [recognise(tmp_path / file).name for file in ("a.tsp", "a.hcp")] == ["hcp", "tsp"]
-
-
-@pytest.mark.parametrize("text", ["1 2 3\n", "TYPE : HCP\n", "EDGE_WEIGHT_TYPE : TSP\n", ""])
-def test_file_that_tells_no_problem_is_refused(tmp_path: Path, text: str) -> None:
-    """Where nothing tells the problem the line asks for --problem."""
-    (tmp_path / "a.dat").write_text(text)
-    with pytest.raises(InstanceError, match=r"a\.dat: neither .* tells a known problem \(.*\.tsp.*\); pass --problem"):
-        recognise(tmp_path / "a.dat")
-
-
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        ("3 10\n5 4\n6 5\n3 3\n", "knapsack"),
-        ("2 3\n0 5 1 4 2 9\n2 1 1 1 0 8\n", "jssp"),
-        ("2 2\nTimes\n5 4\n1 9\nMachines\n1 2\n2 1\n", "jssp"),
-    ],
-)
-def test_numbers_tell_the_problem(tmp_path: Path, text: str, name: str) -> None:
-    """A suffix that problems share leaves it to the shape of the numbers."""
-    (tmp_path / "a.txt").write_text(text)
-    assert recognise(tmp_path / "a.txt").name == name
-
-
-def test_numbers_that_tell_nothing_are_refused(tmp_path: Path) -> None:
-    """Numbers of no problem are refused with each problem's reason, those of two with the question which."""
-    (tmp_path / "a.txt").write_text("3 10\n5 4\n")
-    words = r"a\.txt: its numbers are those of no known problem \((?!.*a\.txt).*jssp: "  # it is named once
-    with pytest.raises(InstanceError, match=words):
-        recognise(tmp_path / "a.txt")
-    (tmp_path / "a.txt").write_text("2 1\n0 1\n0 1\n")  # two jobs on one machine, or two items without value
-    with pytest.raises(InstanceError, match=r"a\.txt: it reads as .* and as .*; pass --problem"):
-        recognise(tmp_path / "a.txt")
-
-
-def test_given_problem_needs_no_telling(tmp_path: Path) -> None:
-    """A problem that is given is taken at its word, and an unknown one is refused."""
-    assert recognise(tmp_path / "a.txt", "tsp").name == "tsp"
-    with pytest.raises(ArgumentError, match=r"'tps' is not known; allowed are .*tsp"):
-        recognise(tmp_path / "a.txt", "tps")
 
 
 # ---------------------------------------------------------------------- solve

@@ -19,16 +19,23 @@ from jaxtyping import Float32, Int64
 from tensordict import TensorDict
 from torch import Tensor
 
-from ncogym.envs.base import ConstructiveEnv
+from ncogym.envs.base import ConstructiveEnv, ReferenceSet, pinned
+from ncogym.envs.formats.arrays import Arrays, Contents, holds, real, refuse
 from ncogym.envs.geometry import scaled_coordinates
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.features import EdgeFeatures, FeatureDims, InstanceFeatures, NodeFeatures
+from ncogym.plotting import Sketch
 
 Distribution = Literal["uniform", "noisy"]
 
 UNITS = 1_000_000  # whole numbers that make up a distance of 1
 NEAREST = 5  # neighbours whose mean distance is a feature
+
+
+_SHA256 = """
+ebe12fadca3b8937 9ff34031baad086d
+"""
 
 
 class ATSPEnv(TSPEnv):
@@ -50,6 +57,13 @@ class ATSPEnv(TSPEnv):
     name = "atsp"
     symmetric = False
     suffixes = (".atsp",)
+    reference_sets: ClassVar[dict[str, ReferenceSet]] = pinned(
+        (
+            (f"ncogym-atsp{n}", ReferenceSet({"num_nodes": n}, 1234, 1_000, "", "this library's uniform, seed 1234"))
+            for n in (20, 50)
+        ),
+        _SHA256,
+    )
     _instance_keys: ClassVar[Any] = ("dists",)
 
     def __init__(
@@ -97,6 +111,18 @@ class ATSPEnv(TSPEnv):
         if problem.type != "ATSP":
             raise InstanceError(f"{Path(path).name}: TYPE {problem.type} is not allowed; this problem reads ATSP")
         return TensorDict({"dists": torch.from_numpy(problem.dists)[None]}, batch_size=[1])
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Contents | None:
+        """Read ``dists`` ``[batch, nodes, nodes]``."""
+        from ncogym.envs.formats.tsplib import matrix_fault
+
+        if not holds(arrays, {"dists": "batch nodes nodes"}, {}):
+            return None
+        dists = real(arrays, "dists")
+        dists.diagonal(dim1=1, dim2=2).zero_()
+        refuse(matrix_fault(matrix, "ATSP") for matrix in dists.numpy())
+        return Contents(TensorDict({"dists": dists}, batch_size=[len(dists)]))
 
     def write(self, instance: TensorDict, path: str | Path) -> None:
         """Write a TSPLIB file: float64 distances, those of a file, as they are; float32 ones in whole millionths.
@@ -169,6 +195,13 @@ class ATSPEnv(TSPEnv):
         dists = self.distances(instance)
         places = scaled_coordinates((dists + dists.mT) / 2)
         draw_tour(places[0].numpy(), actions.numpy(), path, title, arrows=True)
+
+    def sketch(self, instance: TensorDict, actions: Int64[Tensor, " steps"]) -> Sketch:
+        """Return the tour with arrows, nodes placed as in `render`."""
+        dists = self.distances(instance)
+        placed = TensorDict({"locs": scaled_coordinates((dists + dists.mT) / 2)}, batch_size=[1])
+        drawn = super().sketch(placed, actions)
+        return drawn._replace(lines=[line._replace(style="arrows") for line in drawn.lines])
 
 
 def _closed(dists: Float32[Tensor, "batch nodes nodes"]) -> Float32[Tensor, "batch nodes nodes"]:

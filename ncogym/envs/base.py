@@ -9,8 +9,9 @@ rollout per instance and everything in a TensorDict.
 from __future__ import annotations
 
 import abc
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from jaxtyping import Float32, Float64, Int64
@@ -19,9 +20,43 @@ from torch import Tensor
 from torchrl.data import Binary, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
+from ncogym.envs.formats.arrays import Arrays, Contents
 from ncogym.errors import ArgumentError
 from ncogym.features import FeatureDims, InstanceFeatures, StepFeatures, Walk
+from ncogym.plotting import Sketch
 from ncogym.solver import Violation
+
+
+class ReferenceSet(NamedTuple):
+    """A set of instances that a problem publishes under a name.
+
+    Attributes:
+        arguments: of the problem's constructor.
+        seed: of the whole set, or None where something else than a seed defines it.
+        count: instances of the whole set.
+        sha256: first hex digits, at least 16, of the `ncogym.solver.instances_sha256` of the whole set.
+        source: paper and recipe, in one line.
+        best_known: best objective known of each instance; empty where nothing is known.
+        proven: of each instance, whether ``best_known`` is an optimum; empty where nothing is known.
+    """
+
+    arguments: dict[str, Any]
+    seed: int | None
+    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs
+    sha256: str
+    source: str
+    best_known: tuple[float, ...] = ()
+    proven: tuple[bool, ...] = ()
+
+
+def pinned(sets: Iterable[tuple[str, ReferenceSet]], digests: str) -> dict[str, ReferenceSet]:
+    """Return sets by name, each with its ``sha256``.
+
+    Args:
+        sets: names and sets.
+        digests: what `ReferenceSet.sha256` is of each, in order, with white space between.
+    """
+    return {name: entry._replace(sha256=digest) for (name, entry), digest in zip(sets, digests.split(), strict=True)}
 
 
 class ConstructiveEnv(EnvBase):
@@ -36,12 +71,14 @@ class ConstructiveEnv(EnvBase):
         sense: "min" or "max".
         suffixes: file suffixes that `read` takes; ".txt" among them says that its numbers need no header.
         multi_start: whether a good solution may begin with nearly any of the first actions, so that trying each pays.
+        reference_sets: the sets of instances that are known by a name, in the order of tables.
     """
 
     name: ClassVar[str]
     sense: ClassVar[Literal["min", "max"]]
     suffixes: ClassVar[tuple[str, ...]] = ()
     multi_start: ClassVar[bool] = True
+    reference_sets: ClassVar[dict[str, ReferenceSet]] = {}
     batch_locked = False
 
     def __init__(self, *, batch_size: tuple[int, ...] = (), device: torch.device | str = "cpu") -> None:
@@ -144,6 +181,14 @@ class ConstructiveEnv(EnvBase):
     def render(self, instance: TensorDict, actions: Tensor, path: str | Path, title: str = "") -> None:
         """Draw the solution ``actions`` ``[steps]`` of an instance of batch size ``[1]`` to a picture file."""
 
+    def sketch(self, instance: TensorDict, actions: Int64[Tensor, " steps"]) -> Sketch | None:
+        """Return the solution ``actions`` of an instance of batch size ``[1]`` as a `Sketch`, which pages can draw.
+
+        Broken solutions are drawn, too: what the instance does not have is passed over. None says that the problem has
+        no such picture.
+        """
+        return None
+
     # ------------------------------------------------------------------ the bridge to TorchRL
 
     @property
@@ -168,9 +213,18 @@ class ConstructiveEnv(EnvBase):
         """Return ``actions`` ``[steps]`` as the command line prints them, without padding."""
         return [int(action) for action in actions[: self.horizon(instance)]]
 
+    def published_solution(self, path: str | Path, instance: TensorDict) -> Int64[Tensor, " steps"] | None:
+        """Return the solution in the file that lies beside an instance file, checked by the referee, or None.
+
+        Raises:
+            InstanceError: the solution file is malformed, or its solution breaks a constraint.
+        """
+        return None
+
     def published_objective(self, path: str | Path, instance: TensorDict) -> float | None:
         """Return the objective of the solution file that lies beside an instance file, or None."""
-        return None
+        actions = self.published_solution(path, instance)
+        return None if actions is None else float(self.objective(instance, actions[None, None]))
 
     def write_solution(self, instance: TensorDict, actions: Tensor, path: str | Path, name: str) -> Path | None:
         """Write a solution in the problem's own file format beside ``path``, with its own suffix, or return None."""
@@ -192,6 +246,24 @@ class ConstructiveEnv(EnvBase):
         rng = torch.Generator().manual_seed(seed)
         blocks = [self.generate(100, rng) for _ in range(0, count, 100)]
         return torch.cat(blocks)[:count]
+
+    @classmethod
+    def reference_set(cls, name: str) -> TensorDict:
+        """Build the whole set of that name in `reference_sets`; a problem whose set is not `seeded` overrides this."""
+        entry = cls.reference_sets[name]
+        if entry.seed is None:
+            raise NotImplementedError(f"{cls.name}: {name} has no seed, and nothing else says how it is built")
+        return cls(**entry.arguments).seeded(entry.count, entry.seed)
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Contents | None:  # noqa: ARG003 - the contract's, for problems that read some
+        """Return the instances in the arrays of an ``.npz`` file, or None where they are not this problem's.
+
+        Raises:
+            InstanceError: they have the names of this problem's arrays, but are no instances; the words do not name
+                the file yet.
+        """
+        return None
 
     @abc.abstractmethod
     def arguments(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ Instance distributions, coordinates in ``[0, 1]^2``:
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -28,9 +29,11 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from ncogym.envs import geometry
-from ncogym.envs.base import ConstructiveEnv
+from ncogym.envs.base import ConstructiveEnv, ReferenceSet, pinned
+from ncogym.envs.formats.arrays import Arrays, Contents, holds, real, refuse, whole
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.features import EdgeFeatures, FeatureDims, InstanceFeatures, NodeFeatures, StepFeatures, Walk
+from ncogym.plotting import Line, Mark, Sketch, sketch_places
 from ncogym.solver import Violation
 
 Distribution = Literal["uniform", "centre", "clustered", "x", "mixed"]
@@ -52,6 +55,28 @@ class CVRPState(NamedTuple):
     visited: Tensor
     action_mask: Tensor
     done: Tensor
+
+
+def _reference_sets() -> Iterator[tuple[str, ReferenceSet]]:
+    field = (("kool-cvrp", (20, 50, 100), 1234, 10_000), ("cvrp", (125, 150, 200), 1235, 1_000))
+    for name, sizes, seed, count in field:
+        for n in sizes:
+            drawn = f"depots, customers uniform, demands randint(1, 10), {count} x {n}, capacity {CAPACITIES[n]}"
+            source = f"Kool et al. 2019: numpy.random.seed({seed}), {drawn}"
+            yield f"{name}{n}", ReferenceSet({"num_customers": n}, seed, count, "", source)
+    for kind in get_args(Distribution)[1:]:
+        for n in (20, 50, 100):
+            note = "" if kind == "centre" else " (to the bit on processors with AVX2)"
+            source = f"this library's distribution {kind}, seed 1234{note}"
+            arguments = {"num_customers": n, "distribution": kind}
+            yield f"ncogym-cvrp-{kind}-{n}", ReferenceSet(arguments, 1234, 1_000, "", source)
+
+
+_SHA256 = """
+6cf296bb1d92b133 1f8cdeebe4f2d565 ea3184998ec6a1e0 47394fad1f04f15d 967259b77abac8e7 e206062bcc5fa1c9 d6ec4a13bc4ee6a6
+017e5148c24af85b 8ebd243d99e407f9 cfeced6fc30b2176 accc19875ed1dd65 9cedcd6704dceff8 9a366ceb118d83e2 4d76ebf48181963b
+d83cf9619789efa7 917b80e890f2770a 2f3ba66e20233005 f19ff76f0ede8099
+"""
 
 
 class CVRPEnv(ConstructiveEnv):
@@ -87,6 +112,7 @@ class CVRPEnv(ConstructiveEnv):
     name = "cvrp"
     sense = "min"
     suffixes = (".vrp",)
+    reference_sets = pinned(_reference_sets(), _SHA256)
     _state_type = CVRPState
     _instance_keys = ("locs", "demand", "capacity", "dists")
 
@@ -199,19 +225,45 @@ class CVRPEnv(ConstructiveEnv):
         }
         return TensorDict(values, batch_size=[1])
 
-    def published_objective(self, path: str | Path, instance: TensorDict) -> float | None:
-        """Return the objective of NAME.sol beside the file, or None; the sets A, B, E and P limit the fleet for it."""
+    def published_solution(self, path: str | Path, instance: TensorDict) -> Int64[Tensor, " steps"] | None:
+        """Return the routes of NAME.sol beside the file, or None; the sets A, B, E and P limit the fleet for them."""
         from ncogym.envs.formats.cvrplib import read_routes
 
         beside = Path(path).with_suffix(".sol")
         if not beside.is_file():
             return None
-        steps = [node for route in read_routes(beside) for node in (*route, 0)]
-        actions = torch.tensor([[steps]], dtype=torch.int64)
-        broken = self.violations(instance, actions)
+        actions = torch.tensor([node for route in read_routes(beside) for node in (*route, 0)])
+        broken = self.violations(instance, actions[None, None])
         if broken:
             raise InstanceError(f"{beside.name}: {broken[0].reason}")
-        return float(self.objective(instance, actions))
+        return actions
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Contents | None:
+        """Read ``locs`` and ``demand`` with the depot, or ``depot``, ``loc`` and ``demand`` without it, ``capacity``.
+
+        With them, ``ref_cost`` and ``ref_actions``, nodes from the depot on, with the depot at the end as padding.
+        """
+        from ncogym.envs.formats.cvrplib import load_fault
+
+        own = {"locs": "batch nodes 2", "demand": "batch nodes", "capacity": "batch"}
+        apart = {"depot": "batch 2", "loc": "batch customers 2", "demand": "batch customers", "capacity": "batch"}
+        known = {"ref_cost": "batch", "ref_actions": "batch steps"}
+        if holds(arrays, own, known):
+            read = {name: real(arrays, name) for name in own}
+            instances = TensorDict(read, batch_size=[len(read["locs"])])
+        elif holds(arrays, apart, known):
+            locs = torch.cat([real(arrays, "depot").unsqueeze(1), real(arrays, "loc")], dim=1)
+            instances = _instance(locs, real(arrays, "demand"), real(arrays, "capacity"))
+        else:
+            return None
+        rows = zip(instances["demand"].numpy(), instances["capacity"].tolist(), strict=True)
+        refuse(load_fault(demand, capacity, 0) for demand, capacity in rows)
+        return Contents(
+            instances,
+            real(arrays, "ref_cost") if "ref_cost" in arrays else None,
+            whole(arrays, "ref_actions") if "ref_actions" in arrays else None,
+        )
 
     def write(self, instance: TensorDict, path: str | Path) -> None:
         """Write a CVRPLIB file: ``dists`` as they are, or else the coordinates in millionths of their unit.
@@ -413,6 +465,14 @@ class CVRPEnv(ConstructiveEnv):
         from ncogym.plotting import draw_routes
 
         draw_routes(instance["locs"][0].numpy(), routes_of(actions.tolist()), path, title)
+
+    def sketch(self, instance: TensorDict, actions: Int64[Tensor, " steps"]) -> Sketch:
+        """Return the places, a line a route, its legs from and to the depot dashed, and the depot as a square."""
+        places = sketch_places(instance["locs"][0].cpu().numpy())
+        routes = routes_of([node for node in actions.tolist() if 0 <= node < len(places.points)])
+        ways = [Line(route, colour, "solid") for colour, route in enumerate(routes)]
+        legs = [Line([route[0], 0, route[-1]], colour, "dashed") for colour, route in enumerate(routes)]
+        return places._replace(lines=[*legs, *ways], marks=[Mark([0], 7, "square")])
 
 
 # ---------------------------------------------------------------------- helpers

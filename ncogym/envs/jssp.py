@@ -12,7 +12,7 @@ al., Learning to Dispatch for Job Shop Scheduling via Deep Reinforcement Learnin
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
@@ -24,9 +24,12 @@ from numpy.typing import NDArray
 from tensordict import TensorDict
 from torch import Tensor
 
-from ncogym.envs.base import ConstructiveEnv
+from ncogym.envs.base import ConstructiveEnv, ReferenceSet, pinned
+from ncogym.envs.formats.arrays import Arrays, Contents, holds, refuse, whole
+from ncogym.envs.formats.jobshop import TAILLARD_SEEDS, matrices_fault
 from ncogym.errors import ArgumentError
 from ncogym.features import FeatureDims, InstanceFeatures, OperationGraph, StepFeatures
+from ncogym.plotting import Bar, Sketch
 from ncogym.solver import Violation
 
 Distribution = Literal["l2d", "taillard"]
@@ -47,6 +50,45 @@ class JSSPState(NamedTuple):
     num_left: Tensor
     action_mask: Tensor
     done: Tensor
+
+
+# makespans of ta01 to ta80 by github.com/ScheduleOpt/benchmarks, jobshop (2025), optima but for those listed as open
+_BEST_KNOWN = """
+1231 1244 1218 1175 1224 1238 1227 1217 1274 1241 1357 1367 1342 1345 1339 1360 1462 1396 1332 1348
+1642 1600 1557 1644 1595 1643 1680 1603 1625 1584 1764 1784 1791 1828 2007 1819 1771 1673 1795 1669
+2005 1937 1846 1979 1997 2004 1889 1937 1960 1923 2760 2756 2717 2839 2679 2781 2943 2885 2655 2723
+2868 2869 2755 2702 2725 2845 2825 2784 3071 2995 5464 5181 5568 5339 5392 5342 5436 5394 5358 5183
+"""
+_OPEN = [f"ta{number}" for number in (30, 32, 40, 41, 42, 43, 44, 46, 47, 48, 49, 50)]
+
+
+def _reference_sets() -> Iterator[tuple[str, ReferenceSet]]:
+    for jobs, machines in ((6, 6), (10, 10), (15, 15), (20, 15), (20, 20), (30, 20)):
+        arguments: dict[str, Any] = {"num_jobs": jobs, "num_machines": machines}
+        source = "Zhang et al. 2020 (L2D): numpy.random.seed(200), durations randint(1, 99)"
+        yield f"l2d-jssp{jobs}x{machines}", ReferenceSet(arguments, 200, 100, "", source)
+    for (name, (jobs, machines, *_)), best in zip(TAILLARD_SEEDS.items(), _BEST_KNOWN.split(), strict=True):
+        arguments = {"num_jobs": jobs, "num_machines": machines, "distribution": "taillard"}
+        known = f"best known {best}" if name in _OPEN else f"optimum {best}"
+        source = f"Taillard 1993, {jobs}x{machines}, from its two seeds; {known}"
+        yield name, ReferenceSet(arguments, None, 1, "", source, (float(best),), (name not in _OPEN,))
+
+
+_SHA256 = """
+12cc9ef35b315872 2c44577feeda88fc ee5f9c8ccec0abb1 9a6a04cb89a050da aaa65782dc56ccbc 89b58483c9fe0ee6 83f283cab92122f4
+f6a2857df67a408c 87e0fdfe9070f722 0ef61f725e567c0f 112b99bfe9ad1227 40b39d9fd749c92a beefb6426829734e ed7b4a16b13d4207
+c5a5fdaf4d9ca961 d751ea8264b67ad3 c4297b5d7f9fbe4b 3a0fc0f4fbcba719 9d1b3b9be0d6f84f 745bf3e5f3142997 0e885821ee64644c
+321d342350fa7b53 40ca450536b14a10 ebf5233804f4df4a c2c6da4ca8e0921f ad578d808a1ec2b9 26b35bad581af43c 47133f48bc42bc02
+0a99c704369c4d75 fb817142bb1a139e a9ac4265bb1eb1f8 7371d69d23b114d9 0f804f2872e26b72 66ad95b45d1de4a4 19ef576757c22ee9
+d399c89e71d06dfa 62de98b06446eb5e f3bca09f93db5d19 cd8e890980d9a1cf 82f64e74b37b4c87 85f6f64646880c06 4afe1b7b6fdc916c
+df0527c685ab89da e6fd0d2736818359 ee4c48e30144e500 870df9f9e2f6bd8c d6113738f8fad96f 8e34852a704e5574 941f3ebd03b99e8e
+620d8e97765f706e ce523192cd2475f8 b22e52c05bde23d8 5343235d0f053fa6 8827734ff30918ac d8f6e2b609d321a7 02a3e8867feabff9
+2eedc070e065a342 82c3e80ecd93aedf 989e453859d7b2d6 e18da58c1dd54603 876992e62d1ba590 56a13829a8418091 4251f77a415b9fa8
+337da9c2cdc91bfb af5ca8103608d586 95a324cd29ce7818 82523c765ee1b839 ff277a0e38244567 e1118bfc2ddaf6ea 3c1622cad85858e5
+feb7f4810454ab0f 7fc07719a0e7b348 f9e8012c3cbae48b 674c9ce29a9f359d f17f803a1c68f3d1 b110e163a3903d57 50b43d11bae74082
+4e7d898821401f9b 718af2faf2d7852a 24be6c0f09089776 5e313b162d2c348a 8e506d58ac9c446d 5388e8af2c38b8cb ba239e420911cfd6
+64bf7e1d4048e29a 7438e56deae09c71
+"""
 
 
 class JSSPEnv(ConstructiveEnv):
@@ -87,6 +129,7 @@ class JSSPEnv(ConstructiveEnv):
     name = "jssp"
     sense = "min"
     suffixes = (".jsp", ".jssp", ".txt")
+    reference_sets = pinned(_reference_sets(), _SHA256)
     multi_start = False
     _state_type = JSSPState
     _instance_keys = ("duration", "machine", *TABLES)
@@ -155,6 +198,37 @@ class JSSPEnv(ConstructiveEnv):
             for number, name in enumerate(("duration", "machine"))
         }
         return TensorDict(keys, batch_size=[count])
+
+    @classmethod
+    def reference_set(cls, name: str) -> TensorDict:
+        """Build the whole set of that name; one of Taillard's is a single instance."""
+        if name in TAILLARD_SEEDS:
+            return taillard_instance(*TAILLARD_SEEDS[name])
+        return super().reference_set(name)
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Contents | None:
+        """Read ``duration`` and ``machine`` ``[batch, jobs, machines]``, in processing order, machines from 0.
+
+        With them, ``ref_makespan`` and ``ref_lower_bound``, -1 where nothing is known, and ``ref_start``, a schedule
+        of that makespan.
+        """
+        axes = "batch jobs machines"
+        known = {"ref_makespan": "batch", "ref_lower_bound": "batch", "ref_start": axes}
+        if not holds(arrays, {"duration": axes, "machine": axes}, known):
+            return None
+        keys = {name: whole(arrays, name) for name in ("duration", "machine")}
+        refuse(map(matrices_fault, keys["duration"].numpy(), keys["machine"].numpy()))
+        instances = TensorDict(keys, batch_size=[len(keys["duration"])])
+        if "ref_makespan" not in arrays:
+            return Contents(instances)
+        makespan = whole(arrays, "ref_makespan")
+        actions = proven = None
+        if "ref_start" in arrays:
+            actions = cls().actions_from_start(instances, whole(arrays, "ref_start").unsqueeze(1)).squeeze(1)
+        if "ref_lower_bound" in arrays:
+            proven = whole(arrays, "ref_lower_bound") == makespan
+        return Contents(instances, makespan.double().masked_fill(makespan < 0, torch.nan), actions, proven)
 
     def read(self, path: str | Path) -> TensorDict:
         from ncogym.envs.formats.jobshop import read_jobshop
@@ -490,6 +564,19 @@ class JSSPEnv(ConstructiveEnv):
 
         start = self.schedule(instance, actions[None, None])[0, 0]
         draw_gantt(start.numpy(), instance["duration"][0].numpy(), instance["machine"][0].numpy(), path, title)
+
+    def sketch(self, instance: TensorDict, actions: Int64[Tensor, " steps"]) -> Sketch:
+        """Return the Gantt chart: a row a machine, the first on top, a bar an operation, a colour a job."""
+        start = self.schedule(instance, actions[None, None])[0, 0]
+        keys = (start, instance["duration"][0], instance["machine"][0])
+        rows = int(instance["machine"].max()) + 1
+        bars = [
+            Bar(begin, rows - 1 - machine, duration, 1, job, str(job))
+            for job, operations in enumerate(zip(*(key.tolist() for key in keys), strict=True))
+            for begin, duration, machine in zip(*operations, strict=True)
+            if begin >= 0 and duration > 0
+        ]
+        return Sketch(max((bar.x + bar.width for bar in bars), default=0), rows, False, [], [], [], bars)
 
 
 # ---------------------------------------------------------------------- instances

@@ -22,6 +22,7 @@ Instance distributions:
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -32,9 +33,11 @@ from tensordict import TensorDict
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 
-from ncogym.envs.base import ConstructiveEnv
+from ncogym.envs.base import ConstructiveEnv, ReferenceSet, pinned
+from ncogym.envs.formats.arrays import Arrays, Contents, holds, real, refuse
 from ncogym.errors import ArgumentError
 from ncogym.features import FeatureDims, InstanceFeatures, NodeFeatures, StepFeatures
+from ncogym.plotting import SIDE, Bar, Mark, Sketch
 from ncogym.solver import Violation
 
 Pisinger = Literal[
@@ -65,6 +68,27 @@ class KnapsackState(NamedTuple):
     done: Tensor
 
 
+def _reference_sets() -> Iterator[tuple[str, ReferenceSet]]:
+    for n in (50, 100, 200):
+        drawn = f"numpy.random.seed(1234), uniform(size=(10000, {n}, 2)), capacity {min(n / 4, 25):g}"
+        source = f"as in Kwon et al. 2020 (POMO), who publish no set: {drawn}"
+        yield f"uniform-kp{n}", ReferenceSet({"num_items": n}, 1234, 10_000, "", source)
+    for kind in get_args(Pisinger):
+        for n in (50, 100, 200):
+            source = f"a series after Pisinger 2005, {kind}, R = {RANGE}, H = {SERIES}, seed 1234 of this library"
+            arguments = {"num_items": n, "distribution": kind}
+            yield f"pisinger-{kind}-{n}", ReferenceSet(arguments, 1234, SERIES, "", source)
+
+
+_SHA256 = """
+9434274f18d23ba6 11c47478f4278ebe 651bf94fe06b7290 6af21c9a676b9995 2f07c3fb31428525 a79d62a34eb81762 16b1ee51524f857e
+e08f89a4e27b7beb 84c6cb8ffaa03f9c 0245e842adea2cca 669a898a7602b33a 2a3609d093fcd431 e478e84c1250c9f7 b0a123383fb07468
+0a277469c40229fe 98dedca1b3d50f37 4622572ca1f2ee44 46a62fef6cf08ea4 af08b5c77e73001c f8bdd553a9f9b53d 48bfd7ff55e8c77b
+7d023bdee766e318 26104d9881f097af 2d58a2f9efafbfea cbaea3584b863d32 99196931ec6543fc 1679d5f04f5c7e03 12a7ec0c84a4b99d
+1241ba1099d1dcad bcd030b541da1923
+"""
+
+
 class KnapsackEnv(ConstructiveEnv):
     """0-1 knapsack problem.
 
@@ -89,6 +113,7 @@ class KnapsackEnv(ConstructiveEnv):
     name = "knapsack"
     sense = "max"
     suffixes = (".kp", ".txt")
+    reference_sets = pinned(_reference_sets(), _SHA256)
     multi_start = False
     _state_type = KnapsackState
     _instance_keys = ("weight", "value", "capacity", *TABLES)
@@ -163,6 +188,40 @@ class KnapsackEnv(ConstructiveEnv):
         weight, value = torch.from_numpy(drawn).unbind(-1)
         capacity = torch.full((count,), self._field_capacity, dtype=torch.float64)
         return TensorDict({"weight": weight, "value": value, "capacity": capacity}, batch_size=[count])
+
+    @classmethod
+    def reference_set(cls, name: str) -> TensorDict:
+        """Build the whole set of that name: of Pisinger's classes, a series of one instance for each capacity."""
+        arguments, seed, *_ = cls.reference_sets[name]
+        if "distribution" not in arguments:
+            return super().reference_set(name)
+        rng, shape = torch.Generator().manual_seed(seed or 0), (SERIES, arguments["num_items"])
+        drawn = _pisinger(arguments["distribution"], shape, rng, torch.arange(1, SERIES + 1))
+        return TensorDict(dict(zip(("weight", "value", "capacity"), drawn, strict=True)), batch_size=[SERIES])
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Contents | None:
+        """Read ``weight`` and ``value`` ``[batch, items]`` and ``capacity`` ``[batch]``.
+
+        With them, ``ref_value``, ``ref_select`` ``[batch, items]``, which items it takes, and whether it is ``proven``.
+        """
+        from ncogym.envs.formats.knapsack import numbers_fault
+
+        own = {"weight": "batch items", "value": "batch items", "capacity": "batch"}
+        if not holds(arrays, own, {"ref_value": "batch", "ref_select": "batch items", "proven": "batch"}):
+            return None
+        read = {name: real(arrays, name) for name in own}
+        refuse(numbers_fault(w, v, float(c)) for w, v, c in zip(*(each.numpy() for each in read.values()), strict=True))
+        actions = None
+        if "ref_select" in arrays:
+            taken, order = torch.from_numpy(arrays["ref_select"] != 0).sort(dim=1, descending=True, stable=True)
+            actions = order.masked_fill(~taken, taken.shape[1])
+        return Contents(
+            TensorDict(read, batch_size=[len(read["capacity"])]),
+            real(arrays, "ref_value") if "ref_value" in arrays else None,
+            actions,
+            torch.from_numpy(arrays["proven"] != 0) if "proven" in arrays else None,
+        )
 
     @property
     def _field_capacity(self) -> float:
@@ -379,6 +438,18 @@ class KnapsackEnv(ConstructiveEnv):
         chosen = np.array(self.plain_actions(instance, actions), dtype=np.int64)
         draw_packing(weight, value, chosen, float(instance["capacity"]), path, title)
 
+    def sketch(self, instance: TensorDict, actions: Int64[Tensor, " steps"]) -> Sketch:
+        """Return the items by weight and value, those packed marked, above bars of the load and the capacity."""
+        weight, value = (view(instance)[0] for view in (self.weights, self.values))
+        packed = [item for item in self.plain_actions(instance, actions) if 0 <= item < len(weight)]
+        load, capacity = float(weight[packed].sum()), float(instance["capacity"])
+        across = SIDE * weight / weight.max()
+        upwards = SIDE * (0.2 + 0.8 * value / value.max().clamp_min(torch.finfo(value.dtype).tiny))
+        unit = SIDE / max(load, capacity, torch.finfo(value.dtype).tiny)
+        bars = [Bar(0, 60, round(load * unit), 50, 0, "load"), Bar(0, 0, round(capacity * unit), 50, 7, "capacity")]
+        points = torch.stack([across, upwards], dim=-1).round().long().tolist()
+        return Sketch(SIDE, SIDE, False, points, [], [Mark(packed, 0, "disc")], bars)
+
 
 def _broken(taken: list[int], weights: list[float], capacity: float) -> str | None:
     """Say what is wrong with ``taken``, or None; ``len(weights)`` is the stop, which may be repeated."""
@@ -408,8 +479,17 @@ def _padded(numbers: Tensor) -> Tensor:
     return F.pad(numbers, (0, 1))
 
 
-def _pisinger(kind: str, shape: tuple[int, int], rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw weights ``shape``, values ``shape`` and capacities ``[batch]`` of one of Pisinger's classes, float32."""
+def _pisinger(
+    kind: str, shape: tuple[int, int], rng: torch.Generator, part: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Draw weights ``shape``, values ``shape`` and capacities ``[batch]`` of one of Pisinger's classes, float32.
+
+    Args:
+        kind: the class.
+        shape: instances and items.
+        rng: source of the draws.
+        part: the h of each capacity, int64 ``[batch]``; None draws it.
+    """
 
     def whole(low: int, high: int, size: tuple[int, int] = shape) -> Tensor:
         return torch.randint(low, high + 1, size, generator=rng, device=rng.device).double()
@@ -435,5 +515,6 @@ def _pisinger(kind: str, shape: tuple[int, int], rng: torch.Generator) -> tuple[
         pick = torch.randint(2, shape, generator=rng, device=rng.device)
         factor = whole(1, 10)
         weight, value = ((numbers / 5).ceil().gather(1, pick) * factor for numbers in (base, base + RANGE // 10))
-    capacity = (weight.sum(-1) * whole(1, SERIES, (shape[0], 1))[:, 0] / (SERIES + 1)).floor()
+    part = whole(1, SERIES, (shape[0], 1))[:, 0] if part is None else part
+    capacity = (weight.sum(-1) * part / (SERIES + 1)).floor()
     return weight.float(), value.float(), torch.maximum(capacity, weight.amax(-1)).float()

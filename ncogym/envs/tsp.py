@@ -11,6 +11,7 @@ uniform and a quarter of each other kind.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -21,9 +22,11 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from ncogym.envs import geometry
-from ncogym.envs.base import ConstructiveEnv
+from ncogym.envs.base import ConstructiveEnv, ReferenceSet, pinned
+from ncogym.envs.formats.arrays import Arrays, Contents, holds, real, whole
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.features import EdgeFeatures, FeatureDims, InstanceFeatures, NodeFeatures, StepFeatures, Walk
+from ncogym.plotting import Line, Mark, Sketch, sketch_places
 from ncogym.solver import Violation
 
 Distribution = Literal["uniform", "clustered", "explosion", "mixed"]
@@ -38,6 +41,26 @@ class TSPState(NamedTuple):
     num_left: Tensor
     action_mask: Tensor
     done: Tensor
+
+
+def _reference_sets() -> Iterator[tuple[str, ReferenceSet]]:
+    field = (("kool-tsp", (20, 50, 100), 1234, 10_000), ("tsp", (125, 150, 200), 1235, 1_000))
+    for name, sizes, seed, count in field:
+        for n in sizes:
+            source = f"Kool et al. 2019: numpy.random.seed({seed}), uniform(size=({count}, {n}, 2))"
+            yield f"{name}{n}", ReferenceSet({"num_nodes": n}, seed, count, "", source)
+    for kind in get_args(Distribution)[1:]:
+        for n in (20, 50, 100):
+            source = f"this library's distribution {kind}, seed 1234 (to the bit on processors with AVX2)"
+            arguments = {"num_nodes": n, "distribution": kind}
+            yield f"ncogym-tsp-{kind}-{n}", ReferenceSet(arguments, 1234, 1_000, "", source)
+
+
+_SHA256 = """
+816c230214946e30 d27b303132513356 e90542c803657d94 14cf72d0728a3f1e 5a674c3526dc9738 2ab6d49c187e419d c62e06ecc63524f4
+d7636bb613fe33ee bfc85139a150bb7f 70d4b674d851a43c b4cecb91de2d59dd a0058d4ebe3ba177 7d77337619779dc2 b18c6bfc4aefdc1b
+c188f92cbe978a6d
+"""
 
 
 class TSPEnv(ConstructiveEnv):
@@ -64,6 +87,7 @@ class TSPEnv(ConstructiveEnv):
     name = "tsp"
     sense = "min"
     suffixes = (".tsp",)
+    reference_sets = pinned(_reference_sets(), _SHA256)
     _state_type = TSPState
     _instance_keys = ("locs", "dists")
 
@@ -139,17 +163,31 @@ class TSPEnv(ConstructiveEnv):
         locs = geometry.file_locs(coords, problem.edge_weight_type, dists)
         return TensorDict({"locs": locs[None], "dists": dists[None]}, batch_size=[1])
 
-    def published_objective(self, path: str | Path, instance: TensorDict) -> float | None:
+    def published_solution(self, path: str | Path, instance: TensorDict) -> Int64[Tensor, " steps"] | None:
         from ncogym.envs.formats.tsplib import read_tour
 
         beside = Path(path).with_suffix(".opt.tour")
         if not beside.is_file():
             return None
-        tour = torch.from_numpy(read_tour(beside))[None, None]
-        broken = self.violations(instance, tour)
+        tour = torch.from_numpy(read_tour(beside))
+        broken = self.violations(instance, tour[None, None])
         if broken:
             raise InstanceError(f"{beside.name}: {broken[0].reason}")
-        return float(self.objective(instance, tour))
+        return tour
+
+    @classmethod
+    def from_arrays(cls, arrays: Arrays) -> Contents | None:
+        """Read ``locs``, or ``coords``, ``[batch, nodes, 2]``, and with them ``ref_length`` and ``ref_tour``."""
+        known = {"ref_length": "batch", "ref_tour": "batch nodes"}
+        name = next((name for name in ("locs", "coords") if holds(arrays, {name: "batch nodes 2"}, known)), None)
+        if name is None:
+            return None
+        locs = real(arrays, name)
+        return Contents(
+            TensorDict({"locs": locs}, batch_size=[len(locs)]),
+            real(arrays, "ref_length") if "ref_length" in arrays else None,
+            whole(arrays, "ref_tour") if "ref_tour" in arrays else None,
+        )
 
     def write(self, instance: TensorDict, path: str | Path) -> None:
         """Write a TSPLIB file: ``dists`` as they are, or else the coordinates in millionths of their unit.
@@ -281,6 +319,12 @@ class TSPEnv(ConstructiveEnv):
         from ncogym.plotting import draw_tour
 
         draw_tour(self._coordinates(instance)[0].numpy(), actions.numpy(), path, title)
+
+    def sketch(self, instance: TensorDict, actions: Int64[Tensor, " steps"]) -> Sketch:
+        """Return the places, the closed tour and a mark at its start."""
+        places = sketch_places(self._coordinates(instance)[0].cpu().numpy())
+        tour = [node for node in actions.tolist() if 0 <= node < len(places.points)]
+        return places._replace(lines=[Line(tour + tour[:1], 0, "solid")], marks=[Mark(tour[:1], 1, "square")])
 
     # ------------------------------------------------------------------ helpers
 

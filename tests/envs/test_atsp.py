@@ -121,6 +121,18 @@ def test_uniform_distances_are_shortest_ways():
     assert torch.equal((found.double() * 1e6).round(), expected)
 
 
+def test_arrays_are_read():
+    """Distances are taken as they are, but for the diagonal, and negative ones are refused."""
+    dists = np.random.default_rng(0).uniform(size=(2, 4, 4))
+    found = ATSPEnv.from_arrays({"dists": dists})
+    assert np.array_equal(found.instances["dists"].numpy(), dists * (1 - np.eye(4)))
+    assert found[1:] == (None, None, None)
+    assert ATSPEnv.from_arrays({"locs": dists}) is None
+    dists[1, 2, 3] = -1
+    with pytest.raises(InstanceError, match="instance 1: the weight from node 3 to 4 is -1"):
+        ATSPEnv.from_arrays({"dists": dists})
+
+
 def test_distributions_differ_and_seeds_name_instances():
     """Noisy matrices are not uniform ones; a seed's first instances are the same however many are asked for."""
     uniform, noisy = (ATSPEnv(8, distribution) for distribution in DISTRIBUTIONS)
@@ -327,3 +339,12 @@ def test_a_tour_can_be_drawn(key, ring, rng, tmp_path):
     ATSPEnv(3).render(instance, torch.tensor([2, 0, 1]), tmp_path / "tour.svg", title="a ring")
     text = (tmp_path / "tour.svg").read_text()
     assert text.split('id="arrows"')[1].split("</g>")[0].count("<path") == 3
+
+
+def test_a_sketch_has_arrows(ring):
+    """The tour has a direction; nodes are placed by their distances, here all equally far from each other."""
+    sketch = ATSPEnv(3).sketch(ring, torch.tensor([2, 0, 1]))
+    assert [tuple(line) for line in sketch.lines] == [([2, 0, 1, 2], 0, "arrows")]
+    places = torch.tensor(sketch.points, dtype=torch.float64)
+    sides = torch.pdist(places)
+    assert sides.min() == pytest.approx(float(sides.max()), rel=0.01)

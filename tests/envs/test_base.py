@@ -7,6 +7,7 @@ from torchrl.envs.utils import check_env_specs, step_mdp
 
 import ncogym
 from ncogym.envs import PROBLEMS, ConstructiveEnv, make
+from ncogym.envs.base import ReferenceSet, pinned
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import ArgumentError
 
@@ -62,6 +63,11 @@ def test_an_unfinished_problem_cannot_be_built():
 
     with pytest.raises(TypeError, match="advance"):
         Half()
+
+
+def test_a_problem_without_a_picture_has_no_sketch(env):
+    """Who defines no sketch has none, which is no error."""
+    assert ConstructiveEnv.sketch(env, env.generate(1, torch.Generator()), torch.arange(5)) is None
 
 
 @pytest.mark.parametrize("batch_size", [(2, 3), (1, 1)])
@@ -208,3 +214,32 @@ def test_the_global_generator_is_left_alone():
     env.rollout(5)
     env.seeded(3, seed=0)
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+# ---------------------------------------------------------------------- published sets
+
+
+def test_a_seeded_set_is_built_from_its_entry(monkeypatch):
+    """By default a published set is what `seeded` gives for its arguments, seed and count."""
+    entry = ReferenceSet({"num_nodes": 4, "distribution": "clustered"}, 7, 3, "", "mine")
+    monkeypatch.setattr(TSPEnv, "reference_sets", {"mine": entry, "other": entry._replace(seed=None)})
+    found = TSPEnv.reference_set("mine")
+    assert torch.equal(found["locs"], TSPEnv(4, "clustered").seeded(3, 7)["locs"])
+    with pytest.raises(NotImplementedError, match="tsp: other has no seed"):
+        TSPEnv.reference_set("other")
+
+
+def test_each_set_gets_its_own_fingerprint():
+    """Digests go to the sets in order, and there must be one for each."""
+    entry = ReferenceSet({}, 0, 1, "", "mine")
+    found = pinned([("a", entry), ("b", entry)], "\n01 02\n")
+    assert {name: each.sha256 for name, each in found.items()} == {"a": "01", "b": "02"}
+    with pytest.raises(ValueError, match="shorter"):
+        pinned([("a", entry), ("b", entry)], "01")
+
+
+def test_a_problem_need_read_no_arrays():
+    """What the contract gives by default reads no arrays and knows no solution."""
+    assert ConstructiveEnv.from_arrays({"locs": None}) is None
+    assert ConstructiveEnv.published_objective(make("knapsack"), "a.kp", TensorDict({})) is None
+    assert ConstructiveEnv.reference_sets == {}

@@ -379,6 +379,25 @@ def test_a_written_solution_is_the_published_one(env, cross, tmp_path):
     assert env.published_objective(tmp_path / "mine.vrp", cross) == 26
 
 
+def test_arrays_are_read_with_and_without_the_depot():
+    """Both layouts give the same instances, and their solutions end at the depot."""
+    rng = np.random.default_rng(0)
+    locs, demand = rng.uniform(size=(2, 4, 2)), np.array([[0, 3, 2, 4], [0, 1, 1, 1]], dtype=np.int16)
+    known = {"ref_cost": np.array([3.5, 4]), "ref_actions": np.array([[1, 0, 2, 3, 0]] * 2)}
+    capacity = np.array([9, 8])
+    one = CVRPEnv.from_arrays({"locs": locs, "demand": demand, "capacity": capacity, **known})
+    apart = {"depot": locs[:, 0], "loc": locs[:, 1:], "demand": demand[:, 1:], "capacity": capacity}
+    other = CVRPEnv.from_arrays(apart)
+    for key in ("locs", "demand", "capacity"):
+        assert torch.equal(one.instances[key], other.instances[key])
+    assert np.array_equal(one.instances["demand"].numpy(), demand)
+    assert (one.best_known.tolist(), one.actions.tolist()) == ([3.5, 4], [[1, 0, 2, 3, 0]] * 2)
+    assert other[1:] == (None, None, None)
+    assert CVRPEnv.from_arrays({"locs": locs}) is None
+    with pytest.raises(InstanceError, match="instance 1: node 2 has the demand 9, allowed are 0 to the CAPACITY 8"):
+        CVRPEnv.from_arrays({**apart, "demand": np.array([[3, 2, 4], [9, 1, 1]])})
+
+
 def test_published_instances_have_their_published_objective(env, shared_instances):
     """Every CVRPLIB file reads, and its solution has no violation and exactly the best known objective."""
     with open(shared_instances / "index.csv", newline="", encoding="utf-8") as file:
@@ -511,3 +530,16 @@ def test_routes_can_be_drawn(env, cross, tmp_path):
     """A picture file is written."""
     env.render(cross, torch.tensor([1, 4, 0, 2, 3, 0]), tmp_path / "cross.png", title="a cross")
     assert (tmp_path / "cross.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_sketch_has_the_routes_and_their_legs(env, cross):
+    """Each route is a line of its own colour, its legs dashed; the depot, in the middle of the cross, is marked."""
+    sketch = env.sketch(cross, torch.tensor([1, 4, 0, 2, 3, 0, 0, 9]))
+    assert sketch.points[0] == [sketch.width / 2, sketch.height / 2]
+    assert [tuple(line) for line in sketch.lines] == [
+        ([1, 0, 4], 0, "dashed"),
+        ([2, 0, 3], 1, "dashed"),
+        ([1, 4], 0, "solid"),
+        ([2, 3], 1, "solid"),
+    ]
+    assert [tuple(mark) for mark in sketch.marks] == [([0], 7, "square")]

@@ -11,7 +11,7 @@ from tensordict import TensorDict
 
 from ncogym.envs.formats.jobshop import TAILLARD_SEEDS
 from ncogym.envs.jssp import JSSPEnv, stack_instances, taillard_instance
-from ncogym.errors import ArgumentError
+from ncogym.errors import ArgumentError, InstanceError
 from ncogym.features import join_steps
 from ncogym.laws import check_env
 
@@ -377,6 +377,32 @@ def test_seed_200_has_the_published_bounds(shape, bound):
     assert bounds.mean().item() == pytest.approx(bound, abs=0.05)
 
 
+def test_published_sets_are_those_of_l2d_and_taillard():
+    """L2D's sets are seed 200; each of Taillard's is a single instance of his seeds."""
+    found, drawn = JSSPEnv.reference_set("l2d-jssp20x15"), JSSPEnv(20, 15).seeded(100, 200)
+    assert all(torch.equal(found[key], drawn[key]) for key in ("duration", "machine"))
+    one = JSSPEnv.reference_set("ta11")
+    assert torch.equal(one["duration"], taillard_instance(*TAILLARD_SEEDS["ta11"])["duration"])
+    assert one.batch_size == (1,)
+
+
+def test_arrays_are_read():
+    """A schedule becomes its order; -1 is nothing known, and a makespan that equals its bound is proven."""
+    shop = {"duration": np.array([[[3, 2], [2, 4]]] * 3), "machine": np.array([[[0, 1], [1, 0]]] * 3, dtype=np.int16)}
+    starts = np.array([[[0, 3], [0, 3]], [[0, 4], [0, 3]], [[-1, -1], [-1, -1]]])
+    known = {"ref_makespan": np.array([7, 8, -1]), "ref_lower_bound": np.array([7, 7, -1]), "ref_start": starts}
+    found = JSSPEnv.from_arrays({**shop, **known})
+    assert found.instances["machine"].dtype == torch.int64
+    assert found.best_known.nan_to_num(-1).tolist() == [7, 8, -1]
+    assert found.proven.tolist()[:2] == [True, False]
+    assert JSSPEnv().objective(found.instances, found.actions[:, None])[:2, 0].tolist() == [7, 7]
+    assert JSSPEnv.from_arrays(shop)[1:] == (None, None, None)
+    assert JSSPEnv.from_arrays({"duration": shop["duration"]}) is None
+    for change, words in (({"machine": shop["machine"] + 1}, "job 0 has the machine 2"), ({"duration": starts}, "-1")):
+        with pytest.raises(InstanceError, match=f"instance .: .*{words}"):
+            JSSPEnv.from_arrays({**shop, **change})
+
+
 def test_other_sizes_keep_the_proportion():
     """A resized environment keeps its options and scales the machines with the jobs."""
     env = JSSPEnv(20, 15, insertion=True, distribution="taillard")
@@ -590,3 +616,15 @@ def test_a_schedule_can_be_drawn(env, crossing, tmp_path):
     pytest.importorskip("matplotlib")
     env.render(crossing, torch.tensor([0, 1, 1, 0]), tmp_path / "chart.png", title="two jobs")
     assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_sketch_is_the_gantt_chart(env, crossing):
+    """A bar an operation from its start on, as wide as it lasts, the first machine on top, a colour a job."""
+    sketch = env.sketch(crossing, torch.tensor([0, 1, 1, 0]))
+    assert [tuple(bar) for bar in sketch.bars] == [
+        *((0, 1, 3, 1, 0, "0"), (3, 0, 2, 1, 0, "0"), (0, 0, 2, 1, 1, "1"), (3, 1, 4, 1, 1, "1")),
+    ]
+    assert (sketch.width, sketch.height, sketch.proportional) == (7, 2, False)
+    partial = env.sketch(crossing, torch.tensor([1, 5]))  # what was placed of a broken solution
+    assert [bar.label for bar in partial.bars] == ["1"]
+    assert env.sketch(crossing, torch.empty(0, dtype=torch.int64)).width == 0

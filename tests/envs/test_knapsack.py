@@ -10,7 +10,7 @@ import torch
 from tensordict import TensorDict
 
 from ncogym.envs.knapsack import KnapsackEnv, Pisinger
-from ncogym.errors import ArgumentError
+from ncogym.errors import ArgumentError, InstanceError
 from ncogym.laws import check_env
 
 CLASSES = get_args(Pisinger)
@@ -205,6 +205,41 @@ def test_the_seeded_set_is_the_fields():
         KnapsackEnv(20).seeded(10_001, 1)
 
 
+@pytest.mark.parametrize("kind", CLASSES)
+def test_pisingers_sets_are_series(kind):
+    """A published set of a class has one instance for each capacity of the series, h of 101 parts of all weights."""
+    found = KnapsackEnv.reference_set(f"pisinger-{kind}-50")
+    weight, value = found["weight"].double(), found["value"].double()
+    assert (len(found), weight.shape[1]) == (100, 50)
+    assert RELATIONS[kind](weight, value).all()
+    parts = torch.arange(1, 101).double() / 101
+    expected = torch.maximum((weight.sum(-1) * parts).floor(), weight.amax(-1))
+    assert (found["capacity"] - expected).abs().max() <= 1  # floor of a quotient that is rounded
+    assert weight[:, 0].unique().numel() > 3  # items of each instance are its own
+
+
+def test_uniform_sets_are_seeded_ones():
+    """The uniform sets are those that seed 1234 stands for."""
+    found, expected = KnapsackEnv.reference_set("uniform-kp50"), KnapsackEnv(50).seeded(10_000, 1234)
+    assert all(torch.equal(found[key], expected[key]) for key in ("weight", "value", "capacity"))
+
+
+def test_arrays_are_read():
+    """Selections become the items taken and then the stop; proofs are taken where they are there."""
+    items = {"weight": np.array([[1.0, 2, 3]] * 2), "value": np.array([[3, 2, 1]] * 2), "capacity": np.array([4, 9])}
+    selected = np.array([[1, 0, 1], [1, 1, 1]], dtype=bool)
+    found = KnapsackEnv.from_arrays(
+        {**items, "ref_value": np.array([4, 6]), "ref_select": selected, "proven": np.array([False, True])}
+    )
+    assert found.actions.tolist() == [[0, 2, 3], [0, 1, 2]]
+    assert (found.best_known.tolist(), found.proven.tolist()) == ([4, 6], [False, True])
+    assert KnapsackEnv().objective(found.instances, found.actions[:, None]).flatten().tolist() == [4, 6]
+    assert KnapsackEnv.from_arrays(items)[1:] == (None, None, None)
+    assert KnapsackEnv.from_arrays({"weight": items["weight"]}) is None
+    with pytest.raises(InstanceError, match="instance 1: weight 0 of item 2 is not allowed"):
+        KnapsackEnv.from_arrays({**items, "weight": np.array([[1.0, 2, 3], [1, 2, 0]])})
+
+
 @pytest.mark.parametrize("items", [50, 100, 200])
 def test_the_seeded_set_is_the_published_one(items, shared_instances):
     """The regenerated sets equal the reference files, and their selections are worth what they say."""
@@ -376,3 +411,15 @@ def test_a_packing_can_be_drawn(env, exact, tmp_path):
     pytest.importorskip("matplotlib")
     env.render(exact, torch.tensor([1, 2, 4, 4]), tmp_path / "x.png", title="full")
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_sketch_has_the_items_and_the_load(env, exact):
+    """Items stand by weight and value, those packed marked; below, a bar of the load on the scale of the capacity."""
+    sketch = env.sketch(exact, torch.tensor([2, 1, 4, 4]))
+    assert sketch.points == [[1000, 1000], [833, 800], [833, 800], [167, 267]]
+    assert [tuple(mark) for mark in sketch.marks] == [([1, 2], 0, "disc")]
+    assert [(bar.x, bar.width, bar.label) for bar in sketch.bars] == [(0, 1000, "load"), (0, 1000, "capacity")]
+    assert not sketch.proportional
+    assert env.sketch(exact, torch.tensor([3])).bars[0].width == 100
+    heavy = env.sketch(exact, torch.tensor([0, 1, 2, 3, -5]))  # 17 of 10
+    assert [bar.width for bar in heavy.bars] == [1000, 588]

@@ -254,6 +254,28 @@ def test_the_published_tour_beside_a_file_is_found(env, data):
     assert env.published_objective(data / "square4.tsp", env.read(data / "square4.tsp")) is None
 
 
+def test_the_published_tour_is_checked(env, data, tmp_path):
+    """The tour beside a file is there as actions, and one of other nodes is refused with the file's name."""
+    instance = env.read(data / "rectangle4.tsp")
+    assert env.published_solution(data / "rectangle4.tsp", instance).tolist() == [0, 2, 1, 3]
+    (tmp_path / "a.opt.tour").write_text("DIMENSION : 3\nTOUR_SECTION\n1\n2\n3\n-1\nEOF\n")
+    with pytest.raises(InstanceError, match=r"a\.opt\.tour: 3 nodes are visited"):
+        env.published_solution(tmp_path / "a.tsp", instance)
+
+
+@pytest.mark.parametrize("name", ["locs", "coords"])
+def test_arrays_are_read(name):
+    """Coordinates keep their precision; lengths and tours are taken where they are there."""
+    locs = np.random.default_rng(0).uniform(size=(2, 4, 2)).astype(np.float32)
+    found = TSPEnv.from_arrays({name: locs, "ref_length": np.array([3, 4]), "ref_tour": np.array([[0, 1, 2, 3]] * 2)})
+    assert np.array_equal(found.instances["locs"].numpy(), locs)
+    assert found.instances["locs"].dtype == torch.float32
+    assert (found.best_known.tolist(), found.actions.tolist(), found.proven) == ([3, 4], [[0, 1, 2, 3]] * 2, None)
+    assert TSPEnv.from_arrays({name: locs})[1:] == (None, None, None)
+    assert TSPEnv.from_arrays({"dists": np.ones((1, 3, 3))}) is None
+    assert TSPEnv.from_arrays({"locs": locs, "coords": locs}) is None
+
+
 def test_a_written_tour_is_the_published_one(env, data, tmp_path):
     """A solution that is written beside a copy of the file is read back with its own length."""
     path = tmp_path / "mine.tsp"
@@ -449,3 +471,18 @@ def test_a_tour_can_be_drawn(env, rectangle, tmp_path):
     for name, instance in (("locs.png", rectangle), ("dists.png", dists)):
         env.render(instance, torch.tensor([0, 1, 2, 3]), tmp_path / name, title="a rectangle")
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_sketch_has_the_closed_tour(env, rectangle):
+    """The rectangle of 3 by 4 in thousandths of its longer side, and a line through all corners and home."""
+    sketch = env.sketch(rectangle, torch.tensor([2, 0, 1, 3]))
+    assert sketch.points == [[0, 0], [750, 0], [750, 1000], [0, 1000]]
+    assert (sketch.width, sketch.height, sketch.proportional) == (750, 1000, True)
+    assert [tuple(line) for line in sketch.lines] == [([2, 0, 1, 3, 2], 0, "solid")]
+    assert [tuple(mark) for mark in sketch.marks] == [([2], 1, "square")]
+
+
+def test_a_broken_tour_is_sketched_as_far_as_it_goes(env, rectangle):
+    """Nodes that are not there are passed over, and nothing at all is no error."""
+    assert env.sketch(rectangle, torch.tensor([2, 7, -1, 0])).lines[0].points == [2, 0, 2]
+    assert env.sketch(rectangle, torch.empty(0, dtype=torch.int64)).lines[0].points == []

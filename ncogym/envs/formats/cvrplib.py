@@ -20,12 +20,12 @@ from ncogym.envs.formats.tsplib import (
     _ROW_SECTIONS,
     _coords_fault,
     _Document,
-    _matrix_fault,
     _one_line,
     _plain,
     _shown_path,
     _size_fault,
     distances,
+    matrix_fault,
 )
 from ncogym.errors import InstanceError
 
@@ -132,7 +132,7 @@ def read_cvrplib(path: str | os.PathLike[str]) -> CVRPLIBProblem:
     edge_weight_type = document.need("EDGE_WEIGHT_TYPE")
     capacity = float(document.section("CAPACITY")[0])
     demand, depot = document.demand(), document.depot()
-    if fault := _load_fault(demand, capacity, depot):
+    if fault := load_fault(demand, capacity, depot):
         raise document.error(fault)
     coords, _ = document.rows("NODE_COORD_SECTION")
     order = np.array([depot, *(node for node in range(document.dimension) if node != depot)])
@@ -180,7 +180,7 @@ def write_cvrplib(
         (_symmetric_fault(values) if explicit else _coords_fault(values))
         or _size_fault("the number of nodes", len(values), MIN_DIMENSION)
         or (f"demands must have the shape [{len(values)}]" if np.shape(demand) != (len(values),) else None)
-        or _load_fault(demand, capacity, 0)
+        or load_fault(demand, capacity, 0)
     ):
         raise InstanceError(f"{_shown_path(path)}: {fault}")
     lines = [f"NAME : {_one_line('name', Path(path).stem)}", "TYPE : CVRP"]
@@ -229,7 +229,7 @@ def write_routes(path: str | os.PathLike[str], routes: list[list[int]], cost: fl
     Path(path).write_text("\n".join([*lines, f"Cost {_plain(cost)}", ""]), encoding="utf-8", newline="\n")
 
 
-def _load_fault(demand: np.ndarray, capacity: float, depot: int) -> str | None:
+def load_fault(demand: np.ndarray, capacity: float, depot: int) -> str | None:
     """Say why demands [N] and a capacity make no instance, if so; nodes are counted from 1."""
     if not 0 < capacity < np.inf:
         return f"CAPACITY is {_plain(capacity)}, it must be above 0 and finite"
@@ -246,7 +246,7 @@ def _load_fault(demand: np.ndarray, capacity: float, depot: int) -> str | None:
 
 def _symmetric_fault(dists: np.ndarray) -> str | None:
     """Say why distances [N, N] whose diagonal is 0 are not allowed, if so; nodes are counted from 1."""
-    if fault := _matrix_fault(dists, "ATSP"):
+    if fault := matrix_fault(dists, "ATSP"):
         return fault
     uneven = dists != dists.T
     if uneven.any():

@@ -55,7 +55,7 @@ def write_jobshop(path: str | os.PathLike[str], duration: NDArray[np.int64], mac
         InstanceError: `read_jobshop` would refuse the file; nothing is written.
         OSError: the file cannot be written.
     """
-    if fault := _size_fault(*duration.shape) or _fault(duration, machine):
+    if fault := _size_fault(*duration.shape) or matrices_fault(duration, machine):
         raise InstanceError(f"{os.fspath(path)}: {fault}")
     pairs = np.stack([machine, duration], axis=-1).reshape(len(duration), -1)
     lines = [f"{duration.shape[0]} {duration.shape[1]}", *(" ".join(map(str, row)) for row in pairs.tolist())]
@@ -115,7 +115,7 @@ def _parsed(text: str) -> Matrices:
     lengths = [len(row) for row in rows]
     if lengths == [2 * machines] * jobs:  # a line of pairs for each job
         return _checked(standard, base=0)
-    readings = [matrices for matrices in (standard, taillard) if not _fault(*matrices)]
+    readings = [matrices for matrices in (standard, taillard) if not matrices_fault(*matrices)]
     if len(readings) == 2:
         ways = "as pairs 'machine duration' and as Taillard's two matrices"
         advice = "each job's pairs on one line, or 'Times' and 'Machines' over the matrices"
@@ -157,7 +157,7 @@ def _size_fault(jobs: int, machines: int) -> str | None:
     return None
 
 
-def _fault(duration: NDArray[np.int64], machine: NDArray[np.int64], base: int = 0) -> str | None:
+def matrices_fault(duration: NDArray[np.int64], machine: NDArray[np.int64], base: int = 0) -> str | None:
     """Say what is wrong with durations and machines ``[jobs, machines]``, if anything; jobs are counted from 0."""
     wrong = (duration < 0) | (duration > MAX_DURATION)
     if wrong.any():
@@ -177,7 +177,7 @@ def _fault(duration: NDArray[np.int64], machine: NDArray[np.int64], base: int = 
 
 
 def _checked(matrices: Matrices, base: int) -> Matrices:
-    if fault := _fault(*matrices, base):
+    if fault := matrices_fault(*matrices, base):
         raise InstanceError(fault)
     return matrices
 

@@ -39,7 +39,7 @@ def read_knapsack(path: str | os.PathLike[str]) -> tuple[Numbers, Numbers, float
     """
     try:
         weights, values, capacity = _parsed(read_text(path))
-        if fault := _fault(weights, values, capacity):
+        if fault := numbers_fault(weights, values, capacity):
             raise InstanceError(fault)
     except InstanceError as error:
         shown = os.fspath(path)
@@ -54,7 +54,7 @@ def write_knapsack(path: str | os.PathLike[str], weights: Numbers, values: Numbe
         InstanceError: `read_knapsack` would refuse the file; nothing is written.
         OSError: the file cannot be written.
     """
-    if fault := _fault(weights, values, capacity):
+    if fault := numbers_fault(weights, values, capacity):
         raise InstanceError(f"{os.fspath(path)}: {fault}")
     pairs = zip(values.tolist(), weights.tolist(), strict=True)
     lines = [f"{len(weights)} {_plain(capacity)}", *(f"{_plain(value)} {_plain(weight)}" for value, weight in pairs)]
@@ -101,7 +101,7 @@ def _numbered(numbers: Numbers, items: int) -> tuple[Numbers, Numbers, float]:
     return weights.copy(), values.copy(), float(numbers[-1])
 
 
-def _fault(weights: Numbers, values: Numbers, capacity: float) -> str | None:
+def numbers_fault(weights: Numbers, values: Numbers, capacity: float) -> str | None:
     """Say what is wrong with the numbers, if anything."""
     if not 0 < capacity <= MAX_SUM:
         return f"capacity {_plain(capacity)} is not allowed; it must be above 0 and at most 2**53"

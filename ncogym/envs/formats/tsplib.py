@@ -96,7 +96,7 @@ def read_tsplib(path: str | os.PathLike[str]) -> TSPLIBProblem:
     coords, node_ids = document.rows("NODE_COORD_SECTION")
     if edge_weight_type == "EXPLICIT":
         dists = document.matrix()
-        if fault := _matrix_fault(dists, problem_type):
+        if fault := matrix_fault(dists, problem_type):
             raise document.error(fault)
     elif coords is None:
         raise document.error(f"NODE_COORD_SECTION is missing, EDGE_WEIGHT_TYPE {edge_weight_type} needs it")
@@ -146,7 +146,7 @@ def write_tsplib(
     if fault := (
         _choice_fault("TYPE", problem_type, _TYPES)
         or _choice_fault("EDGE_WEIGHT_TYPE", edge_weight_type, (*_FORMULAS, "EXPLICIT"))
-        or (_matrix_fault(values, problem_type) if explicit else _coords_fault(values))
+        or (matrix_fault(values, problem_type) if explicit else _coords_fault(values))
         or _size_fault("the number of nodes", len(values))
     ):
         raise InstanceError(f"{_shown_path(path)}: {fault}")
@@ -482,7 +482,7 @@ def _coords_fault(coords: np.ndarray) -> str | None:
     return _size_fault("the number of nodes", max(len(coords), MIN_DIMENSION))
 
 
-def _matrix_fault(dists: np.ndarray, problem_type: str) -> str | None:
+def matrix_fault(dists: np.ndarray, problem_type: str) -> str | None:
     """Say what is wrong with distances [N, N] whose diagonal is 0, if anything; nodes are counted from 1."""
     if dists.ndim != 2 or dists.shape[0] != dists.shape[1]:
         return f"distances must have the shape [N, N], got {list(dists.shape)}"

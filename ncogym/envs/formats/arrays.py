@@ -1,0 +1,112 @@
+"""Many instances in one ``.npz`` file: plain numpy arrays by name, whose first axis is the instance."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tensordict import TensorDict
+from torch import Tensor
+
+from ncogym.errors import InstanceError
+
+Arrays = Mapping[str, NDArray[Any]]
+
+
+class Contents(NamedTuple):
+    """What an ``.npz`` file holds.
+
+    Attributes:
+        instances: batch size ``[batch]``.
+        best_known: float64 ``[batch]``, NaN where nothing is known; None where the file has none at all.
+        actions: int64 ``[batch, steps]``, a solution of each instance whose ``best_known`` is known, or None.
+        proven: bool ``[batch]``, True = ``best_known`` is an optimum; None where the file does not say.
+    """
+
+    instances: TensorDict
+    best_known: Tensor | None = None
+    actions: Tensor | None = None
+    proven: Tensor | None = None
+
+
+def read_arrays(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
+    """Read all arrays of an ``.npz`` file; nothing in it is unpickled.
+
+    Raises:
+        InstanceError: the file is missing or malformed; the text is one line that names it.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except OSError as error:
+        raise InstanceError(f"{os.fspath(path)}: {(error.strerror or 'cannot be read').lower()}") from error
+    except (ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:  # a lone array has no names
+        raise InstanceError(f"{os.fspath(path)}: it is no .npz file of numbers") from error
+
+
+def holds(arrays: Arrays, axes: Mapping[str, str], known: Mapping[str, str]) -> bool:
+    """Return whether the arrays are those of a layout, and check their shapes and numbers if they are.
+
+    Args:
+        arrays: by name, as `read_arrays` returns them.
+        axes: the arrays that must be there, and their axes, such as ``"batch nodes 2"``: axes of one name have one
+            length, and a number is a length.
+        known: likewise the arrays that may be there.
+
+    Raises:
+        InstanceError: an array has other axes, or holds what is no finite number; the words do not name the file yet.
+    """
+    if not axes.keys() <= arrays.keys() <= axes.keys() | known.keys():
+        return False
+    lengths: dict[str, int] = {}
+    for name, told in ((name, told) for name, told in {**axes, **known}.items() if name in arrays):
+        array, names = arrays[name], told.split()
+        pairs = zip(names, array.shape, strict=False)
+        if array.ndim != len(names) or any(
+            length != (int(axis) if axis.isdigit() else lengths.setdefault(axis, length)) for axis, length in pairs
+        ):
+            known_lengths = ", ".join(f"{length} {axis}" for axis, length in lengths.items())
+            words = f"array {name} has the shape {list(array.shape)}; it must be [{', '.join(names)}]"
+            raise InstanceError(f"{words} with {known_lengths}" if lengths else words)
+        if not array.size:
+            raise InstanceError(f"array {name} has the shape {list(array.shape)}, which holds nothing")
+        if array.dtype.kind not in "biuf" or not np.isfinite(array).all():
+            raise InstanceError(f"array {name} has entries that are no finite numbers")
+    return True
+
+
+def whole(arrays: Arrays, name: str) -> Tensor:
+    """Return an array of whole numbers as int64.
+
+    Raises:
+        InstanceError: an entry is no whole number.
+    """
+    numbers = arrays[name].astype(np.int64)
+    if not np.array_equal(numbers, arrays[name]):
+        raise InstanceError(f"array {name} has entries that are no whole numbers")
+    return torch.from_numpy(numbers)
+
+
+def real(arrays: Arrays, name: str) -> Tensor:
+    """Return an array as it is where it is float32, and else as float64."""
+    array = arrays[name]
+    return torch.from_numpy(array.astype(np.float32 if array.dtype == np.float32 else np.float64))
+
+
+def refuse(faults: Iterable[str | None]) -> None:
+    """Raise what is wrong with the first broken instance, if any is.
+
+    Args:
+        faults: of each instance, what is wrong with it, or None.
+
+    Raises:
+        InstanceError: one is broken; the words do not name the file yet.
+    """
+    for row, fault in enumerate(faults):
+        if fault is not None:
+            raise InstanceError(f"instance {row}: {fault}")

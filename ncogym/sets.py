@@ -1,0 +1,428 @@
+"""Sets of instances: the published ones by name, folders of instance files, files; and what is best known of each.
+
+`open_set` reads them all into an `InstanceSet`. The environments say which sets they publish
+(``ConstructiveEnv.reference_sets``), how one is built, and which files and arrays they read.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import hashlib
+import math
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import groupby
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from tensordict import TensorDict
+from torch import Tensor
+
+from ncogym.envs import PROBLEMS, ConstructiveEnv, make
+from ncogym.envs.base import ReferenceSet
+from ncogym.envs.formats.arrays import read_arrays
+from ncogym.errors import ArgumentError, InstanceError
+from ncogym.solver import instances_sha256
+
+AS_GOOD = 1e-6  # relative: objectives with decimals are rounded in files, or summed in another order
+
+
+@dataclass(frozen=True, eq=False)
+class InstanceSet:
+    """Instances of one problem in their order, and what is known of them.
+
+    Attributes:
+        name: as it was asked for, ``kool-tsp100:1000``; of a folder or a file, its name.
+        env: the problem; where sizes differ, of the median size.
+        blocks: the instances; those that follow each other and have equal keys, dtypes and shapes share a block.
+        names: of each instance: its number from 0, its set's name where that is one of several, or its file's.
+        best_known: best objective known of each, float64 ``[count]``, NaN where nothing is known.
+        proven: of each, whether ``best_known`` is said to be an optimum.
+        actions: of each, a published solution of objective ``best_known`` that the referee accepts, int64 ``[steps]``,
+            or None.
+        best_known_name: what ``best_known`` is called in tables; None where nothing is known of any.
+        drawn: whether the instances were drawn from the distribution of ``env``; nothing is known of that of files.
+    """
+
+    name: str
+    env: ConstructiveEnv
+    blocks: tuple[TensorDict, ...]
+    names: tuple[str, ...]
+    best_known: Tensor
+    proven: tuple[bool, ...]
+    actions: tuple[Tensor | None, ...]
+    best_known_name: str | None
+    drawn: bool = True
+
+    @property
+    def count(self) -> int:
+        """The number of instances."""
+        return sum(len(block) for block in self.blocks)
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """The size of each instance, in the units of ``env.size``."""
+        return tuple(size for block in self.blocks for size in [self.env.instance_size(block)] * len(block))
+
+    @property
+    def distribution(self) -> str | None:
+        """Name of the distribution that the instances were drawn from, or None where nothing says."""
+        return self.env.arguments().get("distribution") if self.drawn else None
+
+    @cached_property
+    def sha256(self) -> str:
+        """Fingerprint: that of the only block (`instances_sha256`), or SHA-256 over the hex digits of all blocks'."""
+        digests = [instances_sha256(block) for block in self.blocks]
+        return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+
+
+def published() -> dict[str, ReferenceSet]:
+    """Return the published sets of all problems by name, in the order of tables."""
+    return {name: entry for kind in PROBLEMS.values() for name, entry in kind.reference_sets.items()}
+
+
+def set_names() -> list[str]:
+    """Return the names of the published sets, in the order of tables."""
+    return list(published())
+
+
+def open_set(text: str, problem: str | None = None) -> InstanceSet:
+    """Open a set of instances.
+
+    Args:
+        text: a published set, ``NAME``, or its first instances, ``NAME:COUNT``; all published sets of a problem from
+            one to another, ``NAME..NAME``; a folder of instance files; an instance file; or an ``.npz`` file, as
+            ``ncogym generate`` writes it or with the arrays that the problem's ``from_arrays`` reads. A published name
+            goes before a file of that name.
+        problem: its problem; None takes the one that the name, the files or the arrays tell. In a folder, files of
+            others are passed over only if it is given.
+
+    Raises:
+        ArgumentError: there is no such set, it has fewer instances, or it is of another problem.
+        InstanceError: a file is malformed, its problem cannot be told, what is known of it contradicts itself, or a
+            published set is not what it was when it was published.
+    """
+    if problem is not None:
+        make(problem)  # which refuses an unknown one
+    name, colon, count = text.partition(":")
+    first, dots, last = text.partition("..")
+    known, path = published(), Path(text)
+    if name in known:
+        entry = known[name]
+        if colon and not (count.isdecimal() and 1 <= int(count) <= entry.count):
+            raise ArgumentError(f"instances: {text} is not allowed; COUNT must be from 1 to {entry.count}")
+        return _named(text, [name], int(count or entry.count), problem)
+    if text and path.is_dir():  # the path of no text is this folder
+        return _folder(path, problem)
+    if path.is_file():
+        return _arrays(path, problem) if path.suffix.lower() == ".npz" else _files(path.name, [path], problem)
+    if dots and first in known and last in known:
+        return _named(text, _between(first, last), None, problem)
+    wanted = [part for part in ((first, last) if dots else (name,)) if part not in known]
+    close = [each for part in wanted for each in difflib.get_close_matches(part, known, n=3)]
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    allowed = "a set (`ncogym list sets`) NAME, NAME:COUNT or NAME..NAME, a folder of instance files, or a file"
+    raise ArgumentError(f"instances: {text!r} is neither a set nor a file; {hint}allowed is {allowed}")
+
+
+# ---------------------------------------------------------------------- published sets
+
+
+def _home(name: str) -> type[ConstructiveEnv]:
+    """Return the problem that publishes a set."""
+    return next(kind for kind in PROBLEMS.values() if name in kind.reference_sets)
+
+
+def _between(first: str, last: str) -> list[str]:
+    """Return the names of a problem's sets from the first to the last."""
+    names = list(_home(first).reference_sets)
+    if last not in names:
+        homes = f"{first} is of {_home(first).name}, {last} of {_home(last).name}"
+        raise ArgumentError(f"instances: {first}..{last} is not allowed; {homes}")
+    found = names[names.index(first) : names.index(last) + 1]
+    if not found:
+        raise ArgumentError(f"instances: {first}..{last} is not allowed; {last} comes before {first}")
+    return found
+
+
+def _named(text: str, names: Sequence[str], count: int | None, problem: str | None) -> InstanceSet:
+    """Build published sets and join them; of a single one, take the first ``count`` instances."""
+    kind = _home(names[0])
+    if problem not in (None, kind.name):
+        raise ArgumentError(f"instances: {text} is of {kind.name}, not of {problem}")
+    entries = [kind.reference_sets[name] for name in names]
+    wholes = [_verified(kind, name) for name in names]
+    labels = [
+        name if entry.count == 1 else f"{name}:{row}" if len(names) > 1 else str(row)
+        for name, entry in zip(names, entries, strict=True)
+        for row in range(entry.count)
+    ]
+    values = [value for entry in entries for value in entry.best_known or [math.nan] * entry.count]
+    proven = [is_proven for entry in entries for is_proven in entry.proven or [False] * entry.count]
+    blocks = _joined(whole[:count] for whole in wholes)
+    env = make(kind.name, **entries[0].arguments)
+    if any(entry.arguments != entries[0].arguments for entry in entries):
+        env = env.resized(_median(env, blocks))
+    return InstanceSet(
+        name=text,
+        env=env,
+        blocks=blocks,
+        names=tuple(labels[:count]),
+        best_known=torch.tensor(values[:count], dtype=torch.float64),
+        proven=tuple(proven[:count]),
+        actions=(None,) * len(labels[:count]),
+        best_known_name=None if all(map(math.isnan, values[:count])) else "best known (literature)",
+        drawn=len({entry.arguments.get("distribution") for entry in entries}) == 1,
+    )
+
+
+def _verified(kind: type[ConstructiveEnv], name: str) -> TensorDict:
+    """Build a published set, and refuse it if it is not the one that was published."""
+    whole, expected = kind.reference_set(name), kind.reference_sets[name].sha256
+    found = instances_sha256(whole)
+    if not found.startswith(expected):
+        changed = "the generator of numpy or torch, this processor's arithmetic, or this code changed"
+        raise InstanceError(
+            f"set {name}: hash {found[: len(expected)]} differs from the published {expected}; {changed}"
+        )
+    return whole
+
+
+def _joined(instances: Iterable[TensorDict]) -> tuple[TensorDict, ...]:
+    """Join instances to blocks of equal keys, dtypes and shapes, in their order."""
+
+    def alike(one: TensorDict) -> list[Any]:
+        return [(key, value.dtype, value.shape[1:]) for key, value in sorted(one.items())]
+
+    return tuple(torch.cat(list(group)) for _, group in groupby(instances, alike))
+
+
+def _median(env: ConstructiveEnv, blocks: Iterable[TensorDict]) -> int:
+    sizes = torch.tensor([size for block in blocks for size in [env.instance_size(block)] * len(block)])
+    return int(sizes.median())  # of two in the middle, the smaller
+
+
+# ---------------------------------------------------------------------- folders and files
+
+
+class _Known(NamedTuple):
+    """What is known of an instance: its best objective, whether that is an optimum, who says so, and a solution."""
+
+    value: float = math.nan
+    proven: bool = False
+    source: str | None = None
+    actions: Tensor | None = None
+
+
+def _folder(folder: Path, problem: str | None) -> InstanceSet:
+    suffixes = list(dict.fromkeys(suffix for kind in PROBLEMS.values() for suffix in kind.suffixes))
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.is_file())
+    if problem is None:
+        homes = dict.fromkeys(recognise(path).name for path in files)
+        if len(homes) > 1:
+            raise InstanceError(f"{folder}: its files are of {' and '.join(homes)}; say which problem is meant")
+    else:
+        files = [path for path in files if _is_of(path, problem)]
+    if not files:
+        what = "an instance" if problem is None else f"an instance of {problem}"
+        raise InstanceError(f"{folder}: no file there is {what}; suffixes are {', '.join(suffixes)}")
+    return _files(folder.resolve().name, files, problem)
+
+
+def _is_of(path: Path, problem: str) -> bool:
+    """Return whether a file is of a problem; numbers that others could read as well are."""
+    names = [kind.name for kind in _kinds(path)]
+    if problem not in names or len(names) == 1:
+        return problem in names
+    try:
+        return recognise(path).name == problem
+    except InstanceError:  # nobody can read it, or several can
+        make(problem).read(path)
+        return True
+
+
+def _files(name: str, files: Sequence[Path], problem: str | None) -> InstanceSet:
+    """Read instance files of one problem, and what an index or a solution beside them says of each."""
+    env = recognise(files[0], problem)
+    index = _index(files[0].parent)
+    instances, known = [], []
+    for path in files:
+        instances.append(env.read(path))
+        listed = index.get(path.resolve()) or index.get(path.stem) or _Known()
+        known.append(_agreed(env, path, instances[-1], listed, env.published_solution(path, instances[-1])))
+    blocks = _joined(instances)
+    return _of_files(name, env, blocks, [path.stem for path in files], known)
+
+
+def _of_files(
+    name: str, env: ConstructiveEnv, blocks: tuple[TensorDict, ...], names: Sequence[str], known: Sequence[_Known]
+) -> InstanceSet:
+    sources = dict.fromkeys(each.source for each in known if each.source is not None)
+    return InstanceSet(
+        name=name,
+        env=env.resized(_median(env, blocks)),
+        blocks=blocks,
+        names=tuple(names),
+        best_known=torch.tensor([each.value for each in known], dtype=torch.float64),
+        proven=tuple(each.proven for each in known),
+        actions=tuple(each.actions for each in known),
+        best_known_name=f"best known ({', '.join(sources)})" if sources else None,
+        drawn=False,
+    )
+
+
+def _agreed(
+    env: ConstructiveEnv,
+    where: str | Path,
+    instance: TensorDict,
+    listed: _Known,
+    actions: Tensor | None,
+    together: bool = False,
+) -> _Known:
+    """Join what is listed of an instance of batch size ``[1]`` and a published solution that the referee accepts.
+
+    Args:
+        env: the problem.
+        where: named by errors.
+        instance: batch size ``[1]``.
+        listed: goes before the solution.
+        actions: the solution, or None.
+        together: whether both are of one source, which says that the solution is no worse than what is listed.
+
+    Raises:
+        InstanceError: the solution is better than an optimum, or worse than its own source says.
+    """
+    if actions is None:
+        return listed
+    objective = float(env.objective(instance, actions[None, None]))
+    if math.isnan(listed.value):
+        return _Known(objective, False, "published solutions", actions)
+    worse = (objective - listed.value) * (1 if env.sense == "min" else -1)
+    close = 0.0 if listed.value.is_integer() and objective.is_integer() else AS_GOOD * abs(listed.value)
+    if (listed.proven and worse < -close) or (together and worse > close):
+        told = f"{'the optimum' if worse < 0 else 'its objective'} is {listed.value:.15g} by {listed.source}"
+        raise InstanceError(f"{where}: the published solution has the objective {objective:.15g}, but {told}")
+    return listed if abs(worse) > close else listed._replace(actions=actions)
+
+
+def _index(folder: Path) -> dict[Path | str, _Known]:
+    """Read ``index.csv`` in a folder and in the one above: what is known, by file and by name, the nearer one first."""
+    found: dict[Path | str, _Known] = {}
+    here = folder.resolve()
+    for path in (here.parent / "index.csv", here / "index.csv"):
+        if path.is_file():
+            found.update(_rows(path))
+    return found
+
+
+def _rows(path: Path) -> Iterator[tuple[Path | str, _Known]]:
+    """Yield what an index says, by file and by name; one without the columns for it says nothing."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            rows = list(csv.DictReader(file, strict=True))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise InstanceError(f"{path}: not a table with commas ({error})") from error
+    for number, row in enumerate(rows, 2):
+        told, proven = (row.get("best_known") or "").strip(), (row.get("proven_optimal") or "").strip().lower()
+        if not told:
+            continue
+        try:
+            value, is_proven = float(told), {"true": True, "1": True, "false": False, "0": False, "": False}[proven]
+            if not math.isfinite(value):
+                raise ValueError
+        except (ValueError, KeyError) as error:
+            words = f"best_known {told!r} and proven_optimal {proven!r} are not a number and true or false"
+            raise InstanceError(f"{path}, row {number}: {words}") from error
+        known = _Known(value, is_proven, path.name)
+        if name := row.get("name"):
+            yield name, known
+        if file_name := row.get("file"):
+            yield (path.parent / file_name).resolve(), known
+
+
+def _arrays(path: Path, problem: str | None) -> InstanceSet:
+    """Read the instances of an ``.npz`` file, and the solutions that it has of them."""
+    arrays = read_arrays(path)
+    kinds = [PROBLEMS[problem]] if problem else list(PROBLEMS.values())
+    try:
+        found = {kind: contents for kind in kinds if (contents := kind.from_arrays(arrays)) is not None}
+    except InstanceError as error:
+        raise InstanceError(f"{path}: {error}") from error
+    if len(found) != 1:
+        of = " and ".join(kind.name for kind in found) or problem or "any problem"
+        told = f"are those of {of}; say which problem is meant" if found else f"are not those of {of}"
+        raise InstanceError(f"{path}: its arrays ({', '.join(arrays)}) {told}")
+    [(kind, contents)] = found.items()
+    env, instances, count = make(kind.name), contents.instances, len(contents.instances)
+    values = [math.nan] * count if contents.best_known is None else contents.best_known.tolist()
+    proven = [False] * count if contents.proven is None else contents.proven.tolist()
+    known = []
+    for row, (value, is_proven) in enumerate(zip(values, proven, strict=True)):
+        known.append(_Known() if math.isnan(value) else _Known(value, is_proven, path.name))
+        if contents.actions is not None and not math.isnan(value):
+            one, actions = instances[row : row + 1], contents.actions[row]
+            if broken := env.violations(one, actions[None, None]):
+                raise InstanceError(f"{path}: instance {row}: {broken[0].reason}")
+            known[-1] = _agreed(env, f"{path}: instance {row}", one, known[-1], actions, together=True)
+    return _of_files(path.name, env, (instances,), [str(row) for row in range(count)], known)
+
+
+# ---------------------------------------------------------------------- whose file is it?
+
+
+def recognise(path: str | Path, problem: str | None = None) -> ConstructiveEnv:
+    """Return the environment that reads a file.
+
+    Args:
+        path: an instance file.
+        problem: its problem; None tells it from the header that TSPLIB and CVRPLIB files have, from the suffix, or, for
+            a suffix that several problems share (.txt), by which of them can read the numbers.
+
+    Raises:
+        ArgumentError: the problem is unknown. InstanceError: there is no such file, or nothing in it tells a problem.
+    """
+    if problem is not None:
+        return make(problem)
+    kinds = _kinds(path)
+    if not kinds:
+        known = ", ".join(dict.fromkeys(s for kind in PROBLEMS.values() for s in kind.suffixes))
+        suffix = Path(path).suffix.lower()
+        raise InstanceError(
+            f"{path}: neither its header nor its suffix {suffix!r} tells a known problem ({known}); pass --problem"
+        )
+    if len(kinds) == 1:
+        return make(kinds[0].name)
+    reasons = {}
+    for kind in kinds:
+        try:
+            make(kind.name).read(path)
+        except InstanceError as error:
+            reasons[kind.name] = str(error).removeprefix(f"{path}: ")
+    left = [kind.name for kind in kinds if kind.name not in reasons]
+    if len(left) == 1:
+        return make(left[0])
+    if left:
+        raise InstanceError(f"{path}: it reads as {' and as '.join(left)}; pass --problem")
+    told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+    raise InstanceError(f"{path}: its numbers are those of no known problem ({told})")
+
+
+def _kinds(path: str | Path) -> list[type[ConstructiveEnv]]:
+    """Return the problem that a file's header names, or else those that read files of its suffix."""
+    told, suffix = _header_type(path), Path(path).suffix.lower()
+    named = [kind for kind in PROBLEMS.values() if kind.name == told]
+    return named or [kind for kind in PROBLEMS.values() if suffix in kind.suffixes]
+
+
+def _header_type(path: str | Path) -> str | None:
+    """Return the TYPE that a file's header names, which is our problem's name in capitals, or None."""
+    try:
+        with open(path, encoding="latin-1") as file:
+            match = re.search(r"^[ \t]*TYPE[ \t]*:?[ \t]*(\w+)", file.read(4096), re.MULTILINE | re.IGNORECASE)
+    except OSError as error:
+        raise InstanceError(f"{path}: {(error.strerror or 'cannot be read').lower()}") from error
+    return match[1].lower() if match else None
