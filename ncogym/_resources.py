@@ -1,10 +1,19 @@
-"""Where the files that travel with the package lie."""
+"""Where the files that travel with the package lie, and what a number's origin is told by."""
 
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from ncogym.errors import NcogymError
 
 _PACKAGE = Path(__file__).parent
+
+PACKAGES = ("ncogym", "torch", "tensordict", "torchrl", "lightning", "numpy", "ortools", "pyvrp", "hygese", "fast_tsp")
 
 
 def configs_folder() -> Path:
@@ -20,3 +29,46 @@ def configs_folder() -> Path:
         if folder.is_dir():
             return folder
     raise NcogymError(f"configs: found at neither {places[0]} nor {places[1]}; install ncogym again")
+
+
+def cache_folder() -> Path:
+    """Return the user's cache: ``NCOGYM_CACHE``, else ``XDG_CACHE_HOME/ncogym``, else ``~/.cache/ncogym``."""
+    named = os.environ.get("NCOGYM_CACHE")
+    return Path(named or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "ncogym").expanduser()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of Python and of the packages that decide numbers, of those that are installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def git_commit() -> str | None:
+    """Return the commit of the checkout that the package lies in, or None.
+
+    A ``+`` after it says that the package or the configs are not as they were committed.
+    """
+
+    def ask(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=_PACKAGE, capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return ask("rev-parse", "HEAD") + ("+" if ask("status", "--porcelain", "--", ".", "../configs") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def machine() -> str:
+    """Return what computes here, in words: the processor, its cores that this process may use, and the memory."""
+    name, memory = platform.processor() or platform.machine(), ""
+    if sys.platform == "linux":
+        told = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        name = next((line.split(":", 1)[1].strip() for line in told if line.startswith("model name")), name)
+        memory = f", {os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.0f} GiB"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{name}, {cores} cores{memory}"

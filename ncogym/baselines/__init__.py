@@ -10,7 +10,7 @@ from ncogym.baselines.dispatching import RULES, Dispatching
 from ncogym.baselines.fast_tsp import FastTSP
 from ncogym.baselines.heuristics import FarthestInsertion, NearestNeighbour, RandomInsertion, TwoOpt
 from ncogym.baselines.hgs import HGS
-from ncogym.baselines.knapsack import KnapsackDP, RatioGreedy
+from ncogym.baselines.knapsack import KnapsackDP, RatioGreedy, ValueGreedy
 from ncogym.baselines.lkh import LKH
 from ncogym.baselines.ortools_cpsat import CpSat
 from ncogym.baselines.ortools_knapsack import OrToolsKnapsack
@@ -43,6 +43,7 @@ SOLVERS: dict[str, Callable[..., Solver]] = {  # each can be called without argu
     "pyvrp": PyVRP,
     "cp-sat": CpSat,
     "ratio-greedy": RatioGreedy,
+    "value-greedy": ValueGreedy,
     "knapsack-dp": KnapsackDP,
     **{f"dispatch:{rule}": partial(Dispatching, rule) for rule in RULES},
     **{f"dispatch:random-{rule}": partial(Dispatching, rule, randomised=True) for rule in RULES},
@@ -66,4 +67,5 @@ __all__ = [
     "RatioGreedy",
     "Savings",
     "TwoOpt",
+    "ValueGreedy",
 ]

@@ -34,7 +34,7 @@ from ncogym.errors import (
     SolverNotInstalled,
     UnsupportedProblem,
 )
-from ncogym.solver import Budget, Progress, Solution, Solutions
+from ncogym.solver import Budget, Progress, Solution, Solutions, interrupts_held
 
 RESOLUTION = 100_000  # whole units in a vehicle's capacity, where loads have fractions
 
@@ -291,11 +291,13 @@ class Run:
 
     Attributes:
         reports: seconds and actions of each solution reported.
+        proven: whether the solver has proven that nothing is better than the best of them.
     """
 
     def __init__(self, limit: float, cancelled: Callable[[], bool], lead: float = 0.0) -> None:
         self.limit, self._cancelled = limit, cancelled
         self.reports: list[tuple[float, list[int]]] = []
+        self.proven = False
         self._start = time.perf_counter() - lead
 
     @property
@@ -326,15 +328,20 @@ class Run:
         """Take note of a solution, as of now."""
         self.reports.append((self.elapsed, [int(action) for action in actions]))
 
+    def prove(self) -> None:
+        """Take note that nothing is better than the best that was reported; for the instance itself, not rounded."""
+        self.proven = True
+
 
 Job = Callable[[Any, Run], None]
 
 
 class _Outcome(NamedTuple):
-    """What is left of a run: its seconds, and the seconds and actions of each report."""
+    """What is left of a run: its seconds, the seconds and actions of each report, and whether the best is proven."""
 
     seconds: float
     reports: list[tuple[float, list[int]]]
+    proven: bool
 
 
 _Task = tuple[int, Any, float]
@@ -400,7 +407,7 @@ def _tasks(instances: TensorDict, view: Callable[[TensorDict], Any]) -> Iterator
 
 def _run(job: Job, problem: Any, run: Run) -> _Outcome:
     job(problem, run)
-    return _Outcome(run.elapsed, run.reports)
+    return _Outcome(run.elapsed, run.reports, run.proven)
 
 
 def _here(job: Job, tasks: Iterator[_Task], budget: Budget) -> _Outcomes:
@@ -424,7 +431,7 @@ def _in_workers(name: str, job: Job, tasks: Iterator[_Task], budget: Budget, wor
             pipe.send(task[1:])
 
     try:
-        with _interrupts_held():
+        with interrupts_held():
             for _ in range(workers):
                 pipe, far_end = context.Pipe()
                 process = context.Process(target=_work, args=(far_end, job, budget.seconds, cancel), daemon=True)
@@ -470,19 +477,6 @@ def _work(pipe: Connection, job: Job, seconds: float, cancel: threading.Event) -
         pipe.send(outcome)
 
 
-@contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Hold back Ctrl-C where the system can, so that processes started meanwhile are born deaf to it."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _with_bar(runs: _Outcomes, name: str, batch: int) -> Iterable[tuple[int, _Outcome]]:
     from rich.console import Console
     from rich.progress import track
@@ -500,5 +494,7 @@ def _scored(name: str, env: Any, instance: TensorDict, budget: Budget, outcome: 
     for seconds, actions in outcome.reports:
         progress.seconds = seconds
         progress.offer(torch.tensor(actions, device=device)[None, None])
+    if outcome.proven:
+        progress.prove([0])
     progress.seconds = outcome.seconds
     return progress.solutions(name)[0]

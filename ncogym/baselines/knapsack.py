@@ -1,4 +1,4 @@
-"""Classical methods for the 0-1 knapsack: greedy by ratio, and an exact dynamic programme."""
+"""Classical methods for the 0-1 knapsack: greedy by ratio or by value, and an exact dynamic programme."""
 
 from __future__ import annotations
 
@@ -8,12 +8,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from tensordict import TensorDict
+from torch import Tensor
 
 from ncogym.baselines.base import Baseline, OutsideSolver, Run
 from ncogym.errors import ArgumentError, SolverError
 from ncogym.solver import Budget, Progress, Solutions
 
 Numbers = NDArray[np.float64]
+EXACT = 2**53  # whole numbers add up without rounding to here
 
 
 class Packing(NamedTuple):
@@ -57,7 +59,7 @@ class RatioGreedy(KnapsackSolver):
         self.check(env)
         progress = Progress(env, instances, budget)
         weights, values, left = env.weights(instances), env.values(instances), env.capacities(instances)
-        order = (values / weights).argsort(-1, descending=True)
+        order = self._merit(weights, values).argsort(-1, descending=True)
         actions = torch.full_like(order, weights.shape[1])
         for place, item in enumerate(order.T):
             weight = weights.gather(1, item[:, None])[:, 0]
@@ -66,6 +68,18 @@ class RatioGreedy(KnapsackSolver):
             left = torch.where(fits, left - weight, left)
         progress.offer(actions.sort(-1).values[:, None])  # a set has no order; the stops come last
         return progress.solutions(self.name)
+
+    def _merit(self, weights: Tensor, values: Tensor) -> Tensor:
+        return values / weights
+
+
+class ValueGreedy(RatioGreedy):
+    """Go through the items by value, the largest first, and take each that still fits; as fast as `RatioGreedy`."""
+
+    name = "value-greedy"
+
+    def _merit(self, weights: Tensor, values: Tensor) -> Tensor:
+        return values
 
 
 class KnapsackDP(PackingSolver):
@@ -76,6 +90,9 @@ class KnapsackDP(PackingSolver):
     kept that none lighter is worth as much as, and whose bound beats the best known. It ends with a proven optimum, or
     at the end of the budget with the best so far. Random instances of all Pisinger's classes with 200 items take
     milliseconds; instances made to be hard (Jooken et al. 2022) may keep too many packings.
+
+    The proof, told in `Solution.proven`, is exact for whole numbers (where their sum is at most 2**53, else it is not
+    told). For others it is up to the rounding of a sum in float64, as is the objective itself.
 
     Args:
         max_states: packings kept in all, 5 bytes each; what needs more is given up as a `SolverError`.
@@ -101,13 +118,16 @@ class KnapsackDP(PackingSolver):
         run.report(as_actions(greedy))
         sure, is_open = _settled(packing, greedy)
         room = capacity - weights[sure].sum()
+        ended = True
         if is_open.any() and room >= 0:  # else whatever is better would have to pack too much
             chosen = sure.copy()
-            chosen[is_open] = self._best(Packing(weights[is_open], values[is_open], room), run)
+            chosen[is_open], ended = self._best(Packing(weights[is_open], values[is_open], room), run)
             run.report(as_actions(fill(*packing, chosen)))
+        if ended and max(weights.sum(), values.sum()) <= EXACT:
+            run.prove()
 
-    def _best(self, packing: Packing, run: Run) -> NDArray[np.bool_]:
-        """Return the best packing, bool ``[items]``; or, if the run ends before it is proven, the best so far."""
+    def _best(self, packing: Packing, run: Run) -> tuple[NDArray[np.bool_], bool]:
+        """Return the best packing, bool ``[items]``, and True; or the best so far and False if the run ends before."""
         order = np.argsort(-packing.values / packing.weights, kind="stable")
         weights, values = packing.weights[order], packing.values[order]
         ratio = np.append(values / weights, 0.0)
@@ -126,7 +146,8 @@ class KnapsackDP(PackingSolver):
                 best, place = reached[first], (item, first, int(end[first]))
             bound = reached + (room - load_before[end]) * ratio[end]
             kept = (bound >= best + step).nonzero()[0]
-            if item == len(weights) or not len(kept) or run.cancelled or run.elapsed >= run.limit:
+            ended = item == len(weights) or not len(kept)
+            if ended or run.cancelled or run.elapsed >= run.limit:
                 break
             load, worth = load[kept], worth[kept]
             fits = (load + weights[item] <= packing.capacity).nonzero()[0]
@@ -146,7 +167,7 @@ class KnapsackDP(PackingSolver):
         for before in reversed(range(item)):
             parents, taken = history[before]
             chosen[order[before]], state = taken[state], parents[state]
-        return chosen
+        return chosen, ended
 
 
 def as_actions(chosen: NDArray[np.bool_]) -> NDArray[np.int64]:

@@ -25,6 +25,8 @@ class OrToolsKnapsack(PackingSolver):
     Others are scaled: weights so that the capacity is 1e9, and rounded up, so that what fits there fits here; values so
     that the largest is 1e9, and rounded.
 
+    The proof of an optimum is told in `Solution.proven` where the numbers were handed over exactly.
+
     Branch and bound takes microseconds on random items and may take hours where weights and values go together; it is
     given the seconds of the budget, or 10 s where the budget has none, and then the best that it has is reported. The
     dynamic programme cannot be interrupted, nor can either be cancelled.
@@ -41,11 +43,12 @@ class OrToolsKnapsack(PackingSolver):
             from ortools.algorithms.python import knapsack_solver
 
         weights, values, capacity = packing
-        scale = _decimals(weights) or LARGEST / capacity
+        exact = [_decimals(numbers) for numbers in (weights, values)]
+        scale = exact[0] or LARGEST / capacity
         # a decimal such as 0.3 is not to be rounded up for its binary rounding
         loads = np.ceil(weights * scale - 1e-6).astype(np.int64)
         room = min(int(capacity * scale + 1e-6), int(loads.sum()))
-        worths = np.rint(values * (_decimals(values) or LARGEST / values.max())).astype(np.int64)
+        worths = np.rint(values * (exact[1] or LARGEST / values.max())).astype(np.int64)
         kinds = knapsack_solver.SolverType
         few = len(weights) * room <= LOADS
         kind = (
@@ -58,6 +61,8 @@ class OrToolsKnapsack(PackingSolver):
         chosen = np.array([solver.best_solution_contains(item) for item in range(len(weights))])
         if chosen.any() or solver.is_solution_optimal():
             run.report(as_actions(fill(weights, values, capacity, chosen)))
+        if solver.is_solution_optimal() and all(exact):
+            run.prove()
 
 
 def _decimals(numbers: Numbers) -> float | None:

@@ -1,8 +1,7 @@
 """The kernel for the processor: ``walk.cpp``, compiled at its first use by the C++ compiler of the machine.
 
-It is compiled for the widths of one network and for this processor, within seconds, and kept in the user's cache
-(``NCOGYM_CACHE``, else ``XDG_CACHE_HOME/ncogym``, else ``~/.cache/ncogym``). Nothing needs it: without a compiler the
-plain loop does the same.
+It is compiled for the widths of one network and for this processor, within seconds, and kept in the user's cache.
+Nothing needs it: without a compiler the plain loop does the same.
 """
 
 from __future__ import annotations
@@ -25,6 +24,7 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
+from ncogym._resources import cache_folder
 from ncogym.errors import ArgumentError
 from ncogym.features import Pointer, Walk
 
@@ -190,10 +190,7 @@ def _library(dim: int, heads: int, roles: int, scalars: int) -> ctypes.CDLL | st
     widths = {"DIM": dim, "HEADS": heads, "ROLES": roles, "SCALARS": scalars}
     command = [*compiler.split(), *FLAGS, *(f"-D{name}={width}" for name, width in widths.items()), str(SOURCE)]
     key = hashlib.sha256("\n".join([*command, _processor()]).encode() + SOURCE.read_bytes()).hexdigest()[:16]
-    root = (
-        os.environ.get("NCOGYM_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "ncogym"
-    )
-    path = Path(root) / f"walk-{dim}-{heads}-{key}.so"
+    path = cache_folder() / f"walk-{dim}-{heads}-{key}.so"
     try:
         if not path.exists():
             try:

@@ -7,13 +7,11 @@ import json
 import logging
 import math
 import os
-import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,15 +22,16 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
 
+from ncogym._resources import git_commit, versions
 from ncogym.algorithms.base import Algorithm
 from ncogym.algorithms.pomo import POMO
 from ncogym.distributed import barrier, is_main, world
 from ncogym.errors import ArgumentError, CheckpointError
-from ncogym.evaluation import reference_objectives
 from ncogym.features import FeatureDims
 from ncogym.policies.attention import AttentionPolicy
 from ncogym.policies.base import Policy
 from ncogym.pretrained import load_policy, save_policy
+from ncogym.references import compute
 from ncogym.rollout import Acting, Precision
 from ncogym.solver import Budget, MaxRollouts, MaxSeconds, Solver
 from ncogym.training.callbacks import Interrupted, Interruptible, Readings, Validation, ValidationSet
@@ -331,37 +330,7 @@ def _validation_sets(env: Any, settings: ValidationSettings, make_solver: Callab
     for size in settings.sizes:
         sized = env.resized(size)
         instances = sized.seeded(settings.instances, settings.seed)
-        reference = reference_objectives(
-            sized,
-            instances,
-            make_solver(settings.reference),
-            MaxSeconds(settings.reference_seconds),
-            rng=torch.Generator().manual_seed(settings.seed),
-            cache=Path(settings.folder),
-        )
-        sets.append(ValidationSet(str(size), sized, instances, reference))
+        budget = MaxSeconds(settings.reference_seconds)
+        found = compute(sized, [instances], make_solver(settings.reference), budget, cache=Path(settings.folder))
+        sets.append(ValidationSet(str(size), sized, instances, found.objective))
     return sets
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that decide numbers."""
-    found = {"python": sys.version.split()[0]}
-    for package in ("ncogym", "torch", "tensordict", "torchrl", "lightning", "numpy", "ortools", "fast_tsp"):
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def git_commit() -> str | None:
-    """Return the commit of the checkout that this file lies in, with a ``+`` where it has changes, or None."""
-    here = Path(__file__).parent
-    try:
-        commit = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, check=True
-        ).stdout.strip()
-        dirty = subprocess.run(["git", "status", "--porcelain"], cwd=here, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return commit + ("+" if dirty.stdout.strip() else "")

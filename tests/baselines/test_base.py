@@ -172,6 +172,31 @@ def test_an_infeasible_report_is_not_taken_on_trust(square, rng):
     assert "node 1 is visited" in solution.violation
 
 
+def prove(tours: list[list[int]], run: Run) -> None:
+    """Report tours, the last of which is said to be the best."""
+    for tour in tours:
+        run.report(tour)
+    run.prove()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_proof_comes_with_the_solution(three, workers):
+    """What a run has proven is told, from this process and from others, but not of what the referee refuses."""
+    around, broken = [0, 1, 2, 3], [0, 0, 0, 0]
+    views = iter([[around], [broken], [around, broken]])
+    solutions = solve_each("given", TSPEnv(4), three, None, view=lambda one: next(views), job=prove, workers=workers)
+    assert [(solution.feasible, solution.proven) for solution in solutions] == [
+        (True, True),
+        (False, False),
+        (True, False),
+    ]
+
+
+def test_without_a_word_nothing_is_proven(square, rng):
+    """A solver that says nothing has proven nothing."""
+    assert not Given([0, 1, 2, 3])(TSPEnv(4), square, None, rng)[0].proven
+
+
 def test_a_run_without_a_report_is_no_solution(square, rng):
     """A solver that finds nothing in its time has no solution."""
     with pytest.raises(NoSolutionFound, match="given: no solution of tsp"):

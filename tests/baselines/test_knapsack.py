@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tensordict import TensorDict
 
 from ncogym.baselines.base import Run
-from ncogym.baselines.knapsack import KnapsackDP, Packing, RatioGreedy, as_actions, fill
+from ncogym.baselines.knapsack import KnapsackDP, Packing, RatioGreedy, ValueGreedy, as_actions, fill
 from ncogym.envs.knapsack import KnapsackEnv, Pisinger
 from ncogym.errors import ArgumentError, SolverError, UnsupportedProblem
 from ncogym.solver import MaxSeconds
@@ -90,6 +90,7 @@ def test_the_optimum_is_brute_forces(items, share):
     found = [np.isin(np.arange(len(weight)), actions) for _, actions in run.reports]
     assert all(weight @ packed <= capacity for packed in found)
     assert max(value @ packed for packed in found) == pytest.approx(best_value(weight, value, capacity), abs=1e-9)
+    assert run.proven
 
 
 @pytest.mark.parametrize("distribution", ["uniform", "mixed", *get_args(Pisinger)])
@@ -156,6 +157,15 @@ def test_seconds_end_it_with_the_best_so_far(rng):
     assert solution.feasible
     assert solution.seconds < 2
     assert solution.objective >= RatioGreedy()(env, hard(), None, rng)[0].objective
+    assert not solution.proven
+
+
+def test_whole_numbers_are_proven_as_long_as_they_add_up(rng):
+    """An optimum is proven, a greedy packing never is, nor what is worth more than float64 can count."""
+    env = KnapsackEnv(3)
+    small, large = (knapsack([2.0, 3.0, 4.0], [v, v + 2, v + 4], 5.0) for v in (3.0, 2.0**53))
+    assert [solver(env, small, None, rng)[0].proven for solver in (DP, RatioGreedy())] == [True, False]
+    assert not DP(env, large, None, rng)[0].proven
 
 
 def test_too_hard_is_an_error_in_words(rng):
@@ -173,14 +183,22 @@ def test_decimals_fill_the_knapsack(data, rng):
     assert (solution.objective, solution.feasible) == (5, True)
 
 
-@pytest.mark.parametrize("solver", [RatioGreedy(), DP])
+def test_value_greedy_by_hand(rng: torch.Generator) -> None:
+    """It takes the most valuable item that fits, however heavy; the ratio would have taken the two others."""
+    keys = {"weight": [[9.0, 5.0, 5.0]], "value": [[10.0, 9.0, 8.0]], "capacity": [10.0]}
+    one = TensorDict({key: torch.tensor(value) for key, value in keys.items()}, batch_size=[1])
+    env = KnapsackEnv(num_items=3)
+    assert [solver(env, one, None, rng)[0].objective for solver in (ValueGreedy(), RatioGreedy())] == [10.0, 17.0]
+
+
+@pytest.mark.parametrize("solver", [RatioGreedy(), ValueGreedy(), DP])
 def test_a_knapsack_that_nothing_fits(solver, rng):
     """The empty packing is a solution, worth nothing."""
     (solution,) = solver(KnapsackEnv(2), knapsack([5.0, 6.0], [1.0, 2.0], 4.0), None, rng)
     assert (solution.actions.tolist(), solution.objective, solution.feasible) == ([2, 2], 0, True)
 
 
-@pytest.mark.parametrize("solver", [RatioGreedy(), DP])
+@pytest.mark.parametrize("solver", [RatioGreedy(), ValueGreedy(), DP])
 def test_other_problems_are_refused(solver, rng):
     """Without the views of a knapsack there is nothing to solve."""
 

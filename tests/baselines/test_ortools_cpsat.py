@@ -74,6 +74,27 @@ def test_ft06_is_proven(rng):
     assert objectives == sorted(objectives, reverse=True)
     assert (objectives[-1], solution.trace[-1].rollouts <= solution.rollouts) == (55, True)
     assert solution.seconds < 50
+    assert solution.proven
+
+
+def test_only_what_it_has_proven_is_called_proven(rng):
+    """A search that time cuts off has proven nothing."""
+    env = JSSPEnv(20, 20)
+    (solution,) = CpSat()(env, env.generate(1, rng), MaxSeconds(1.5), rng)
+    assert (solution.feasible, solution.proven) == (True, False)
+
+
+def test_only_whole_numbers_are_proven(rng):
+    """The optimum of scaled and rounded numbers is none of the instance, however near; whole ones stay as they are."""
+    whole = packing([[2.0, 3.0, 4.0]], [[3.0, 4.0, 5.0]], [5.5])
+    heavy, dear = packing([[2.0, 3.5, 4.0]], [[3.0, 4.0, 5.0]], [5.5]), packing([[2.0, 3.0, 4.0]], [[3, 4.5, 5.0]], [5])
+    large = packing([[2.0, 3.0, 4.0]], [[2.0**52, 2.0**52, 2.0**52]], [5.0])
+    packed = [CpSat()(KnapsackEnv(3), each, None, rng)[0] for each in (whole, heavy, dear, large)]
+    assert [solution.proven for solution in packed] == [True, False, False, False]
+    dists = torch.tensor([[[9.0, 2, 3, 4], [5, 9, 6, 7], [8, 1, 9, 2], [3, 4, 5, 9]]], dtype=torch.float64)
+    for factor, exact in ((1.0, True), (0.5, False)):
+        instance = TensorDict({"dists": factor * dists}, batch_size=[1])
+        assert CpSat()(ATSPEnv(4), instance, None, rng)[0].proven == exact
 
 
 def test_knapsacks_are_packed_to_the_optimum(rng):

@@ -56,6 +56,7 @@ def test_whole_numbers_go_over_as_they_are(asked, data, rng):
     (solution,) = OrToolsKnapsack()(env, env.read(data / "exact4.kp"), None, rng)
     assert asked == ["KNAPSACK_DIVIDE_AND_CONQUER_SOLVER", [12, 9, 9, 1], [[6, 5, 5, 1]], [10]]
     assert (solution.objective, solution.actions.tolist(), solution.solver) == (18, [1, 2, 4, 4], "ortools")
+    assert solution.proven
 
 
 def test_decimals_go_over_as_they_are(asked, data, rng):
@@ -63,7 +64,7 @@ def test_decimals_go_over_as_they_are(asked, data, rng):
     env = KnapsackEnv(3)
     (solution,) = OrToolsKnapsack()(env, env.read(data / "decimal3.kp"), None, rng)
     assert asked[1:] == [[2, 3, 4], [[10, 20, 25]], [30]]
-    assert (solution.objective, solution.feasible) == (5, True)
+    assert (solution.objective, solution.feasible, solution.proven) == (5, True, True)
 
 
 def test_other_numbers_are_rounded_to_the_safe_side(asked, rng):
@@ -78,6 +79,7 @@ def test_other_numbers_are_rounded_to_the_safe_side(asked, rng):
     assert capacity == 10**9
     assert solution.feasible
     assert solution.objective == pytest.approx(1.1)
+    assert not solution.proven
 
 
 def test_seconds_limit_branch_and_bound(rng):
@@ -88,6 +90,7 @@ def test_seconds_limit_branch_and_bound(rng):
     assert solution.feasible
     assert solution.objective > 0
     assert solution.seconds < 3
+    assert not solution.proven
 
 
 def test_nothing_fits(rng):

@@ -86,8 +86,8 @@ def test_each_draws_its_own(both: Two) -> None:
 
 
 def test_nothing_is_done_twice(both: Two) -> None:
-    """References and labels are shared out by chunks, and a folder has what one process leaves."""
-    assert [said["solved_pomo"] for said in both.said] == [[64, 2], [64]]
+    """References are shared out one by one and labels by chunks, and a folder has what one process leaves."""
+    assert [said["solved_pomo"] for said in both.said] == [[1] * 65, [1] * 65]
     assert [said["solved_imitation"] for said in both.said] == [[40, 40], [40]]
     assert _files(both.two / "pomo") == _files(both.one / "pomo")
     assert _files(both.two / "labels") == _files(both.one / "labels")
@@ -115,6 +115,7 @@ def test_evaluation_is_shared(both: Two, capsys: pytest.CaptureFixture[str]) -> 
     for record in (*alone, *shared):
         assert record.pop("seconds_total") > 0
         assert record.pop("seconds_per_instance") > 0
+        assert record.pop("primal_integral_percent") is not None
     assert shared == alone
     assert both.said[1]["printed"] == ""
 
