@@ -32,38 +32,8 @@ check: install  ## lint, format, types and the rooms: who may import whom
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest tests/test_rooms.py
 
-results: install  ## measure again what docs/results.md tells, but for public files (an hour and a half)
-	for size in 20 50 100; do \
-	  $(NCOGYM) evaluate --env tsp --env.num_nodes $$size --instances 1000 --seed 1234 --reference fast-tsp \
-	    --solvers multistart+symmetry,multistart,greedy,nearest-neighbour,farthest-insertion,two-opt,fast-tsp \
-	    --output $(OUT)/results/tsp$$size || exit; \
-	done
-	for size in 50 100; do \
-	  $(NCOGYM) evaluate --env tsp --env.num_nodes $$size --instances 100 --seed 1234 --seconds 1 --reference fast-tsp \
-	    --solvers multistart+symmetry,auto,ortools,random-insertion+two-opt+symmetry,fast-tsp \
-	    --output $(OUT)/results/tsp$$size-1s || exit; \
-	done
-	for size in 20 50; do \
-	  $(NCOGYM) evaluate --env cvrp --env.num_customers $$size --instances 1000 --seed 1234 --reference hgs \
-	    --solvers multistart+symmetry,multistart,greedy,nearest-neighbour,savings,hgs,pyvrp \
-	    --output $(OUT)/results/cvrp$$size || exit; \
-	  $(NCOGYM) evaluate --env atsp --env.num_nodes $$size --instances 200 --seed 1234 --reference fast-tsp \
-	    --solvers multistart,greedy,nearest-neighbour,farthest-insertion,fast-tsp --output $(OUT)/results/atsp$$size || exit; \
-	done
-	for kind in uniform strongly almost-strongly; do \
-	  for size in 50 100; do \
-	    $(NCOGYM) evaluate --env knapsack --env.num_items $$size --env.distribution $$kind --instances 200 --seed 1234 \
-	      --rollouts 128 --solvers sampling,greedy,ratio-greedy,knapsack-dp --reference knapsack-dp \
-	      --output $(OUT)/results/knapsack$$size-$$kind || exit; \
-	  done; \
-	done
-	for size in 6 10; do \
-	  $(NCOGYM) evaluate --env jssp --env.num_jobs $$size --env.num_machines $$size --instances 100 --seed 200 \
-	    --rollouts 128 --solvers sampling,greedy,dispatch:MWKR,dispatch:MOR,dispatch:random-MOR,cp-sat --reference cp-sat \
-	    --output $(OUT)/results/jssp$$size || exit; \
-	done
-	$(NCOGYM) evaluate --env cvrp --env.num_customers 50 --instances 100 --seed 1234 --seconds 1 --reference hgs \
-	  --solvers multistart+symmetry,auto,ortools,pyvrp,hgs --output $(OUT)/results/cvrp50-1s
+results: install  ## measure again what docs/results.md tells, and write it there (under an hour)
+	$(BIN)/python benchmarks/results.py --output $(OUT)/results
 
 peers: install  ## random steps, training and decoding against rl4co 0.7.0 (an hour; installs 1.4 GB of its own)
 	$(BIN)/python benchmarks/peers/run.py --output $(OUT)/peers

@@ -9,10 +9,10 @@ from __future__ import annotations
 import argparse
 import inspect
 import json
-import math
 import os
 import re
 import shlex
+import shutil
 import signal
 import sys
 import threading
@@ -174,78 +174,104 @@ def train(*, env: Any, resolved: Mapping[str, Any], argv: list[str], **settings:
 
 def evaluate(
     *,
-    env: Any,
-    solvers: str,
-    instances: Count = 1000,
+    solvers: str | list[str],
+    env: Any = None,
+    instances: int | str | list[str] = 1000,
     seed: Seed = 1234,
     reference: str | None = None,
-    seconds: float | None = None,
-    rollouts: int | None = None,
+    reference_seconds: float | None = None,
+    versus: str | None = None,
+    seconds: float | str | list[float] | None = None,
+    rollouts: int | str | list[int] | None = None,
     policy: str | None = None,
     output: str | None = None,
     threads: Count = 1,
+    workers: Count | None = None,
+    device: str = "cpu",
+    batch_size: Count = 64,
     format: Format = "table",  # noqa: A002
+    argv: list[str],
 ) -> int:
-    """Compare solvers on the same generated instances.
+    """Compare solvers on the same instances: named sets, files, or generated ones.
 
-    Processes that torchrun or srun starts share the instances, and the first of them prints.
+    Several sets and several budgets make one report. With --output, what is done is kept as it is made: after an
+    interrupt or a kill, the same command goes on. Processes that torchrun or srun starts share the instances, and the
+    first of them prints.
 
     Args:
-        env: The problem.
-        solvers: Solvers, separated by commas (`ncogym list solvers`).
-        instances: Number of instances.
-        seed: Of the instances and of all that the solvers draw.
-        reference: Solver that the gaps are to; it is run, too, where --solvers lacks it.
-        seconds: Wall-clock seconds for each instance.
-        rollouts: Complete solutions built for each instance, instead of seconds.
+        solvers: Solvers with commas between (`ncogym list solvers`), each also as SOLVER@POLICY with a policy of its
+            own, and as LABEL=SOLVER or LABEL=SOLVER@POLICY with a name for the tables.
+        env: The problem of generated instances; for others it is told by the set.
+        instances: Number of instances that --env and --seed make; or sets, with commas between: a name, or NAME:COUNT
+            for its first COUNT (`ncogym list sets`), a range of names as ta01..ta10, a folder of instance files, a
+            file.
+        seed: Of generated instances and of all that the solvers draw.
+        reference: Solver whose solutions the gaps are to; they are computed once, in parallel, and kept in the user's
+            cache. null takes the best known values that a set has, else the solutions that ship for it.
+        reference_seconds: Wall-clock seconds of the reference for each instance; null takes the largest of --seconds,
+            and without them it ends of its own accord.
+        versus: Solver of the run that the others are compared with, instance by instance.
+        seconds: Wall-clock seconds for each instance; several with commas between are budgets of their own.
+        rollouts: Complete solutions built for each instance, instead of seconds; several likewise.
         policy: Policy of the searches: a shipped one (`ncogym list pretrained`) or a folder; null takes the shipped one
             that suits best.
-        output: Folder for the report: records, summary, table and the anytime plot.
-        threads: CPU threads of the policy; with 1 every solver has the same.
+        output: Folder for the report: records, tables, plots, and a page for the browser.
+        threads: CPU threads of policies and of solvers that can use several.
+        workers: Processes that compute references; null takes one for each core.
+        device: Where the policies run, such as cpu or cuda.
+        batch_size: Instances that a search is given at once; with --output also what a kill may cost.
         format: How results are printed; json is one object a line, for each solver.
+        argv: What was typed.
     """
-    names = [*solvers.split(","), *([] if reference is None or reference in solvers.split(",") else [reference])]
-    if len(set(names)) < len(names):
-        raise ArgumentError(f"solvers: {solvers} is not allowed; it names a solver twice")
-    if seconds is not None and rollouts is not None:
+    limits = {"seconds": _numbers("seconds", seconds, float), "rollouts": _numbers("rollouts", rollouts, int)}
+    if all(limits.values()):
         raise ArgumentError(f"rollouts: {rollouts} is not allowed beside seconds; one budget must hold for all")
     if output is not None:
         Path(output).mkdir(parents=True, exist_ok=True)
     with _cancelled_by_signals() as cancel:
-        from ncogym.baselines.base import Baseline, FirstThatSupports, OutsideSolver
         from ncogym.distributed import is_main
-        from ncogym.evaluation import evaluate as run
-        from ncogym.evaluation import seeded_instances
         from ncogym.report import rich_table, write_report
         from ncogym.solver import Budget
-        from ncogym.solving import choose_policy, make_solver, needs_policy
+        from ncogym.study import study
 
         _use_threads(threads)
-        budget = Budget(math.inf if seconds is None else seconds, math.inf if rollouts is None else rollouts)
-        budget = Budget(cancel=cancel) | budget
-        chosen = choose_policy(policy, env, env.size).policy if any(map(needs_policy, names)) else None
-        run_solvers = {name: make_solver(name, chosen) for name in names}
-        for each in run_solvers.values():
-            if isinstance(each, Baseline):
-                each.check(env)  # rather than a line of dashes in the table
-            for one in (each, *each.solvers) if isinstance(each, FirstThatSupports) else (each,):
-                if isinstance(one, OutsideSolver):
-                    one.progress_bar = False  # one bar for all
-        data = seeded_instances(env, instances, seed)
         with _bar() as progress:
-            found = run(env, data, run_solvers, budget=budget, reference=reference, seed=seed, progress=progress)
+            found = study(
+                env,
+                _listed(instances),
+                _listed(solvers),
+                [Budget(**{name: value}) for name, values in limits.items() for value in values] or [Budget()],
+                seed=seed,
+                policy=policy,
+                reference=reference,
+                reference_seconds=reference_seconds,
+                versus=versus,
+                threads=threads,
+                workers=workers,
+                device=device,
+                batch_size=batch_size,
+                journals=None if output is None else Path(output, "unfinished"),
+                command=f"ncogym {shlex.join(argv)}",
+                cancel=cancel,
+                progress=progress,
+            )
     if not is_main():
         return DONE
+    interrupted = any(evaluation.interrupted for evaluation in found)
     if output is not None:
         write_report(found, output)
-    if format == "json":
-        for summary in found.summaries():
-            _print_json(vars(summary))
-    else:
-        _console().print(rich_table(found))
-    if found.interrupted:
-        raise KeyboardInterrupt
-    return DONE if any(summary.feasible for summary in found.summaries()) else UNSOLVED
+        if not interrupted:
+            shutil.rmtree(Path(output, "unfinished"))
+    for evaluation in found:
+        if format == "json":
+            for summary in evaluation.summaries():
+                _print_json(vars(summary))
+        else:
+            _console().print(rich_table(evaluation, _console().width))
+    if interrupted:
+        again = f"; to go on: ncogym {shlex.join(argv)}" if output is not None else ""
+        raise KeyboardInterrupt(f"interrupted{again}")
+    return DONE if any(summary.feasible for each in found for summary in each.summaries()) else UNSOLVED
 
 
 def generate(*, env: Any, output: str, instances: Count = 1, seed: Seed = 1234) -> int:
@@ -285,14 +311,15 @@ def render(solution: str, /, *, output: str) -> int:
     return DONE
 
 
-def list_(section: Literal["envs", "policies", "solvers", "pretrained", "configs"] | None = None, /) -> int:
-    """List what there is: problems, policy classes, solvers, trained policies that ship, and run configurations.
+def list_(section: Literal["envs", "sets", "policies", "solvers", "pretrained", "configs"] | None = None, /) -> int:
+    """List what there is: problems, named instances, policy classes, solvers, trained policies, run configurations.
 
     Args:
         section: One of them only.
     """
     sections = {
         "envs": _list_envs,
+        "sets": _list_sets,
         "policies": _list_policies,
         "solvers": _list_solvers,
         "pretrained": _list_pretrained,
@@ -351,6 +378,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "list": list_,
     "bench": bench,
 }
+CONFIGURED = (train, evaluate)  # which take their options from a file, too
 
 
 # ---------------------------------------------------------------------- from arguments to a call
@@ -372,7 +400,7 @@ def _run(argv: list[str]) -> int:
         raise ArgumentError(f"command: {said}; allowed are {', '.join(COMMANDS)}; see ncogym --help")
     command = COMMANDS[name]
     rest = [re.sub(r"^--env(?==|$)", "--env.name", argument) for argument in rest]
-    if command is train:
+    if command in CONFIGURED:
         rest = _with_config_files(rest)
     try:
         parser = _parser(name, command, rest)
@@ -384,11 +412,15 @@ def _run(argv: list[str]) -> int:
         import yaml
 
         values["resolved"], values["argv"] = yaml.safe_load(parser.dump(parsed)), argv[1:]
-        values.pop("config"), values["resolved"].pop("debug")
+        values["resolved"].pop("debug")
+    elif command is evaluate:
+        values["argv"] = argv
+    if command in CONFIGURED:
+        values.pop("config")
     if "env" in values:
         from ncogym.envs import make
 
-        values["env"] = make(**vars(values["env"]))
+        values["env"] = None if values["env"].name is None else make(**vars(values["env"]))
     if "debug" not in inspect.signature(command).parameters:
         values.pop("debug")
     places = [p.name for p in inspect.signature(command).parameters.values() if p.kind is p.POSITIONAL_ONLY]
@@ -424,14 +456,15 @@ def _parser(name: str, command: Callable[..., int], argv: list[str]) -> Argument
     helps = {each.arg_name: each.description for each in told.params}
     for parameter in inspect.signature(command).parameters.values():
         if parameter.name == "env":
-            _add_env(parser, name, argv)
-        elif parameter.name in helps:
+            _add_env(parser, name, argv, required=parameter.default is parameter.empty)
+        elif parameter.name in helps and parameter.name != "argv":
             _add(parser, parameter, get_type_hints(command)[parameter.name], helps[parameter.name])
+    if command in CONFIGURED:
+        parser.add_argument("--config", action="config", help="YAML file of options; those after it replace its own")
     if command is train:
         from ncogym import algorithms, policies  # so that their classes are known by their short names  # noqa: F401
         from ncogym.training.run import train as run
 
-        parser.add_argument("--config", action="config", help="YAML file of options; those after it replace its own")
         parser.add_function_arguments(
             run, skip={"env", "make_solver", "config", "bar"}, as_group=False, as_positional=False
         )
@@ -457,12 +490,12 @@ def _add(parser: ArgumentParser, parameter: inspect.Parameter, hint: Any, told: 
         parser.add_argument(f"--{prefix}{flag}", **settings)
 
 
-def _add_env(parser: ArgumentParser, command: str, argv: list[str]) -> None:
+def _add_env(parser: ArgumentParser, command: str, argv: list[str], required: bool) -> None:
     """Add ``--env`` and, once it is known which, the arguments of its constructor."""
     chosen = _chosen_env(argv)
     told = f"Problem, also as --env NAME; `ncogym {command} --env NAME --help` lists its arguments."
     if chosen is None:
-        parser.add_argument("--env.name", type=str, required=True, help=told)
+        parser.add_argument("--env.name", type=str, required=required, help=told)
         return
     from ncogym.envs import PROBLEMS
 
@@ -505,6 +538,22 @@ def _chosen_env(argv: list[str]) -> str | None:
         except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
             return None
     return found.name if isinstance(found.name, str) else None
+
+
+def _listed(value: Any) -> list[Any]:
+    """Return the parts of an option of several values: a list in a config, text with commas on the command line."""
+    if isinstance(value, list):
+        return value
+    return value.split(",") if isinstance(value, str) else [value]
+
+
+def _numbers(name: str, value: Any, kind: type) -> list[Any]:
+    """Return the numbers of an option of several, none where it is not given."""
+    try:
+        return [] if value is None else [kind(part) for part in _listed(value)]
+    except ValueError as error:
+        what = "whole numbers" if kind is int else "numbers"
+        raise ArgumentError(f"{name}: {value} is not allowed; it must be one or more {what}, with commas") from error
 
 
 def _in_one_line(text: str, command: str) -> str:
@@ -669,6 +718,13 @@ def _list_envs() -> Iterator[tuple[str, str]]:
         yield name, f"{_first_sentence(kind)} Files: {' '.join(kind.suffixes) or 'none'}"
 
 
+def _list_sets() -> Iterator[tuple[str, str]]:
+    from ncogym.sets import published
+
+    for name, entry in published().items():
+        yield name, f"{entry.count} instances: {entry.source}"
+
+
 def _list_policies() -> Iterator[tuple[str, str]]:
     from ncogym.policies import POLICIES
 
@@ -702,9 +758,10 @@ def _list_pretrained() -> Iterator[tuple[str, str]]:
 def _list_configs() -> Iterator[tuple[str, str]]:
     from ncogym._resources import configs_folder
 
-    for path in sorted(configs_folder().glob("*.yaml")):
+    for path in sorted(configs_folder().rglob("*.yaml")):
         first = path.read_text(encoding="utf-8").split("\n", 1)[0]
-        yield path.stem, f"{path}  {first.lstrip('# ')}" if first.startswith("#") else str(path)
+        name = path.relative_to(configs_folder()).with_suffix("").as_posix()
+        yield name, f"{path}  {first.lstrip('# ')}" if first.startswith("#") else str(path)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Solvers x instances -> records: who found what on which instance, in what time, and how far from a reference.
 
 Every solver gets the same instances in the same batches under the same budget per instance, one after the other within
-a batch, so that what is done at an interrupt is comparable. What a solver draws depends on the seed and the batch
-alone, not on who else takes part. Objectives and feasibility are the environment's word, as `ncogym.solver` has it.
+a batch, so that what is done at an interrupt is comparable, and a change of the machine's speed meets all. What a
+solver draws depends on the seed and the batch alone, not on who else takes part. Objectives and feasibility are the
+environment's word, as `ncogym.solver` has it. With a journal, what is done survives a kill, and the same call goes on.
 
 Where several processes were started (`ncogym.distributed`), each takes its share of the batches and all of them get
 everybody's records, so each of them must call. But for the seconds, these are the records of one process.
@@ -11,12 +12,11 @@ everybody's records, so each of them must call. But for the seconds, these are t
 from __future__ import annotations
 
 import hashlib
-import json
 import math
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,26 +25,22 @@ from jaxtyping import Float, Float64
 from tensordict import TensorDict
 from torch import Tensor
 
-from ncogym.distributed import gather, share
-from ncogym.errors import (
-    ArgumentError,
-    InvalidSolution,
-    NoSolutionFound,
-    SolverError,
-    UnsupportedFeatures,
-    UnsupportedProblem,
-)
+from ncogym.distributed import gather, rank, world
+from ncogym.errors import ArgumentError, NoSolutionFound, SolverError, UnsupportedFeatures, UnsupportedProblem
+from ncogym.journal import Journal
+from ncogym.references import References
+from ncogym.sets import InstanceSet
 from ncogym.solver import Budget, MaxSeconds, Solution, Solutions, Solver, TracePoint, gap_percent
 
-CHUNK = 64  # reference objectives that a kill may cost
 RESAMPLES = 2000
 WARM_UP_SECONDS = 1.0
+SOLVED_PERCENT = 1e-6  # a gap below it is none: objectives are sums of float64 in one order or another
 
 Tick = Callable[[str, int, int], None]
 """Told after each batch: the solver that did it, how many solver-instance pairs are done, and how many there are."""
 
 
-# ---------------------------------------------------------------------- instances and gaps
+# ---------------------------------------------------------------------- instances
 
 
 def seeded_instances(env: Any, count: int, seed: int) -> TensorDict:
@@ -72,124 +68,6 @@ def seeded_instances(env: Any, count: int, seed: int) -> TensorDict:
     return drawn
 
 
-def instances_sha256(instances: TensorDict) -> str:
-    """Return a fingerprint of instances: SHA-256 over the names, dtypes, shapes and bytes of their tensors.
-
-    The order of the keys and the device do not count; everything else does.
-    """
-    digest = hashlib.sha256()
-    for key, value in sorted(instances.items(include_nested=True, leaves_only=True), key=lambda item: str(item[0])):
-        digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
-
-
-# ---------------------------------------------------------------------- references
-
-
-def reference_objectives(
-    env: Any,
-    instances: TensorDict,
-    solver: Solver,
-    budget: Budget | None = None,
-    *,
-    rng: torch.Generator,
-    cache: Path | None = None,
-    progress: Tick | None = None,
-) -> Float64[Tensor, " batch"]:
-    """Return the objective that a strong solver reaches on each instance, remembered on disk.
-
-    Instances are solved in chunks of 64 and each chunk is a file of its own, so that a kill costs one chunk, and the
-    first instances of a set are found again in a longer one. What a chunk draws depends on ``rng`` and its place alone;
-    an undisturbed run and one that was killed and begun again give the same.
-
-    Args:
-        env: the problem.
-        instances: batch size ``[batch]``.
-        solver: the strong solver; the cache knows it by its name alone.
-        budget: for each instance, as in `Solver`.
-        rng: one number is drawn from it, whatever is in the cache.
-        cache: folder of the JSON files, made if need be; None remembers nothing.
-        progress: told after each chunk of this process.
-
-    Raises:
-        ArgumentError: a file of the cache is broken or belongs to something else.
-        InvalidSolution: a solution of the solver breaks a constraint, so that it is no reference.
-        KeyboardInterrupt: the budget was cancelled; the chunks before are in the cache.
-    """
-    count = instances.batch_size[0]
-    seed = int(torch.randint(2**62, (), generator=rng, device=rng.device))
-    own: dict[int, list[float]] = {}
-    done, batches = 0, share(count, CHUNK)
-    for rows in batches:
-        chunk = instances[rows.start : rows.stop]
-        about = {
-            "env": env.name,
-            "solver": solver.name,
-            "budget": _limits(budget),
-            "instances_sha256": instances_sha256(chunk),
-        }
-        path = None if cache is None else Path(cache) / f"{hashlib.sha256(_json(about)).hexdigest()}.json"
-        if path is not None and path.exists():
-            found = _remembered(path, about, len(rows))
-        else:
-            rng = _generator(seed, rows.start)
-            found = _objectives(_checked(env, chunk, solver, budget or Budget(), rng), rows.start)
-            if path is not None:
-                _write_atomically(path, _json({**about, "objectives": found}))
-        own[rows.start] = found
-        done += len(rows)
-        if progress is not None:
-            progress(solver.name, done, sum(map(len, batches)))
-    everybodys = {begin: found for part in gather(own) for begin, found in part.items()}
-    return torch.tensor([x for begin in sorted(everybodys) for x in everybodys[begin]], dtype=torch.float64)
-
-
-def _objectives(solutions: Solutions, begin: int) -> list[float]:
-    for row, solution in enumerate(solutions, begin):
-        if not solution.feasible:
-            raise InvalidSolution(f"reference by {solution.solver}, instance {row}: {solution.violation}")
-    return [solution.objective for solution in solutions]
-
-
-def _limits(budget: Budget | None) -> dict[str, float]:
-    """Return the limits that a budget sets."""
-    limits = {} if budget is None else {name: getattr(budget, name) for name in ("seconds", "rollouts", "patience")}
-    return {name: float(value) for name, value in limits.items() if value < math.inf}
-
-
-def _json(value: Any) -> bytes:
-    return json.dumps(value, sort_keys=True, allow_nan=False).encode() + b"\n"
-
-
-def _remembered(path: Path, about: Mapping[str, Any], count: int) -> list[float]:
-    """Read a chunk's file, and refuse it in words if it is not what was written."""
-    try:
-        said = json.loads(path.read_text())
-        objectives = said.pop("objectives")
-        if said != about:
-            raise ValueError("it belongs to another solver, budget or set")
-        if len(objectives) != count or not all(type(x) is float and math.isfinite(x) for x in objectives):
-            raise ValueError(f"its objectives are not {count} finite numbers")
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ArgumentError(f"cache: {path} is broken ({error}); delete it to compute it again") from error
-    return list(objectives)
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that is either whole or absent, whenever this process is killed; a part left so is never read."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
 # ---------------------------------------------------------------------- evaluation
 
 
@@ -205,9 +83,11 @@ class Record:
         gap_percent: see `gap_percent`; None unless the solution is feasible and the reference known.
         feasible: whether there is a solution that the referee accepts; None where the solver cannot take the problem.
         violation: the referee's words, or the solver's where it gave no solution.
+        proven: whether the solver has proven that nothing is better.
         seconds: wall-clock seconds of this instance (of a batch: its equal share).
         rollouts: complete solutions that were built.
         trace: the anytime curve, one point per improvement.
+        actions: the solution without padding (``env.plain_actions``), from which it can be scored and checked again.
     """
 
     solver: str
@@ -217,9 +97,11 @@ class Record:
     gap_percent: float | None = None
     feasible: bool | None = None
     violation: str | None = None
+    proven: bool = False
     seconds: float | None = None
     rollouts: int | None = None
     trace: tuple[TracePoint, ...] = ()
+    actions: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -239,6 +121,21 @@ class Summary:
         seconds_per_instance: their mean.
         seed: of all that was drawn.
         instances_sha256: fingerprint of the whole set, see `instances_sha256`.
+        set: name of the instances.
+        budget_seconds: allowed for each instance, or None.
+        budget_rollouts: allowed for each instance, or None.
+        rollouts_per_instance: mean number of complete solutions that it built.
+        worst_gap_percent: the largest gap.
+        worst_instance: index of the instance that has it.
+        solved: share of the instances with a known reference whose gap is 0 (below 1e-6 %) or negative.
+        better: number of solutions that are better than their reference.
+        proven: share of its instances whose solution it has proven to be the best.
+        primal_integral_percent: mean of `primal_integral` over the instances with a known reference.
+        versus: name of the solver that the differences are to.
+        mean_difference_percent: mean, over the instances that both solved, of the gap to the solution of ``versus``.
+        ci95_difference_percent: its 95 % bootstrap interval; 0 outside of it says that the two differ.
+        device: where it ran, in words.
+        threads: CPU threads, the same for every solver.
     """
 
     solver: str
@@ -253,41 +150,118 @@ class Summary:
     seconds_per_instance: float | None
     seed: int
     instances_sha256: str
+    set: str
+    budget_seconds: float | None
+    budget_rollouts: float | None
+    rollouts_per_instance: float | None
+    worst_gap_percent: float | None
+    worst_instance: int | None
+    solved: float | None
+    better: int
+    proven: float | None
+    primal_integral_percent: float | None
+    versus: str | None
+    mean_difference_percent: float | None
+    ci95_difference_percent: list[float] | None
+    device: str | None
+    threads: int | None
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The records of an evaluation, solver by solver in the order of the instances.
+    """The records of one set under one budget, solver by solver in the order of the instances.
 
     Attributes:
-        env: the problem's name.
-        sense: "min" or "max".
+        instances: the set.
         solvers: names, in the order given.
         records: without those that an interrupt cut off.
-        reference: name of what the gaps are to, or None.
+        references: what the gaps are to, or None.
+        budget: the limits of each instance: ``seconds``, ``rollouts``, ``patience``, those that are set.
         seed: of all that was drawn.
-        instances_sha256: fingerprint of the set.
+        versus: name of the solver that paired differences are to, or None.
         warm_up_seconds: of each solver's first call, on one instance, which counts nowhere else.
+        sessions: what is known of each process that made records, as the caller told: commit, machine, command, ...
         interrupted: whether it ended before all was done.
     """
 
-    env: str
-    sense: str
+    instances: InstanceSet
     solvers: tuple[str, ...]
     records: tuple[Record, ...]
-    reference: str | None
+    references: References | None
+    budget: dict[str, float]
     seed: int
-    instances_sha256: str
+    versus: str | None
     warm_up_seconds: dict[str, float]
+    sessions: tuple[dict[str, Any], ...] = ()
     interrupted: bool = False
 
-    def summaries(self) -> list[Summary]:
-        """Return one summary a solver, in the order of `solvers`."""
-        return [self._summary(name) for name in self.solvers]
+    @property
+    def env(self) -> str:
+        """The problem's name."""
+        name: str = self.instances.env.name
+        return name
 
-    def _summary(self, name: str) -> Summary:
-        records = [record for record in self.records if record.solver == name]
-        gaps = [record.gap_percent for record in records if record.gap_percent is not None]
+    @property
+    def sense(self) -> str:
+        """Whether objectives are to be small, "min", or large, "max"."""
+        sense: str = self.instances.env.sense
+        return sense
+
+    @property
+    def reference(self) -> str | None:
+        """Name of what the gaps are to, or None."""
+        return None if self.references is None else self.references.name
+
+    @property
+    def horizon(self) -> float:
+        """Seconds that the anytime measures span, the same for all solvers: the budget's, else the slowest record's."""
+        return self.budget.get("seconds") or max((r.seconds or 0.0 for r in self.records), default=0.0)
+
+    @cached_property
+    def by_solver(self) -> dict[str, dict[int, Record]]:
+        """The records of each solver, by instance."""
+        found: dict[str, dict[int, Record]] = {name: {} for name in self.solvers}
+        for record in self.records:
+            found[record.solver][record.instance] = record
+        return found
+
+    def groups(self) -> dict[str, list[int]]:
+        """Return the instances of each size, where there are several: at most eight groups, larger ones by halves.
+
+        Returns:
+            By the group's name, ``"51"`` or ``"51 to 100"``, indices in the set; empty where all are of one size.
+        """
+        sizes = self.instances.sizes
+        values = sorted(set(sizes))
+        if len(values) == 1:
+            return {}
+        if len(values) <= 8:
+            bounds = [(value, value) for value in values]
+        else:  # octaves
+            low = 2 ** int(math.log2(values[0]))
+            bounds = [(low * 2**k, low * 2 ** (k + 1) - 1) for k in range(int(math.log2(values[-1] / low)) + 1)]
+        named = {
+            f"{a}" if a == b else f"{a} to {b}": [row for row, size in enumerate(sizes) if a <= size <= b]
+            for a, b in bounds
+        }
+        return {name: rows for name, rows in named.items() if rows}
+
+    def summaries(self, rows: Sequence[int] | None = None) -> list[Summary]:
+        """Return one summary a solver, in the order of `solvers`.
+
+        Args:
+            rows: indices of the instances that count; None takes all.
+        """
+        return [self._summary(name, rows) for name in self.solvers]
+
+    def _summary(self, name: str, rows: Sequence[int] | None) -> Summary:
+        wanted = None if rows is None else set(rows)
+        records = [r for row, r in self.by_solver[name].items() if wanted is None or row in wanted]
+        judged = [r for r in records if r.gap_percent is not None]
+        gaps = [r.gap_percent for r in judged if r.gap_percent is not None]
+        worst = max(judged, key=lambda r: r.gap_percent or 0.0, default=None)
+        differences = [] if self.versus is None else self._differences(records, self.by_solver[self.versus])
+        told = self.sessions[-1] if self.sessions else {}
         return Summary(
             solver=name,
             env=self.env,
@@ -300,21 +274,54 @@ class Evaluation:
             seconds_total=_sum(r.seconds for r in records),
             seconds_per_instance=_mean(r.seconds for r in records),
             seed=self.seed,
-            instances_sha256=self.instances_sha256,
+            instances_sha256=self.instances.sha256,
+            set=self.instances.name,
+            budget_seconds=self.budget.get("seconds"),
+            budget_rollouts=self.budget.get("rollouts"),
+            rollouts_per_instance=_mean(r.rollouts for r in records),
+            worst_gap_percent=None if worst is None else worst.gap_percent,
+            worst_instance=None if worst is None else worst.instance,
+            solved=_mean(gap <= SOLVED_PERCENT for gap in gaps),
+            better=sum(gap < -SOLVED_PERCENT for gap in gaps),
+            proven=_mean(r.proven for r in records if r.feasible is not None),
+            primal_integral_percent=_mean(self._integral(r) for r in records if r.reference is not None),
+            versus=self.versus,
+            mean_difference_percent=_mean(differences),
+            ci95_difference_percent=bootstrap_ci95(torch.tensor(differences, dtype=torch.float64), self.seed),
+            device=told.get("device"),
+            threads=told.get("threads"),
         )
+
+    def _differences(self, records: Sequence[Record], others: Mapping[int, Record]) -> list[float]:
+        pairs = [(r, others[r.instance]) for r in records if r.feasible and r.instance in others]
+        found = [
+            gap_percent(r.objective, other.objective, self.sense)
+            for r, other in pairs
+            if other.feasible and r.objective is not None and other.objective is not None
+        ]
+        return _known(found)
+
+    def _integral(self, record: Record) -> float | None:
+        if record.feasible is None or record.reference is None or not self.horizon:
+            return None
+        return primal_integral(record.trace if record.feasible else (), record.reference, self.sense, self.horizon)
 
 
 def evaluate(
     env: Any,
-    instances: TensorDict,
+    instances: TensorDict | InstanceSet,
     solvers: Mapping[str, Solver] | Sequence[Solver],
     *,
     budget: Budget | None = None,
-    reference: Float[Tensor, " batch"] | str | None = None,
+    reference: References | Float[Tensor, " batch"] | str | None = None,
     reference_name: str = "given",
+    versus: str | None = None,
     seed: int = 0,
     batch_size: int = 64,
     progress: Tick | None = None,
+    journal: Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    session: Mapping[str, Any] | None = None,
 ) -> Evaluation:
     """Solve the same instances with several solvers and record how each did.
 
@@ -325,62 +332,98 @@ def evaluate(
 
     Args:
         env: the problem.
-        instances: batch size ``[batch]``, on the device where searches shall work.
+        instances: a set, or a TensorDict of batch size ``[batch]``, on the device where searches shall work.
         solvers: by the name in tables, or in a sequence by their own names.
         budget: for each instance; None lets each solver end of its own accord.
-        reference: name of a solver in the run, or objectives ``[batch]``, NaN where nothing is known; None: no gaps.
+        reference: solutions to compare with; the name of a solver in the run; or objectives ``[batch]``, NaN where
+            nothing is known. None: the set's best known values, if it has any.
         reference_name: what objectives that are given as a tensor are called in tables.
+        versus: name of the solver in the run that all are compared with, instance by instance.
         seed: of all that the solvers draw, from CPU generators, and of the bootstrap.
-        batch_size: instances that a solver is given at once.
+        batch_size: instances that a solver is given at once, of those that have equal shapes.
         progress: told after each batch of this process.
+        journal: a file of JSON lines that takes each batch's records as they are made. Where it exists, what it holds
+            is not done again; it stays there for the caller to delete.
+        settings: what else decides the records (threads, device, weights); a journal of others is refused.
+        session: what shall be known of this process (commit, machine, command); plain data.
 
     Raises:
-        ArgumentError: no solver or instance, two of one name, an unknown reference or one of another length.
+        ArgumentError: no solver or instance, two of one name, an unknown reference or one of another length, or a
+            journal of another evaluation.
     """
     named = _by_name(solvers)
-    count = instances.batch_size[0]
-    if count < 1 or batch_size < 1:
-        raise ArgumentError(f"instances, batch_size: {count}, {batch_size} are not allowed; both must be at least 1")
-    if isinstance(reference, str) and reference not in named:
-        raise ArgumentError(f"reference: {reference!r} is not in this run; allowed are {', '.join(named)}")
-    if isinstance(reference, Tensor) and (reference.shape != (count,) or bool(reference.isinf().any())):
-        shape = list(reference.shape)
-        raise ArgumentError(f"reference: {shape} is not allowed; it must be [{count}], of finite numbers or NaN")
-    budget, batches, done = budget or Budget(), share(count, batch_size), 0
-    own: dict[str, list[Record]] = {name: [] for name in named}
-    warm_up: dict[str, float] = {}
-    interrupted = False
+    given = instances if isinstance(instances, InstanceSet) else _as_set(env, instances)
+    if given.count < 1 or batch_size < 1:
+        raise ArgumentError(
+            f"instances, batch_size: {given.count}, {batch_size} are not allowed; both must be at least 1"
+        )
+    for argument, asked in (("reference", reference), ("versus", versus)):
+        if isinstance(asked, str) and asked not in named:
+            raise ArgumentError(f"{argument}: {asked!r} is not in this run; allowed are {', '.join(named)}")
+    judged = _references(reference, reference_name, given)
+    budget = budget or Budget()
+    limits = {key: value for key in ("seconds", "rollouts", "patience") if (value := getattr(budget, key)) < math.inf}
+    about = {
+        "set": given.name,
+        "instances_sha256": given.sha256,
+        "solvers": list(named),
+        "budget": limits,
+        "seed": seed,
+        "batch_size": batch_size,
+        **(settings or {}),
+    }
+    book = None if journal is None else Journal(Path(journal), about, rank())
+    own, warm_up, sessions = _remembered(named, book)
+    begun, interrupted = False, False
+    batches = [b for number, b in enumerate(_batches(given, batch_size)) if number % world() == rank()]
+    total = sum(len(rows) for rows, _ in batches) * len(named)
+    done = sum(len(records) for found in own.values() for records in found.values())
     try:
-        for name, solver in named.items():
-            start = time.perf_counter()
-            _attempt(name, solver, env, instances[:1], 0, budget | MaxSeconds(WARM_UP_SECONDS), seed)
-            warm_up[name] = time.perf_counter() - start
-        for rows in batches:
+        for rows, batch in batches:
             for name, solver in named.items():
-                own[name] += _attempt(name, solver, env, instances[rows.start : rows.stop], rows.start, budget, seed)
+                if rows.start in own[name]:
+                    continue
+                if not begun:
+                    begun = True
+                    sessions.append(dict(session or {}))
+                    warm_up = {n: _warm_up(n, s, env, given.blocks[0][:1], budget, seed) for n, s in named.items()}
+                    if book is not None:
+                        book.append({"session": sessions[-1], "warm_up": warm_up})
+                found = _attempt(name, solver, env, batch, rows.start, budget, seed)
+                own[name][rows.start] = found
+                if book is not None:
+                    book.append({"solver": name, "begin": rows.start, "records": [_plain(record) for record in found]})
                 done += len(rows)
                 if progress is not None:
-                    progress(name, done, sum(map(len, batches)) * len(named))
+                    progress(name, done, total)
     except KeyboardInterrupt:
         interrupted = True
-    parts = gather((own, warm_up, interrupted))
-    records = {name: sorted((r for part, *_ in parts for r in part[name]), key=lambda r: r.instance) for name in named}
-    known: dict[int, float | None] = {}
+    parts = gather((own, warm_up, sessions, interrupted))
+    merged: dict[str, dict[int, list[Record]]] = {name: {} for name in named}
+    for mine, *_ in parts:
+        for name, batches_of in mine.items():
+            merged[name].update(batches_of)
+    records = {name: [r for begin in sorted(found) for r in found[begin]] for name, found in merged.items()}
     if isinstance(reference, str):
-        known = {record.instance: record.objective if record.feasible else None for record in records[reference]}
-    elif reference is not None:
-        known = {row: None if math.isnan(value) else value for row, value in enumerate(reference.tolist())}
+        judged = _from_records(reference, records[reference], given.count)
+    known = [] if judged is None else [None if math.isnan(x) else x for x in judged.objective.tolist()]
     return Evaluation(
-        env=env.name,
-        sense=env.sense,
+        instances=given,
         solvers=tuple(named),
-        records=tuple(_compared(r, known.get(r.instance), env.sense) for of in records.values() for r in of),
-        reference=reference_name if isinstance(reference, Tensor) else reference,
+        records=tuple(
+            _compared(r, known[r.instance] if known else None, env.sense) for of in records.values() for r in of
+        ),
+        references=judged,
+        budget=limits,
         seed=seed,
-        instances_sha256=instances_sha256(instances),
-        warm_up_seconds=parts[0][1],
+        versus=versus,
+        warm_up_seconds=next((told for _, told, *_ in parts if told), {}),
+        sessions=tuple({repr(each): each for *_, told, _ in parts for each in told}.values()),
         interrupted=any(cut for *_, cut in parts),
     )
+
+
+# ---------------------------------------------------------------------- statistics
 
 
 def bootstrap_ci95(values: Float64[Tensor, " values"], seed: int) -> list[float] | None:
@@ -407,6 +450,34 @@ def bootstrap_ci95(values: Float64[Tensor, " values"], seed: int) -> list[float]
     return [low, high]
 
 
+def primal_integral(trace: Sequence[TracePoint], reference: float, sense: str, horizon: float) -> float:
+    """Return the mean over ``[0, horizon]`` of the primal gap of the best solution so far, in percent.
+
+    The primal gap is ``(objective - reference) / max(|objective|, |reference|)``, or its mirror where more is better; 1
+    before the first solution; negative where the reference is beaten. It rewards both good solutions and early ones.
+
+    Args:
+        trace: improvements in the order of time.
+        reference: best objective known.
+        sense: "min" or "max".
+        horizon: seconds, above 0.
+
+    References:
+        Berthold (2013), Measuring the impact of primal heuristics, Operations Research Letters 41.
+    """
+    area, gap, since = 0.0, 1.0, 0.0
+    for point in trace:
+        now = min(point.seconds, horizon)
+        area += gap * (now - since)
+        scale = max(abs(point.objective), abs(reference))
+        worse = point.objective - reference if sense == "min" else reference - point.objective
+        gap, since = (min(worse / scale, 1.0) if scale else 0.0), now
+    return 100 * (area + gap * (horizon - since)) / horizon
+
+
+# ---------------------------------------------------------------------- helpers
+
+
 def _by_name(solvers: Mapping[str, Solver] | Sequence[Solver]) -> dict[str, Solver]:
     if isinstance(solvers, Mapping):
         named = dict(solvers)
@@ -418,6 +489,96 @@ def _by_name(solvers: Mapping[str, Solver] | Sequence[Solver]) -> dict[str, Solv
     if not named:
         raise ArgumentError("solvers: none is given; at least one must be")
     return named
+
+
+def _as_set(env: Any, instances: TensorDict) -> InstanceSet:
+    count = instances.batch_size[0]
+    return InstanceSet(
+        name=f"{count} instances",
+        env=env,
+        blocks=(instances,),
+        names=tuple(map(str, range(count))),
+        best_known=torch.full((count,), math.nan, dtype=torch.float64),
+        proven=(False,) * count,
+        actions=(None,) * count,
+        best_known_name=None,
+    )
+
+
+def _references(reference: References | Tensor | str | None, name: str, instances: InstanceSet) -> References | None:
+    """Return what the gaps are to, but for a solver of the run."""
+    count = instances.count
+    if isinstance(reference, References):
+        objective = reference.objective
+    elif isinstance(reference, Tensor):
+        objective = reference
+        reference = References(name, reference.double(), (False,) * count, (None,) * count)
+    elif reference is None and instances.best_known_name is not None:
+        objective = instances.best_known
+        reference = References(instances.best_known_name, objective, instances.proven, instances.actions)
+    else:
+        return None
+    if objective.shape != (count,) or bool(objective.isinf().any()):
+        shape = list(objective.shape)
+        raise ArgumentError(f"reference: {shape} is not allowed; it must be [{count}], of finite numbers or NaN")
+    return reference
+
+
+def _from_records(name: str, records: Sequence[Record], count: int) -> References:
+    objective = torch.full((count,), math.nan, dtype=torch.float64)
+    proven: list[bool] = [False] * count
+    actions: list[Tensor | None] = [None] * count
+    for record in records:
+        if record.feasible and record.objective is not None:
+            objective[record.instance] = record.objective
+            proven[record.instance] = record.proven
+            actions[record.instance] = None if record.actions is None else torch.tensor(record.actions)
+    return References(name, objective, tuple(proven), tuple(actions))
+
+
+def _batches(instances: InstanceSet, size: int) -> list[tuple[range, TensorDict]]:
+    """Return all batches: the indices of their instances, and these; none reaches over two blocks."""
+    found, begin = [], 0
+    for block in instances.blocks:
+        count = block.batch_size[0]
+        for first in range(0, count, size):
+            last = min(first + size, count)
+            found.append((range(begin + first, begin + last), block[first:last]))
+        begin += count
+    return found
+
+
+def _remembered(
+    named: Mapping[str, Solver], book: Journal | None
+) -> tuple[dict[str, dict[int, list[Record]]], dict[str, float], list[dict[str, Any]]]:
+    """Return from a journal the records by solver and first instance, the first warm-up, and the sessions."""
+    own: dict[str, dict[int, list[Record]]] = {name: {} for name in named}
+    warm_up: dict[str, float] = {}
+    sessions: list[dict[str, Any]] = []
+    for entry in [] if book is None else book.entries:
+        if "session" in entry:
+            sessions.append(entry["session"])
+            warm_up = warm_up or entry["warm_up"]
+        else:
+            own[entry["solver"]][entry["begin"]] = [_from_plain(said) for said in entry["records"]]
+    return own, warm_up, sessions
+
+
+def _plain(record: Record) -> dict[str, Any]:
+    return {name: value for name, value in vars(record).items() if name not in ("reference", "gap_percent")}
+
+
+def _from_plain(said: Mapping[str, Any]) -> Record:
+    trace = tuple(TracePoint(*point) for point in said["trace"])
+    actions = None if said["actions"] is None else tuple(said["actions"])
+    return Record(**{**said, "trace": trace, "actions": actions})
+
+
+def _warm_up(name: str, solver: Solver, env: Any, instance: TensorDict, budget: Budget, seed: int) -> float:
+    """Return the seconds of a solver's first call."""
+    start = time.perf_counter()
+    _attempt(name, solver, env, instance, 0, budget | MaxSeconds(WARM_UP_SECONDS), seed)
+    return time.perf_counter() - start
 
 
 def _generator(*parts: int) -> torch.Generator:
@@ -456,19 +617,24 @@ def _attempt(
             return [record for records in alone for record in records]
         seconds = time.perf_counter() - start
         return [Record(name, begin, feasible=False, violation=str(error), seconds=seconds)]
-    return [_record(name, row, solution) for row, solution in enumerate(solutions, begin)]
+    return [
+        _record(name, begin + row, solution, env.plain_actions(instances[row : row + 1], solution.actions))
+        for row, solution in enumerate(solutions)
+    ]
 
 
-def _record(name: str, row: int, solution: Solution) -> Record:
+def _record(name: str, row: int, solution: Solution, actions: list[int]) -> Record:
     return Record(
         solver=name,
         instance=row,
         objective=solution.objective,
         feasible=solution.feasible,
         violation=solution.violation,
+        proven=solution.proven,
         seconds=solution.seconds,
         rollouts=solution.rollouts,
         trace=solution.trace,
+        actions=tuple(actions),
     )
 
 

@@ -19,12 +19,16 @@ import yaml
 import ncogym.solving
 from ncogym import pretrained
 from ncogym._resources import configs_folder
+from ncogym.baselines.base import Baseline
 from ncogym.cli import COMMANDS, main
 from ncogym.envs import make
 from ncogym.errors import NoSolutionFound
 from ncogym.policies import AttentionPolicy
-from ncogym.pretrained import load_policy, save_policy
+from ncogym.pretrained import find_policy, load_policy, save_policy
+from ncogym.sets import open_set
 from ncogym.solver import Progress
+from ncogym.solving import make_solver, needs_policy
+from ncogym.study import Entry
 from ncogym.training.module import TrainingModule
 
 REPOSITORY = Path(__file__).parents[1]
@@ -34,7 +38,9 @@ SOLVE_FIELDS = (
 )
 EVALUATE_FIELDS = (
     "solver env instances mean_objective mean_gap_percent ci95_gap_percent reference feasible seconds_total "
-    "seconds_per_instance seed instances_sha256"
+    "seconds_per_instance seed instances_sha256 set budget_seconds budget_rollouts rollouts_per_instance "
+    "worst_gap_percent worst_instance solved better proven primal_integral_percent versus mean_difference_percent "
+    "ci95_difference_percent device threads"
 )
 BENCH_FIELDS = (
     "what env device batch rollouts dtype acting seconds_median instances_per_second steps_per_second "
@@ -74,13 +80,13 @@ def rectangle(data: Path) -> Path:
     return data / "rectangle4.tsp"
 
 
-def signalled(monkeypatch: pytest.MonkeyPatch, *signals: int) -> None:
-    """Send signals to this process when a solver offers its second solution."""
+def signalled(monkeypatch: pytest.MonkeyPatch, *signals: int, at: int = 2) -> None:
+    """Send signals to this process when a solver offers its second solution, or another."""
     offer, offers = Progress.offer, []
 
     def offer_and_kill(self: Progress, *arguments: object, **options: object) -> object:
         offers.append(1)
-        if len(offers) == 2:
+        if len(offers) == at:
             for number in signals:
                 os.kill(os.getpid(), number)
         return offer(self, *arguments, **options)
@@ -120,10 +126,14 @@ def test_help_lists_the_commands(run: Run) -> None:
             "FILE --problem --solver --policy --seconds --rollouts --seed --best-known --output --format --debug",
         ),
         ("train", "--config --env --policy --algorithm --max_steps --output --resume --debug"),
-        ("evaluate", "--env --instances --seed --solvers --reference --seconds --rollouts --policy --output --format"),
+        (
+            "evaluate",
+            "--env --instances --seed --solvers --reference --seconds --rollouts --policy --output --format --config "
+            "--reference-seconds --versus --threads --workers --device --batch-size",
+        ),
         ("generate", "--env --instances --seed --output"),
         ("render", "solution --output"),
-        ("list", "envs policies solvers pretrained configs"),
+        ("list", "envs sets policies solvers pretrained configs"),
         ("bench --env tsp", "env decode train --env.num_nodes --env.distribution --batch --rollouts --device --format"),
     ],
 )
@@ -159,7 +169,22 @@ def test_help_of_a_command_is_complete(run: Run, command: str, flags: str) -> No
         ("solve RECTANGLE RECTANGLE --output TMP/o", "output: two inputs of one name are not allowed, here rectangle4"),
         ("solve RECTANGLE --solver two-opt --output RECTANGLE", "rectangle4.tsp: file exists"),
         ("evaluate --env tsp", "arguments are required: solvers"),
-        ("evaluate --solvers greedy", "arguments are required: --env NAME"),
+        ("evaluate --solvers greedy", "env: none is given, and 1000 instances are of no problem; give --env NAME"),
+        ("evaluate --solvers two-opt --instances kool-tsp20,nowhere", "nowhere"),
+        ("evaluate --env cvrp --solvers savings --instances kool-tsp20:2", "tsp"),
+        ("evaluate --env tsp --solvers two-opt@tsp-attention", "two-opt uses no policy"),
+        ("evaluate --env tsp --solvers a=two-opt,a=random-insertion", "solvers: a,a is not allowed; it names a solver"),
+        (
+            "evaluate --env tsp --solvers two-opt --versus ortools",
+            "versus: 'ortools' is not allowed; it must be one of",
+        ),
+        ("evaluate --env tsp --solvers two-opt --seconds 1,fast", "seconds: 1,fast is not allowed; it must be one or"),
+        ("evaluate --env tsp --solvers two-opt --rollouts 1.5", "rollouts: 1.5 is not allowed; it must be one or more"),
+        ("evaluate --env tsp --solvers two-opt --seconds 0", "budget seconds: 0.0 is not allowed; it must be above 0"),
+        ("evaluate --env tsp --solvers two-opt --device tpu", "device: 'tpu' is not allowed"),
+        ("evaluate --env cvrp --solvers greedy@tsp-attention", "it was trained on tsp and cannot solve cvrp"),
+        ("evaluate --env tsp --solvers two-opt --reference hgs", "hgs cannot take tsp"),
+        ("evaluate --config nowhere --solvers two-opt", "nowhere"),
         ("evaluate --env tps --solvers two-opt", "env: tps is not allowed; it must be one of 'tsp', 'atsp'"),
         ("evaluate --env tsp --env.num_node 5 --solvers two-opt", "unrecognized arguments: --env.num_node 5"),
         ("evaluate --env tsp --env.num_nodes 2 --solvers two-opt", "num_nodes: 2 is not allowed"),
@@ -169,7 +194,7 @@ def test_help_of_a_command_is_complete(run: Run, command: str, flags: str) -> No
             "distribution: round is not allowed; it must",
         ),
         ("evaluate --env tsp --env.batch_size 5 --solvers two-opt", "unrecognized arguments: --env.batch_size"),
-        ("evaluate --env tsp --solvers two-opt --instances 0", "instances: 0 is not allowed; it must be >0"),
+        ("evaluate --env tsp --solvers two-opt --instances 0", "instances: 0 is not allowed; it must be at least 1"),
         ("evaluate --env tsp --solvers two-opt,foo", "solver: 'foo' is not known"),
         ("evaluate --env tsp --solvers two-opt,hgs", "hgs cannot take tsp; it solves capacitated routes"),
         ("evaluate --env tsp --solvers two-opt,", "solver: '' is not known"),
@@ -428,16 +453,104 @@ def test_evaluate_prints_one_object_a_solver(run: Run, tiny: Path) -> None:
     assert records[0]["mean_objective"] <= records[2]["mean_objective"]
 
 
-def test_evaluate_runs_a_reference_that_is_not_listed(run: Run) -> None:
-    """A reference that --solvers lacks is run, too, and shows in the table."""
-    line = "evaluate --env tsp --env.num_nodes 5 --instances 2 --solvers nearest-neighbour --reference two-opt"
-    code, out, err = run(line)
+def test_evaluate_takes_a_reference_that_is_not_listed(run: Run, tmp_path: Path, cache: Path) -> None:
+    """A reference is computed once, kept in the cache, and is no line of the table."""
+    line = (
+        "evaluate --env tsp --env.num_nodes 5 --instances 2 --solvers nearest-neighbour --reference two-opt --workers 1"
+    )
+    code, out, err = run(line, "--format", "json")
     assert (code, err) == (0, "")
-    first_words = [line.split()[0] for line in out.splitlines() if line.strip()]
-    assert [word for word in first_words if word in ("nearest-neighbour", "two-opt")] == [
-        "nearest-neighbour",
-        "two-opt",
+    assert [json.loads(line)["solver"] for line in out.splitlines()] == ["nearest-neighbour"]
+    (kept,) = cache.rglob("*.jsonl")
+    content = kept.read_bytes()
+    assert run(line, "--output", tmp_path)[0] == 0
+    assert kept.read_bytes() == content
+    assert "two-opt" in (tmp_path / "table.md").read_text()
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of this test's own."""
+    monkeypatch.setenv("NCOGYM_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def test_evaluate_compares_on_several_sets_under_several_budgets(run: Run, tiny: Path, tmp_path: Path) -> None:
+    """A line for each set, budget and solver, in this order; one report holds them all."""
+    line = "evaluate --instances kool-tsp20:2,kool-tsp50:1 --solvers one=two-opt,sampling --rollouts 2,3 --versus one"
+    code, out, err = run(line, "--policy", tiny, "--output", tmp_path / "out", "--format", "json")
+    assert (code, err) == (0, "")
+    found = [json.loads(line) for line in out.splitlines()]
+    assert [(each["set"], each["budget_rollouts"], each["solver"]) for each in found] == [
+        (name, rollouts, solver)
+        for name in ("kool-tsp20:2", "kool-tsp50:1")
+        for rollouts in (2, 3)
+        for solver in ("one", "sampling")
     ]
+    assert all(each["mean_difference_percent"] == 0 for each in found if each["solver"] == "one")
+    with (tmp_path / "out" / "records.csv").open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == 2 * 2 * 2 + 2 * 2
+    assert not (tmp_path / "out" / "unfinished").exists()
+
+
+def test_evaluate_takes_a_folder_of_files(run: Run, data: Path, tmp_path: Path) -> None:
+    """Files are a set, and gaps are to the solutions beside them."""
+    for name in ("rectangle4.tsp", "rectangle4.opt.tour", "square4.tsp"):
+        (tmp_path / name).write_bytes((data / name).read_bytes())
+    code, out, err = run("evaluate --solvers two-opt --format json --instances", tmp_path)
+    assert (code, err) == (0, "")
+    (found,) = map(json.loads, out.splitlines())
+    assert (found["instances"], found["mean_objective"], found["mean_gap_percent"]) == (2, 9.0, 0.0)
+
+
+def test_evaluate_reads_a_config(run: Run, tiny: Path, tmp_path: Path) -> None:
+    """A study is a file: lists, labels and policies of their own; options after it replace what it says."""
+    (tmp_path / "study.yaml").write_text(
+        f"instances: [kool-tsp20:1]\nrollouts: [2]\nsolvers:\n- two-opt\n- mine=sampling@{tiny}\n"
+    )
+    code, out, err = run("evaluate --config", tmp_path / "study.yaml", "--rollouts", "4", "--format", "json")
+    assert (code, err) == (0, "")
+    found = [json.loads(line) for line in out.splitlines()]
+    assert [(each["solver"], each["budget_rollouts"]) for each in found] == [("two-opt", 4), ("mine", 4)]
+    assert found[1]["rollouts_per_instance"] == 4
+
+
+def test_interrupted_evaluation_goes_on(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an interrupt the same command does what is missing, and says so; other settings are refused."""
+    line = "evaluate --instances kool-tsp20:6 --batch-size 2 --format json --solvers"
+    line += " nearest-neighbour,farthest-insertion"
+    _, undisturbed, _ = run(line)
+    with monkeypatch.context() as patch:
+        signalled(patch, signal.SIGINT, at=6)
+        code, out, err = run(line, "--output", tmp_path / "out")
+    assert code == 130
+    assert 0 < sum(json.loads(each)["instances"] for each in out.splitlines()) < 12
+    assert err.startswith("ncogym: interrupted; to go on: ncogym evaluate --instances kool-tsp20:6")
+    code, _, err = run(line, "--output", tmp_path / "out", "--seed", "5")
+    assert code == 2
+    assert "of other, unfinished work (seed 1234, here 5)" in err
+    code, out, err = run(line, "--output", tmp_path / "out")
+    assert (code, err) == (0, "")
+    compared = ("solver", "instances", "mean_objective", "feasible", "rollouts_per_instance", "instances_sha256")
+    assert [[json.loads(each)[key] for key in compared] for each in out.splitlines()] == [
+        [json.loads(each)[key] for key in compared] for each in undisturbed.splitlines()
+    ]
+
+
+@pytest.mark.parametrize("path", sorted((configs_folder() / "results").glob("*.yaml")), ids=lambda path: path.stem)
+def test_published_study_names_what_there_is(path: Path) -> None:
+    """Each study of `make results` names what exists, and says in its first line what it is."""
+    assert path.read_text().startswith("# ")
+    told = yaml.safe_load(path.read_text())
+    for text in told["instances"]:
+        found = open_set(text.split("..")[0].split(":")[0] + ":1")
+        for entry in map(Entry.read, told["solvers"]):
+            policy = load_policy(find_policy(found.env.name, found.env.size)).policy
+            solver = make_solver(entry.solver, policy if needs_policy(entry.solver) else None)
+            assert not isinstance(solver, Baseline) or solver.supports(found.env)
+            assert entry.policy is None or entry.policy.startswith("out/") or load_policy(entry.policy)
+    page = (REPOSITORY / "docs" / "results.md").read_text()
+    assert f"<!-- results: {path.stem} -->" in page
 
 
 def test_evaluate_writes_a_report(run: Run, tmp_path: Path) -> None:

@@ -3,8 +3,12 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import subprocess
+import sys
 import threading
-from dataclasses import asdict
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,22 +18,27 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from ncogym import evaluation
 from ncogym.envs import make
-from ncogym.errors import ArgumentError, InvalidSolution, NoSolutionFound, SolverError, UnsupportedProblem
-from ncogym.evaluation import (
-    Record,
-    bootstrap_ci95,
-    evaluate,
+from ncogym.errors import ArgumentError, NoSolutionFound, SolverError, UnsupportedProblem
+from ncogym.evaluation import Evaluation, Record, bootstrap_ci95, evaluate, primal_integral, seeded_instances
+from ncogym.sets import InstanceSet
+from ncogym.solver import (
+    Budget,
+    MaxRollouts,
+    MaxSeconds,
+    Progress,
+    Solutions,
+    TracePoint,
+    Violation,
+    gap_percent,
     instances_sha256,
-    reference_objectives,
-    seeded_instances,
 )
-from ncogym.solver import Budget, MaxRollouts, MaxSeconds, Progress, Solutions, Violation, gap_percent
 
 FIELDS = [
     *("solver", "env", "instances", "mean_objective", "mean_gap_percent", "ci95_gap_percent", "reference", "feasible"),
-    *("seconds_total", "seconds_per_instance", "seed", "instances_sha256"),
+    *("seconds_total", "seconds_per_instance", "seed", "instances_sha256", "set", "budget_seconds", "budget_rollouts"),
+    *("rollouts_per_instance", "worst_gap_percent", "worst_instance", "solved", "better", "proven"),
+    *("primal_integral_percent", "versus", "mean_difference_percent", "ci95_difference_percent", "device", "threads"),
 ]
 
 
@@ -44,6 +53,18 @@ class Pick:
     def generate(self, batch_size: int, rng: torch.Generator) -> TensorDict:
         """Draw numbers from 0 to 1."""
         return TensorDict({"number": torch.rand(batch_size, 3, generator=rng)}, batch_size=[batch_size])
+
+    def instance_size(self, instance: TensorDict) -> int:
+        """Count the numbers."""
+        return instance["number"].shape[1]
+
+    def arguments(self) -> dict[str, Any]:
+        """Return nothing, for there is but one distribution."""
+        return {}
+
+    def plain_actions(self, instance: TensorDict, actions: Tensor) -> list[int]:
+        """Return the place."""
+        return actions.tolist()
 
     def objective(self, instance: TensorDict, actions: Tensor) -> Tensor:
         """Look the numbers up."""
@@ -133,6 +154,15 @@ def numbers(*rows: list[float]) -> TensorDict:
     return TensorDict({"number": torch.tensor(rows, dtype=torch.float64)}, batch_size=[len(rows)])
 
 
+def as_set(blocks: Sequence[TensorDict], best_known: Sequence[float] = ()) -> InstanceSet:
+    """Return a set of `Pick`."""
+    count = sum(block.batch_size[0] for block in blocks)
+    known = torch.tensor(best_known or [math.nan] * count, dtype=torch.float64)
+    name = "the book" if best_known else None
+    names = tuple(map(str, range(count)))
+    return InstanceSet("numbers", Pick(), tuple(blocks), names, known, (False,) * count, (None,) * count, name)
+
+
 def counted(count: int) -> TensorDict:
     """Return instances whose first number is their index, the others a half and three quarters more."""
     first = torch.arange(count, dtype=torch.float64)[:, None]
@@ -206,158 +236,6 @@ def test_seeded_refuses_what_names_no_set(count: int, seed: int, words: str) -> 
     """No instances and seeds that numpy cannot take are refused in words."""
     with pytest.raises(ArgumentError, match=words):
         seeded_instances(make("tsp", num_nodes=5), count, seed)
-
-
-# ---------------------------------------------------------------------- references
-
-
-def test_references_are_the_solvers_objectives(rng: torch.Generator) -> None:
-    """References are float64 and in order, from chunks of 64."""
-    solver = Picker("strong", place=1)
-    found = reference_objectives(Pick(), counted(130), solver, MaxRollouts(5), rng=rng)
-    assert found.dtype == torch.float64
-    assert found.tolist() == [row + 0.5 for row in range(130)]
-    assert solver.batches == [64, 64, 2]
-    assert all(budget == MaxRollouts(5) for _, budget in solver.calls)
-
-
-def test_references_are_computed_once(tmp_path: Path, rng: torch.Generator) -> None:
-    """A second call reads the cache and gives the same numbers to the last bit, and calls no solver."""
-    env, instances = Pick(), Pick().generate(100, rng)
-    first = reference_objectives(env, instances, Picker("strong"), rng=rng, cache=tmp_path / "a" / "b")
-    idle = Picker("strong")
-    assert reference_objectives(env, instances, idle, rng=rng, cache=tmp_path / "a" / "b").equal(first)
-    assert idle.calls == []
-
-
-def test_longer_set_finds_the_shorter_one_in_the_cache(tmp_path: Path, rng: torch.Generator) -> None:
-    """Of a longer set only the chunks are solved that a shorter one did not have."""
-    reference_objectives(Pick(), counted(130), Picker("strong"), rng=rng, cache=tmp_path)
-    solver = Picker("strong")
-    found = reference_objectives(Pick(), counted(150), solver, rng=rng, cache=tmp_path)
-    assert found.tolist() == list(range(150))
-    assert solver.batches == [22]
-
-
-def test_kill_costs_one_chunk_and_no_number(tmp_path: Path) -> None:
-    """After a kill only what was not finished is solved again, and the numbers are those of an undisturbed run."""
-    instances = Pick().generate(200, torch.Generator().manual_seed(1))
-
-    def run(solver: Picker, cache: Path) -> Tensor:
-        return reference_objectives(Pick(), instances, solver, rng=torch.Generator().manual_seed(2), cache=cache)
-
-    class Killed(Random):
-        def __call__(self, *arguments: Any) -> Solutions:
-            if len(self.calls) == 2:
-                raise SystemExit
-            return super().__call__(*arguments)
-
-    with pytest.raises(SystemExit):
-        run(Killed("random"), tmp_path / "killed")
-    again = Random("random")
-    assert run(again, tmp_path / "killed").equal(run(Random("random"), tmp_path / "undisturbed"))
-    assert again.batches == [64, 8]
-
-
-def test_chunks_draw_apart(rng: torch.Generator) -> None:
-    """Two chunks of equal instances do not get the same draws."""
-    found = reference_objectives(Pick(), numbers(*[[1.0, 2.0, 3.0]] * 128), Random("random"), rng=rng)
-    assert not found[:64].equal(found[64:])
-
-
-@pytest.mark.parametrize("changed", ["solver", "budget", "instances", "env"])
-def test_cache_keeps_apart_what_differs(changed: str, tmp_path: Path, rng: torch.Generator) -> None:
-    """Another solver, budget, set or problem does not get the numbers of this one."""
-    env, name, budget, instances = Pick(), "strong", MaxSeconds(1.0), counted(2)
-    reference_objectives(env, instances, Picker(name), budget, rng=rng, cache=tmp_path)
-    if changed == "env":
-        env.name = "other"
-    elif changed == "solver":
-        name = "stronger"
-    elif changed == "budget":
-        budget = MaxSeconds(2.0)
-    else:
-        instances = counted(2) + 1e-9
-    solver = Picker(name, place=1)
-    found = reference_objectives(env, instances, solver, budget, rng=rng, cache=tmp_path)
-    assert solver.batches == [2]
-    assert found.tolist() == instances["number"][:, 1].tolist()
-
-
-@pytest.mark.parametrize(
-    ("broken", "words"),
-    [
-        (lambda text: "", "is broken"),
-        (lambda text: text[: len(text) // 2], "is broken"),
-        (lambda text: "\x00" * len(text), "is broken"),
-        (lambda text: "[1.0]", "is broken"),
-        (lambda text: "{}", "is broken .*objectives"),
-        (lambda text: text.replace("[0.0, 1.0]", "[0.0]"), "not 2 finite numbers"),
-        (lambda text: text.replace("[0.0, 1.0]", "[0.0, NaN]"), "not 2 finite numbers"),
-        (lambda text: text.replace("[0.0, 1.0]", '[0.0, "1.0"]'), "not 2 finite numbers"),
-        (lambda text: text.replace("strong", "weak"), "belongs to another"),
-    ],
-)
-def test_broken_cache_is_refused_in_words(broken: Any, words: str, tmp_path: Path, rng: torch.Generator) -> None:
-    """A file that is not what was written is named, in one line that says what to do, and not trusted."""
-    reference_objectives(Pick(), counted(2), Picker("strong"), rng=rng, cache=tmp_path)
-    (file,) = tmp_path.iterdir()
-    text = file.read_text()
-    assert broken(text) != text
-    file.write_text(broken(text))
-    with pytest.raises(ArgumentError, match=words) as refusal:
-        reference_objectives(Pick(), counted(2), Picker("strong"), rng=rng, cache=tmp_path)
-    assert file.name in str(refusal.value)
-    assert "delete it" in str(refusal.value)
-    assert "\n" not in str(refusal.value)
-
-
-def test_cache_is_written_whole_or_not_at_all(
-    tmp_path: Path, rng: torch.Generator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A failure while a file is written leaves neither it nor a part of it."""
-
-    def full(descriptor: int) -> None:
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(evaluation.os, "fsync", full)
-    with pytest.raises(OSError, match="no space"):
-        reference_objectives(Pick(), counted(2), Picker("strong"), rng=rng, cache=tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
-def test_infeasible_reference_is_refused(tmp_path: Path, rng: torch.Generator) -> None:
-    """What breaks a constraint is no reference: the instance and the referee's words are told, nothing is kept."""
-    instances = counted(3)
-    instances["number"][1, 0] = -1
-    with pytest.raises(InvalidSolution, match=r"by strong, instance 1: the number is negative"):
-        reference_objectives(Pick(), instances, Picker("strong"), rng=rng, cache=tmp_path)
-    assert not list(tmp_path.iterdir())
-
-
-def test_cancelled_reference_is_not_kept(tmp_path: Path, rng: torch.Generator) -> None:
-    """A chunk that had less than its budget is no reference; the chunks before it are."""
-    budget = Budget(cancel=threading.Event())
-    with pytest.raises(KeyboardInterrupt):
-        reference_objectives(Pick(), counted(130), Cancelled("strong", 2), budget, rng=rng, cache=tmp_path)
-    assert len(list(tmp_path.iterdir())) == 1
-
-
-def test_cache_does_not_move_the_generator(tmp_path: Path) -> None:
-    """The generator goes on from the same place, whether or not the references were in the cache."""
-    states = []
-    for _ in range(2):
-        rng = torch.Generator().manual_seed(3)
-        reference_objectives(Pick(), counted(70), Random("random"), rng=rng, cache=tmp_path)
-        states.append(rng.get_state())
-    assert states[0].equal(states[1])
-
-
-def test_reference_progress_is_told(rng: torch.Generator) -> None:
-    """Whoever waits is told after each chunk."""
-    told: list[tuple[str, int, int]] = []
-    reference_objectives(Pick(), counted(70), Picker("strong"), rng=rng, progress=lambda *tick: told.append(tick))
-    assert told == [("strong", 64, 70), ("strong", 70, 70)]
 
 
 # ---------------------------------------------------------------------- evaluation
@@ -573,6 +451,214 @@ def test_tours_are_scored_by_their_problem() -> None:
     assert [record.objective for record in found.records] == pytest.approx([4.0, 2 + 2 * math.sqrt(2)])
     assert [record.gap_percent for record in found.records] == pytest.approx([0.0, 50 * (math.sqrt(2) - 1)], abs=1e-9)
     assert [record.feasible for record in found.records] == [True, True]
+
+
+# ---------------------------------------------------------------------- what the table says beside the mean
+
+
+def test_paired_difference_by_hand() -> None:
+    """The difference is the gap to the other solver's solution of the same instance, with its own interval."""
+    instances = numbers([2, 3, 9], [4, 5, 9], [8, 8, 9])
+    found = evaluate(Pick(), instances, [Picker("a", 0), Picker("b", 1)], versus="a")
+    own, other = found.summaries()
+    assert (own.versus, own.mean_difference_percent, own.ci95_difference_percent) == ("a", 0.0, [0.0, 0.0])
+    assert other.mean_difference_percent == pytest.approx((50 + 25 + 0) / 3)
+    low, high = other.ci95_difference_percent
+    assert 0 <= low < 25 < high <= 50
+    assert (other.reference, other.mean_gap_percent) == (None, None)
+
+
+def test_difference_is_over_what_both_solved() -> None:
+    """An instance that one of the two did not solve has no part in their difference."""
+    instances = numbers([2, -1, 9], [-4, 5, 9], [8, 10, 9])
+    found = evaluate(Pick(), instances, [Picker("a", 0), Picker("b", 1)], versus="a")
+    assert found.summaries()[1].mean_difference_percent == pytest.approx(25.0)
+
+
+def test_pairing_sees_what_two_intervals_hide() -> None:
+    """Instances differ by far more than the solvers; the paired interval still tells which one is better."""
+    rng = torch.Generator().manual_seed(3)
+    base = torch.rand(60, 1, generator=rng, dtype=torch.float64) * 100 + 1
+    rows = torch.cat([base, base * (1.001 + 0.001 * torch.rand(60, 1, generator=rng, dtype=torch.float64)), base], 1)
+    instances = TensorDict({"number": rows}, batch_size=[60])
+    found = evaluate(Pick(), instances, [Picker("a", 0), Picker("b", 1)], versus="a", reference=torch.ones(60))
+    first, second = found.summaries()
+    assert first.ci95_gap_percent[1] > second.ci95_gap_percent[0]
+    assert second.ci95_difference_percent[0] > 0.1
+
+
+def test_worst_case_and_share_solved_by_hand() -> None:
+    """The worst instance is named; solved to the reference are those without a gap, better ones are counted."""
+    reference = torch.tensor([2.0, 4.0, 9.0, 1.0], dtype=torch.float64)
+    instances = numbers([2 * (1 + 1e-12), 0, 0], [3, 0, 0], [18, 0, 0], [1.001, 0, 0])
+    (summary,) = evaluate(Pick(), instances, [Picker("a")], reference=reference).summaries()
+    assert (summary.worst_instance, summary.worst_gap_percent) == (2, pytest.approx(100.0))
+    assert (summary.solved, summary.better) == (0.5, 1)
+
+
+def test_proofs_are_counted() -> None:
+    """The share proven is the solver's word for its own solutions."""
+
+    class Proving(Picker):
+        def __call__(self, *arguments: Any) -> Solutions:
+            return [replace(s, proven=s.objective > 0) for s in super().__call__(*arguments)]
+
+    found = evaluate(Pick(), counted(4), [Proving("a"), Picker("b")], reference="a")
+    assert [summary.proven for summary in found.summaries()] == [0.75, 0.0]
+    assert found.references.proven == (False, True, True, True)
+
+
+@pytest.mark.parametrize(
+    ("trace", "sense", "expected"),
+    [
+        ([], "min", 100.0),
+        ([(0.0, 10.0)], "min", 0.0),
+        ([(0.0, 20.0)], "min", 50.0),
+        ([(2.0, 10.0)], "min", 50.0),
+        ([(1.0, 20.0), (3.0, 10.0)], "min", 100 * (1 + 0.5 * 2 + 0) / 4),
+        ([(1.0, 20.0), (5.0, 10.0)], "min", 100 * (1 + 0.5 * 3) / 4),
+        ([(0.0, 5.0)], "max", 50.0),
+        ([(0.0, 8.0)], "min", -20.0),
+        ([(0.0, -10.0)], "min", -200.0),
+        ([(0.0, -10.0)], "max", 100.0),
+    ],
+)
+def test_primal_integral_by_hand(trace: list[tuple[float, float]], sense: str, expected: float) -> None:
+    """Over four seconds, with a reference of 10: the area under the primal gap, 1 before the first solution."""
+    points = [TracePoint(seconds, 1, objective) for seconds, objective in trace]
+    assert primal_integral(points, 10.0, sense, 4.0) == pytest.approx(expected)
+
+
+def test_primal_integral_spans_the_budget() -> None:
+    """Whoever finds the best at once has 0, and who has no solution has the whole span of the budget."""
+    reference = torch.tensor([1.0, 1.0])
+    found = evaluate(
+        Pick(),
+        numbers([1, -5, 0], [1, -5, 0]),
+        [Picker("a"), Picker("b", 1)],
+        reference=reference,
+        budget=MaxSeconds(5),
+    )
+    good, broken = found.summaries()
+    assert found.horizon == 5.0
+    assert 0 <= good.primal_integral_percent < 1
+    assert broken.primal_integral_percent == 100.0
+
+
+def test_groups_are_sizes() -> None:
+    """Few sizes are groups of their own, many fall into octaves; one size is no group, and summaries take rows."""
+
+    def sizes(*counts: int) -> Evaluation:
+        blocks = tuple(TensorDict({"number": torch.ones(1, count)}, batch_size=[1]) for count in counts)
+        return evaluate(Pick(), as_set(blocks), [Picker("a")], reference=torch.arange(1.0, len(counts) + 1))
+
+    assert sizes(5, 5, 5).groups() == {}
+    found = sizes(5, 9, 5)
+    assert found.groups() == {"5": [0, 2], "9": [1]}
+    (summary,) = found.summaries([0, 2])
+    assert (summary.instances, summary.mean_gap_percent) == (2, pytest.approx(-100 / 3))
+    assert sizes(*range(3, 20)).groups() == {
+        "2 to 3": [0],
+        "4 to 7": [1, 2, 3, 4],
+        "8 to 15": list(range(5, 13)),
+        "16 to 31": list(range(13, 17)),
+    }
+
+
+def test_sets_bring_their_best_known_values() -> None:
+    """Where no reference is given, gaps are to what is known of the set; batches reach over no two shapes."""
+    blocks = (numbers([2, 3, 9], [4, 4, 9]), TensorDict({"number": torch.ones(1, 5)}, batch_size=[1]))
+    picker = Picker("a")
+    found = evaluate(Pick(), as_set(blocks, best_known=[1.0, math.nan, 1.0]), [picker])
+    assert picker.calls[1][0] == [2.0, 4.0]
+    assert [record.gap_percent for record in found.records] == [100.0, None, 0.0]
+    assert found.reference == "the book"
+
+
+# ---------------------------------------------------------------------- going on after a kill
+
+
+def told(found: Evaluation) -> list[Any]:
+    """Return what two runs must have in common: all but the clock."""
+    return [
+        (r.solver, r.instance, r.objective, r.gap_percent, r.feasible, r.violation, r.rollouts, r.actions)
+        for r in found.records
+    ]
+
+
+def test_journal_spares_what_is_done(tmp_path: Path) -> None:
+    """After an interrupt the same call does only what is missing, and the records are those of an undisturbed run."""
+    instances, path = Pick().generate(10, torch.Generator().manual_seed(1)), tmp_path / "00.jsonl"
+    undisturbed = evaluate(Pick(), instances, [Random("a"), Random("b")], batch_size=3, reference="a")
+    cut = Failing("b", KeyboardInterrupt(), lambda rows, calls: calls == 3)
+    evaluate(Pick(), instances, [Random("a"), cut], batch_size=3, reference="a", journal=path, session={"number": 1})
+    first, second = Random("a"), Random("b")
+    found = evaluate(
+        Pick(), instances, [first, second], batch_size=3, reference="a", journal=path, session={"number": 2}
+    )
+    assert (first.batches, second.batches) == ([1, 3, 1], [1, 3, 3, 1])
+    cut_off = [entry for entry in told(found) if entry[:2] in {("b", 0), ("b", 1), ("b", 2)}]
+    assert len(cut_off) == 3
+    assert [e for e in told(found) if e not in cut_off] == [
+        e for e in told(undisturbed) if not (e[0] == "b" and e[1] < 3)
+    ]
+    assert found.sessions == ({"number": 1}, {"number": 2})
+    again = evaluate(Pick(), instances, [Failing("a", OSError()), Failing("b", OSError())], batch_size=3, journal=path)
+    assert [e[:3] for e in told(again)] == [e[:3] for e in told(found)]
+
+
+def test_journal_of_another_evaluation_is_refused(tmp_path: Path) -> None:
+    """Records under another budget are not taken for these."""
+    path = tmp_path / "00.jsonl"
+    evaluate(Pick(), counted(2), [Picker("a")], budget=MaxRollouts(5), journal=path)
+    with pytest.raises(
+        ArgumentError, match=r"of other, unfinished work \(budget {'rollouts': 5}, here {'rollouts': 6}"
+    ):
+        evaluate(Pick(), counted(2), [Picker("a")], budget=MaxRollouts(6), journal=path)
+    with pytest.raises(ArgumentError, match="device None, here 'cuda'"):
+        evaluate(Pick(), counted(2), [Picker("a")], budget=MaxRollouts(5), journal=path, settings={"device": "cuda"})
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+import torch
+from ncogym.envs import make
+from ncogym.baselines import RandomInsertion
+from ncogym.evaluation import evaluate
+
+class Slow(RandomInsertion):
+    def __call__(self, *arguments):
+        time.sleep({pause})
+        return super().__call__(*arguments)
+
+env = make("tsp", num_nodes=8)
+found = evaluate(env, env.seeded(30, 5), {{"a": Slow(), "b": RandomInsertion()}}, reference="b", seed=2, batch_size=2,
+                 journal=Path(sys.argv[1]))
+print([(r.solver, r.instance, r.objective, r.gap_percent, r.actions) for r in found.records])
+"""
+
+
+def test_kill_costs_the_batch_under_way_and_no_number(tmp_path: Path) -> None:
+    """Kill -9 in the middle: what was done stays, and the run that goes on has the records of an undisturbed one."""
+
+    def run(path: Path, pause: float) -> subprocess.Popen[str]:
+        script = KILLED.format(pause=pause)
+        return subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE, text=True)
+
+    path = tmp_path / "killed.jsonl"
+    with run(path, 0.3) as process:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and (not path.exists() or path.read_text().count("\n") < 6):
+            time.sleep(0.05)
+        process.kill()
+    kept = path.read_text()
+    assert 6 <= kept.count("\n") < 32
+    with run(path, 0.0) as process:
+        found = process.stdout.read()
+    assert path.read_text().startswith(kept[: kept.rfind("\n") + 1])
+    with run(tmp_path / "undisturbed.jsonl", 0.0) as process:
+        assert process.stdout.read() == found != ""
 
 
 # ---------------------------------------------------------------------- intervals

@@ -34,7 +34,7 @@ def test_command_runs(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.chdir(ROOT)
     arguments = [word.replace("out/", f"{tmp_path}/") for word in shlex.split(command)[1:]]
     if "--seconds" in arguments:
-        arguments[arguments.index("--seconds") + 1] = "1"
+        arguments[arguments.index("--seconds") + 1] = "0.4"
     assert main(arguments) == 0
 
 

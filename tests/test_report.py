@@ -3,137 +3,446 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
+import shutil
+import subprocess
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
+import evaluations
 import pytest
+import torch
+from evaluations import mixed, of, record, tours
 from matplotlib.image import imread
 from rich.console import Console
 
+from ncogym import report
 from ncogym.evaluation import Evaluation, Record
 from ncogym.plotting import COLOURS
-from ncogym.report import anytime_curves, markdown_table, notes, rich_table, write_report
+from ncogym.references import References
+from ncogym.report import anytime_curves, latex_table, markdown_table, notes, rich_table, write_report
 from ncogym.solver import TracePoint
 
-
-def record(solver: str, instance: int, *trace: tuple[float, float], seconds: float = 1.0) -> Record:
-    """Return a feasible record whose reference is 10, from ``(seconds, objective)`` of its trace."""
-    objective = trace[-1][1]
-    return Record(
-        solver=solver,
-        instance=instance,
-        objective=objective,
-        reference=10.0,
-        gap_percent=10 * (objective - 10),
-        feasible=True,
-        seconds=seconds,
-        rollouts=8,
-        trace=tuple(TracePoint(at, 8, value) for at, value in trace),
-    )
+SESSION = {
+    "commit": "abc123",
+    "versions": {"python": "3.11"},
+    "machine": "a machine, 2 cores",
+    "device": "cpu",
+    "threads": 2,
+    "command": "ncogym evaluate --set x_y",
+    "started": "2026-11-26 12:00",
+}
 
 
-@pytest.fixture
-def mixed() -> Evaluation:
-    """One solver that solves both instances, one that fails one of them, and one that cannot take the problem."""
-    records = (
-        record("good", 0, (0.25, 12.0), (0.75, 10.1)),
-        record("good", 1, (0.5, 11.0), seconds=2.0),
-        record("weak", 0, (0.125, 1 / 3)),
-        Record(
-            "weak", 1, -3.0, 10.0, None, False, 'node 3, "a", is visited\ttwice', 0.5, 1, (TracePoint(0.25, 1, -3.0),)
-        ),
-        Record("other", 0, reference=10.0, violation="other cannot take tsp"),
-        Record("other", 1, reference=10.0, violation="other cannot take tsp"),
-    )
-    names, warm_up = ("good", "weak", "other"), {"good": 0.5, "weak": 0.25, "other": 0.0}
-    return Evaluation("tsp", "min", names, records, "lkh", 7, "ab12" * 16, warm_up)
+def cells(table: str, number: int = 0) -> list[list[str]]:
+    """Return the cells of a table of a Markdown text, the header first and without the rule."""
+    blocks = re.findall(r"(?:^\|.*\n)+", table, re.MULTILINE)
+    lines = blocks[number].splitlines()
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in (lines[0], *lines[2:])]
 
 
-def test_markdown_has_a_row_per_solver(mixed: Evaluation) -> None:
+def told(evaluation: Evaluation) -> str:
+    """Return the notes as one text."""
+    return "\n".join(notes(evaluation))
+
+
+def single(**more: Any) -> Evaluation:
+    """Return an evaluation of one solver on one instance."""
+    return of(tours([4]), [record("good", 0, (0.5, 11.0))], **more)
+
+
+# ---------------------------------------------------------------------- tables
+
+
+def test_markdown_has_a_row_per_solver() -> None:
     """The table has the numbers of the summaries, worked out by hand, and dashes for what is not known."""
-    header, rule, *rows = [line for line in markdown_table(mixed).splitlines() if line.startswith("|")]
-    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
-    assert header.count("|") == rule.count("|") == 8
-    assert cells[0] == ["good", "10.5500", "5.500", "1.000 … 10.000", "2/2", "1.5000", "3.0"]
-    assert cells[1] == ["weak", "0.3333", "-96.667", "–", "1/2", "0.7500", "1.5"]
-    assert cells[2] == ["other", "–", "–", "–", "–", "–", "–"]
+    header, *rows = cells(markdown_table([mixed()]))
+    known = [dict(zip(header, row, strict=True)) for row in rows]
+    assert [row["solver"] for row in known] == ["good", "weak", "other"]
+    assert known[0] == {
+        "solver": "good",
+        "mean objective": "10.5500",
+        "gap %": "**5.500**",
+        "95 % interval": "[1.000, 10.000]",
+        "worst gap %": "10.000",
+        "solved": "0.0%",
+        "feasible": "2/2",
+        "primal integral %": known[0]["primal integral %"],
+        "rollouts": "8.0",
+        "seconds each": "1.5000",
+        "in all": "3.0",
+    }
+    assert [known[1][title] for title in ("mean objective", "gap %", "95 % interval", "feasible", "solved")] == [
+        *("0.3333", "-96.667", "–", "1/2", "100.0%")
+    ]
+    assert set(list(known[2].values())[1:]) == {"–"}
 
 
-def test_terminal_table_has_the_same_cells(mixed: Evaluation) -> None:
-    """What a terminal shows is what Markdown says."""
-    console = Console(width=200, file=io.StringIO())
-    console.print(rich_table(mixed))
-    shown = console.file.getvalue()
-    for row in markdown_table(mixed).splitlines()[2:5]:
-        assert " ".join(cell.strip() for cell in row.strip("|").split("|")) in " ".join(shown.split())
+def test_best_is_bold_among_those_who_solved_the_most() -> None:
+    """A better mean over fewer instances does not win; equal means win both; without gaps the objective decides."""
+    assert "| **5.500** |" in markdown_table([mixed()])
+    assert "**-96.667**" not in markdown_table([mixed()])
+    rows = [record("a", 0, (1.0, 11.0)), record("b", 0, (1.0, 11.0)), record("c", 0, (1.0, 12.0))]
+    assert markdown_table([of(tours([4]), rows)]).count("**10.000**") == 2
+    bare = [replace(each, reference=None, gap_percent=None) for each in rows]
+    table = markdown_table([of(tours([4]), bare, references=None)])
+    assert table.count("**11.0000**") == 2
+    assert "gap" not in table
 
 
-def test_narrow_terminal_breaks_names_and_no_number(mixed: Evaluation) -> None:
+def test_no_zero_is_negative() -> None:
+    """Rounding of sums shows as 0, without a sign."""
+    rows = [record("a", row, (1.0, 10.0 - 1e-9)) for row in range(2)]
+    assert "-0.0" not in markdown_table([of(tours([4, 4]), rows)])
+
+
+def test_differences_and_proofs_have_columns_where_there_are_any() -> None:
+    """The paired difference carries the name of the other solver; proofs are a share."""
+    rows = [record("a", 0, (1.0, 11.0), proven=True), record("b", 0, (1.0, 12.0))]
+    header, *found = cells(markdown_table([of(tours([4]), rows, versus="a")]))
+    known = [dict(zip(header, row, strict=True)) for row in found]
+    assert [row["against a %"] for row in known] == ["0.000", "9.091"]
+    assert [row["proven"] for row in known] == ["100.0%", "0.0%"]
+    assert {"proven", "its 95 % interval"}.isdisjoint(cells(markdown_table([mixed()]))[0])
+
+
+def test_a_reference_that_knows_nothing_leaves_dashes() -> None:
+    """Without a single gap the table says so in dashes and in its notes, and does not fail."""
+    bare = [replace(each, reference=None, gap_percent=None) for each in mixed().records]
+    nothing = References("lkh", torch.full((2,), torch.nan, dtype=torch.float64), (False, False), (None, None))
+    found = of(tours([4, 4]), bare, references=nothing)
+    header, row, *_ = cells(markdown_table([found]))
+    assert row[header.index("gap %")] == "–"
+    assert "known for 0 of 2" in told(found)
+
+
+def test_sizes_have_a_table_where_there_are_several() -> None:
+    """A column a size, with the number of its instances, and the mean gap of each solver."""
+    rows = [record("a", row, (1.0, value)) for row, value in enumerate((11.0, 12.0, 14.0))]
+    found = of(tours([4, 4, 6]), [*rows, record("b", 0, (1.0, 10.0))])
+    assert cells(markdown_table([found]), 1) == [
+        ["solver", "4 (2)", "6 (1)"],
+        ["a", "15.000", "**40.000**"],
+        ["b", "**0.000**", "–"],
+    ]
+    assert len(re.findall("^###", markdown_table([mixed()]), re.MULTILINE)) == 1
+
+
+def test_several_sets_make_a_matrix_for_each_budget() -> None:
+    """Sets are columns with their size and distribution; who did not take part in one has a dash there."""
+    a = of(tours([4], "one"), [record("x", 0, (1.0, 11.0)), record("y", 0, (1.0, 12.0))])
+    b = of(tours([6], "two", "clustered"), [record("y", 0, (1.0, 13.0)), record("z", 0, (1.0, 15.0))])
+    later = replace(a, budget={"seconds": 5.0})
+    table = markdown_table([a, b, later])
+    assert re.findall("^### (.*)", table, re.MULTILINE) == [
+        *("one, 2 s each", "two, 2 s each", "one, 5 s each", "All sets, 2 s each: mean gap %")
+    ]
+    assert cells(table, 3) == [
+        ["solver", "one (4, uniform)", "two (6, clustered)"],
+        ["x", "**10.000**", "–"],
+        ["y", "20.000", "**30.000**"],
+        ["z", "–", "50.000"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "trained", "marks"),
+    [
+        ([4, 4], "uniform", ["", "*"]),  # the second set is clustered
+        ([4, 6], "mixed", ["", ""]),
+        ([4, 6], "mixed-clustered", ["", ""]),
+        ([5, 6], "clustered", ["*", ""]),
+        ([4, 5], None, ["", "*"]),
+    ],
+)
+def test_matrix_marks_what_a_policy_was_not_trained_on(sizes: list[int], trained: str | None, marks: list[str]) -> None:
+    """Other sizes and another distribution are marked, with a note; solvers without a policy have no mark."""
+    env = {"num_nodes": 5, **({} if trained is None else {"distribution": trained})}
+    sessions = ({"policies": {"net": {"name": "shipped", "env": env, "sizes": sizes}}},)
+    rows = [record("net", 0, (1.0, 11.0)), record("plain", 0, (1.0, 12.0))]
+    pair = [
+        of(tours([4], "one"), rows, sessions=sessions),
+        of(tours([6], "two", "clustered"), rows, sessions=sessions),
+    ]
+    table = markdown_table(pair)
+    words = [f"{sizes[0]}" if sizes[0] == sizes[1] else f"{sizes[0]} to {sizes[1]}", *([trained] if trained else [])]
+    assert cells(table, 2) == [
+        ["solver", "trained on", "one (4, uniform)", "two (6, clustered)"],
+        ["net", ", ".join(words), *(f"**10.000{mark and chr(92)}{mark}**" for mark in marks)],
+        ["plain", "–", "20.000", "20.000"],
+    ]
+    assert ("trained on other sizes" in table) is any(marks)
+
+
+def test_markdown_escapes_what_has_a_meaning() -> None:
+    """A bar in a name does not end its cell."""
+    table = markdown_table([of(tours([4]), [record("a|b*<c>", 0, (1.0, 11.0))])])
+    assert cells(table)[1][0] == r"a\|b\*\<c>"
+
+
+# ---------------------------------------------------------------------- LaTeX
+
+
+def test_latex_has_the_same_cells() -> None:
+    """Row by row LaTeX says what Markdown says."""
+    header, *rows = cells(markdown_table([mixed()]))
+    found = re.search(r"\\midrule\n(.*)\\bottomrule", latex_table([mixed()]), re.DOTALL)
+    assert found is not None
+    plain = re.sub(r"\\textbf\{([^}]*)\}", r"**\1**", found[1]).replace("$-$", "-").replace(r"\textendash{}", "–")
+    lines = [line.removesuffix(r" \\").replace(r"\%", "%").split(" & ") for line in plain.splitlines()]
+    assert lines == rows
+    assert rf"\begin{{tabular}}{{l{'r' * (len(header) - 1)}}}" in latex_table([mixed()])
+
+
+def test_latex_escapes_what_has_a_meaning() -> None:
+    """No sign of a name is a command, a dash or a ligature."""
+    name = "_a&b%c$d#e{f}~g^h\\i<j>|`--k±∀"
+    table = latex_table([of(tours([4], name), [record(name, 0, (1.0, 11.0))])])
+    escaped = (
+        r"\_a\&b\%c\$d\#e\{f\}\textasciitilde{}g\textasciicircum{}h\textbackslash{}i\textless{}j\textgreater{}"
+        r"\textbar{}\textasciigrave{}-{}-k±?"
+    )
+    assert rf"\caption{{{escaped}, 2 s each}}" in table
+    assert f"\n{escaped} & " in table
+
+
+def test_latex_compiles(tmp_path: Path) -> None:
+    """A document that inputs the tables compiles without an error, whatever the names."""
+    latex = shutil.which("pdflatex")
+    if latex is None:
+        pytest.skip("no pdflatex is installed")
+    pair = [mixed(versus="good", sessions=(SESSION,)), of(tours([4, 6], "_&%$#{}~^\\"), [record("[*", 0, (1.0, 9.0))])]
+    (tmp_path / "table.tex").write_text(latex_table(pair), encoding="utf-8")
+    lines = (r"\documentclass{article}\usepackage{booktabs}", r"\begin{document}\input{table}\end{document}")
+    (tmp_path / "paper.tex").write_text("\n".join(lines))
+    run = subprocess.run([latex, "-halt-on-error", "paper"], cwd=tmp_path, capture_output=True, text=True)
+    if "booktabs.sty' not found" in run.stdout:
+        pytest.skip("no booktabs is installed")
+    assert run.returncode == 0, run.stdout[-2000:]
+
+
+# ---------------------------------------------------------------------- the terminal
+
+
+def shown(evaluation: Evaluation, width: int) -> str:
+    """Return what a terminal of that width shows."""
+    console = Console(width=width, file=io.StringIO())
+    console.print(rich_table(evaluation, width))
+    text: str = console.file.getvalue()  # type: ignore[attr-defined]
+    return text
+
+
+def test_terminal_table_has_the_same_cells() -> None:
+    """What a wide terminal shows is what Markdown says, brackets in words included."""
+    text = shown(mixed(), 200)
+    for row in cells(markdown_table([mixed()]))[1:]:
+        assert " ".join(row).replace("*", "") in " ".join(text.split())
+    assert "other cannot take [a-z]sp" in text
+
+
+def test_more_columns_come_with_more_room() -> None:
+    """On 80 columns there are the usual columns, and each further one only where it fits."""
+    before: set[str] = set()
+    for width in (80, 100, 120):
+        text = shown(mixed(), width)
+        assert max(map(len, text.splitlines())) <= width
+        words = ("objective", "interval", "feasible", "solved", "integral", "rollouts")
+        found = {word for word in words if word in text}
+        assert before <= found
+        before = found
+    assert before == {"objective", "interval", "feasible", "solved", "integral", "rollouts"}
+    assert "integral" not in shown(mixed(), 80)
+
+
+def test_comparison_is_shown_however_narrow() -> None:
+    """Who asked for differences sees them, and does without the objective on a narrow terminal."""
+    text = shown(mixed(versus="good"), 80)
+    assert "against" in text
+    assert "objective" not in text
+    assert "objective" in shown(mixed(versus="good"), 120)
+
+
+def test_narrow_terminal_breaks_names_and_no_number() -> None:
     """On 72 columns a long name goes over two lines, and every number is still whole."""
     name = "multistart+symmetry+two-opt+sampling"
-    records = tuple(replace(each, solver=name) for each in mixed.records[:2])
-    console = Console(width=72, file=io.StringIO())
-    console.print(rich_table(replace(mixed, solvers=(name,), records=records)))
-    shown = console.file.getvalue()
-    for whole in ("10.5500", "5.500", "1.000 … 10.000", "2/2", "1.5000", "3.0"):
-        assert f" {whole} " in shown
-    assert name not in shown
-    assert "sampling" in shown
+    text = shown(of(tours([4, 4]), [replace(each, solver=name) for each in mixed().records[:2]]), 72)
+    for whole in ("10.5500", "5.500", "[1.000, 10.000]", "2/2", "1.5000", "3.0"):
+        assert f" {whole} " in text
+    assert name not in text
+    assert name in "".join(line.split(" ")[1] for line in text.splitlines() if line.startswith(" "))
 
 
-def test_notes_say_what_the_numbers_do_not(mixed: Evaluation) -> None:
+# ---------------------------------------------------------------------- notes
+
+
+def test_notes_say_what_the_numbers_do_not() -> None:
     """The set, the reference, the uncounted first calls, the reason of a dash and what the means leave out are told."""
-    said = "\n".join(notes(mixed))
-    for words in ("seed 7", "ab12ab12", "gap to lkh", "good 0.5 s", "other cannot take tsp", "leave out"):
-        assert words in said
-    assert "interrupted" not in said
-    assert "interrupted" in "\n".join(notes(replace(mixed, interrupted=True)))
+    evaluation = mixed()
+    words = ("hand-made, 2 of size 4, uniform, seed 7", evaluation.instances.sha256[:16], "budget: 2 s each")
+    more = ("gap to lkh (1 proven optimal)", "good 0.5 s", "–: other cannot take [a-z]sp", "leave out")
+    for each in (*words, *more):
+        assert each in told(evaluation)
+    assert "interrupted" not in told(evaluation)
+    assert "interrupted" in told(mixed(interrupted=True))
 
 
-def test_notes_of_a_clean_run_are_short(mixed: Evaluation) -> None:
+def test_notes_of_a_clean_run_are_short() -> None:
     """Nothing is said of failures where there are none, nor of a reference."""
-    clean = replace(mixed, solvers=("good",), records=mixed.records[:2], reference=None, warm_up_seconds={})
-    assert len(notes(clean)) == 1
+    clean = of(tours([4, 4]), mixed().records[:2], references=None, budget={})
+    assert len(notes(clean)) == 2
+    assert "budget: no limit" in told(clean)
 
 
-def test_csv_holds_every_number_exactly(mixed: Evaluation, tmp_path: Path) -> None:
-    """Reading the CSV back gives the records but for their traces: floats to the last bit, words with their quotes."""
-    write_report(mixed, tmp_path)
+@pytest.mark.parametrize(
+    ("budget", "words"),
+    [
+        ({"seconds": 0.5}, "0.5 s each"),
+        ({"rollouts": 1000}, "1,000 rollouts each"),
+        ({"seconds": 60.0, "rollouts": 8}, "60 s or 8 rollouts each"),
+        ({"patience": 50}, "50 rollouts without improvement each"),
+    ],
+)
+def test_budget_is_said_in_words(budget: dict[str, float], words: str) -> None:
+    """Each limit is named with its unit."""
+    assert f"budget: {words}" in told(mixed(budget=budget))
+
+
+def test_each_session_is_told() -> None:
+    """Where, when and with what numbers were made is there for every session, but not on the terminal."""
+    both = mixed(sessions=(SESSION, {**SESSION, "commit": "def456", "threads": 1}))
+    line = "run of 2026-11-26 12:00, on a machine, 2 cores, device cpu, 2 threads, commit abc123, python 3.11: ncogym "
+    assert line in told(both)
+    assert "1 thread, commit def456" in told(both)
+    assert "commit" not in shown(both, 200)
+
+
+def test_beaten_references_are_counted_and_wrong_ones_loud() -> None:
+    """A better solution than the reference is news; than a proven optimum, an alarm that names the instance."""
+    assert "better than their reference: 1 of weak" in told(mixed())
+    assert "WRONG: 1 are better than a reference that lkh has as proven optimal, such as 0.3333333333 by weak" in told(
+        mixed()
+    )
+    beaten = of(tours([4, 4]), [record("a", 1, (1.0, 9.0))])
+    assert "better than their reference: 1 of a" in told(beaten)
+    assert "WRONG" not in told(beaten)
+    assert "better than" not in told(of(tours([4]), [record("a", 0, (1.0, 10 - 1e-9))]))
+
+
+# ---------------------------------------------------------------------- files
+
+
+def test_csv_holds_every_number_exactly(tmp_path: Path) -> None:
+    """Reading the CSV back gives the records but for traces and actions: floats to the last bit, words with quotes."""
+    write_report([mixed()], tmp_path)
     with (tmp_path / "records.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
-    reads = {"solver": str, "violation": str, "instance": int, "rollouts": int, "feasible": "True".__eq__}
+    yes = "True".__eq__
+    reads = {"solver": str, "violation": str, "instance": int, "rollouts": int, "feasible": yes, "proven": yes}
+    head = [[row.pop(key) for key in ("set", "budget_seconds", "budget_rollouts", "name")] for row in rows]
+    assert head == [["hand-made", "2.0", "", name] for name in ("i0", "i1") * 3]
     read = [Record(**{k: None if text == "" else reads.get(k, float)(text) for k, text in row.items()}) for row in rows]
-    assert read == [replace(each, trace=()) for each in mixed.records]
+    assert read == [replace(each, trace=(), actions=None) for each in mixed().records]
 
 
-def test_json_holds_the_traces(mixed: Evaluation, tmp_path: Path) -> None:
-    """Reading the JSON back gives the records with their traces."""
-    write_report(mixed, tmp_path)
+def test_json_holds_traces_and_solutions(tmp_path: Path) -> None:
+    """Reading the JSON back gives the records, whole."""
+    write_report([mixed(), mixed(budget={"rollouts": 9})], tmp_path)
     rows = json.loads((tmp_path / "records.json").read_text())
-    read = [Record(**{**row, "trace": tuple(TracePoint(*point) for point in row["trace"])}) for row in rows]
-    assert tuple(read) == mixed.records
+    keys = [tuple(row.pop(key) for key in ("set", "budget_seconds", "budget_rollouts", "name")) for row in rows]
+    assert keys[0] == ("hand-made", 2.0, None, "i0")
+    assert keys[-1] == ("hand-made", None, 9, "i1")
+
+    def again(row: dict[str, Any]) -> Record:
+        actions = None if row["actions"] is None else tuple(row["actions"])
+        return Record(**{**row, "trace": tuple(TracePoint(*point) for point in row["trace"]), "actions": actions})
+
+    assert tuple(map(again, rows)) == mixed().records * 2
 
 
-def test_summary_file_holds_the_command_lines_objects(mixed: Evaluation, tmp_path: Path) -> None:
-    """The summary file has each solver's object, the first calls, and whether the run was interrupted."""
-    assert write_report(mixed, tmp_path / "new" / "folder") == tmp_path / "new" / "folder"
+def test_summary_file_holds_the_command_lines_objects(tmp_path: Path) -> None:
+    """The summary file has each solver's object, and what the solvers of an evaluation have in common."""
+    evaluation = mixed(sessions=(SESSION,))
+    assert write_report([evaluation], tmp_path / "new" / "folder") == tmp_path / "new" / "folder"
     said = json.loads((tmp_path / "new" / "folder" / "summary.json").read_text())
-    assert said["solvers"] == [asdict(summary) for summary in mixed.summaries()]
-    assert said["warm_up_seconds"] == mixed.warm_up_seconds
+    assert said["solvers"] == [asdict(summary) for summary in evaluation.summaries()]
+    assert said["warm_up_seconds"] == evaluation.warm_up_seconds
     assert said["interrupted"] is False
+    (common,) = said["evaluations"]
+    assert common["instances_sha256"] == evaluation.instances.sha256
+    assert common["sessions"] == [SESSION]
+    assert (common["set"], common["reference"], common["references_known"], common["references_proven"]) == (
+        *("hand-made", "lkh", 2, 1),
+    )
+    write_report([evaluation, mixed(budget={})], tmp_path)
+    several = json.loads((tmp_path / "summary.json").read_text())
+    assert [common["budget"] for common in several["evaluations"]] == [{"seconds": 2.0}, {}]
+    assert "interrupted" not in several
+    assert len(several["solvers"]) == 6
 
 
-def test_report_has_all_its_files(mixed: Evaluation, tmp_path: Path) -> None:
-    """The folder has what the docstring promises and nothing else; the table in it is the Markdown one."""
-    write_report(mixed, tmp_path)
-    names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"records.csv", "records.json", "summary.json", "table.md", "anytime.png"}
-    assert (tmp_path / "table.md").read_text(encoding="utf-8") == markdown_table(mixed)
+FILES = {"records.csv", "records.json", "summary.json", "table.md", "table.tex", "report.html"}
+PICTURES = ("anytime.png", "anytime.svg", "histogram.png", "histogram.svg")
 
 
-def test_anytime_picture_shows_the_solvers_that_solved(mixed: Evaluation, tmp_path: Path) -> None:
+def test_report_has_all_its_files(tmp_path: Path) -> None:
+    """The folder has what the docstring promises and nothing else; the tables in it are those of the functions."""
+    write_report([mixed()], tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == FILES | set(PICTURES)
+    assert (tmp_path / "table.md").read_text(encoding="utf-8") == markdown_table([mixed()])
+    assert (tmp_path / "table.tex").read_text(encoding="utf-8") == latex_table([mixed()])
+    assert (tmp_path / "anytime.svg").read_text().startswith("<?xml")
+
+
+def test_pictures_of_several_evaluations_bear_their_names(tmp_path: Path) -> None:
+    """Set and budget are in the names of the pictures, made of harmless signs, and no name comes twice."""
+    several = [replace(mixed(), instances=tours([4, 4], name)) for name in ("Köln/α:2", "koln..")]
+    write_report([*several, replace(several[1], budget={"seconds": 2.0, "rollouts": 5}), several[1]], tmp_path)
+    slugs = ("k-ln-2-2-s-", "koln..-2-s-", "koln..-2-s-or-5-rollouts-", "koln..-2-s-2-")
+    assert {path.name for path in tmp_path.iterdir()} == FILES | {slug + name for slug in slugs for name in PICTURES}
+
+
+def test_an_error_leaves_the_old_report_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are replaced once all are there, so that an error in the last loses none; no scrap stays."""
+    write_report([mixed()], tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def fail(*_: Any) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(report, "draw_histogram", fail)
+    with pytest.raises(OSError, match="full"):
+        write_report([single()], tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_report_without_a_solution_leaves_no_old_picture(tmp_path: Path) -> None:
+    """Where nothing was solved there is no picture, and none of an earlier report stays to mislead."""
+    write_report([mixed()], tmp_path)
+    write_report([of(tours([4, 4]), mixed().records[4:])], tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == FILES
+
+
+@pytest.mark.parametrize(
+    "evaluation",
+    [
+        single(),
+        single(references=None, versus="good"),
+        of(tours([4]), [], solvers=("good", "weak"), interrupted=True),
+        of(tours([4, 4]), mixed().records[:1], solvers=("good", "weak"), interrupted=True, versus="weak"),
+        of(tours([4]), [record("good", 0, (0.0, 0.0), reference=0.0, gap_percent=0.0)]),
+    ],
+    ids=["one instance", "no reference", "nothing done", "cut off", "zero"],
+)
+def test_odd_evaluations_have_a_report(evaluation: Evaluation, tmp_path: Path) -> None:
+    """One instance, no reference, an interrupt before or amid the first records, and zeros: each has all its files."""
+    write_report([evaluation], tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} >= FILES
+
+
+def test_anytime_picture_shows_the_solvers_that_solved(tmp_path: Path) -> None:
     """The picture is no blank sheet: it has the colours of the two solvers that found something, not of the third."""
-    write_report(mixed, tmp_path)
+    write_report([mixed()], tmp_path)
     pixels = imread(tmp_path / "anytime.png")[..., :3]
     found = []
     for colour in COLOURS[:3]:
@@ -142,38 +451,56 @@ def test_anytime_picture_shows_the_solvers_that_solved(mixed: Evaluation, tmp_pa
     assert found == [True, True, False]
 
 
-def test_report_without_a_solution_leaves_no_old_picture(mixed: Evaluation, tmp_path: Path) -> None:
-    """Where nothing was solved there is no picture, and none of an earlier report stays to mislead."""
-    write_report(mixed, tmp_path)
-    write_report(replace(mixed, records=mixed.records[4:]), tmp_path)
-    assert not (tmp_path / "anytime.png").exists()
+# ---------------------------------------------------------------------- curves
 
 
-def test_anytime_curve_is_the_mean_of_the_best_so_far(mixed: Evaluation) -> None:
+def test_anytime_curve_is_the_mean_of_the_best_so_far() -> None:
     """Gaps fall from 20 to 1 % at 0.75 s and stay at 10 %; their mean begins when both have begun and ends at 2 s."""
-    (good, weak, other) = (anytime_curves(mixed)[name] for name in mixed.solvers)
+    (good, weak, other) = (anytime_curves(mixed())[name] for name in mixed().solvers)
     assert [at for at, _ in good] == [0.5, 0.75, 2.0]
     assert [value for _, value in good] == pytest.approx([15.0, 5.5, 5.5])
     assert weak == [(0.125, pytest.approx(-290 / 3)), (1.0, pytest.approx(-290 / 3))]
     assert other == []
 
 
-def test_anytime_curve_without_a_reference_is_of_objectives(mixed: Evaluation) -> None:
+def test_anytime_curve_without_a_reference_is_of_objectives() -> None:
     """Without gaps the objectives are averaged."""
-    bare = [replace(each, reference=None, gap_percent=None) for each in mixed.records]
-    curve = anytime_curves(replace(mixed, records=tuple(bare), reference=None))["good"]
+    bare = [replace(each, reference=None, gap_percent=None) for each in mixed().records]
+    curve = anytime_curves(of(tours([4, 4]), bare, references=None))["good"]
     assert [value for _, value in curve] == pytest.approx([11.5, 10.55, 10.55])
 
 
-def test_anytime_curve_ends_at_the_mean_gap(mixed: Evaluation) -> None:
+def test_anytime_curve_ends_at_the_mean_gap() -> None:
     """The last value of a curve is the number in the table."""
-    summaries = mixed.summaries()[:2]
-    curves = anytime_curves(mixed)
+    summaries = mixed().summaries()[:2]
+    curves = anytime_curves(mixed())
     assert [curves[s.solver][-1][1] for s in summaries] == pytest.approx([s.mean_gap_percent for s in summaries])
 
 
 def test_curves_of_a_batch_share_their_times() -> None:
     """Improvements of several instances at one time are one step of the curve."""
-    records = tuple(record("a", row, (0.5, 12.0), (1.0, 11.0)) for row in range(3))
-    found = Evaluation("tsp", "min", ("a",), records, "lkh", 0, "0" * 64, {})
-    assert anytime_curves(found) == {"a": [(0.5, pytest.approx(20.0)), (1.0, pytest.approx(10.0))]}
+    records = [record("a", row, (0.5, 12.0), (1.0, 11.0)) for row in range(3)]
+    curves = anytime_curves(of(tours([4, 4, 4]), records))
+    assert curves == {"a": [(0.5, pytest.approx(20.0)), (1.0, pytest.approx(10.0))]}
+
+
+def test_long_curves_are_thinned_evenly_over_their_logarithm() -> None:
+    """Of thousands of steps 200 stay, the first and the last among them, early ones as dense as late ones."""
+    trace = [(0.001 * 1.002**step, 20.0 - step / 1000) for step in range(5000)]
+    evaluation = of(tours([4]), [record("a", 0, *trace, seconds=trace[-1][0])])
+    (chapter,) = report._chapters([evaluation])
+    curve, whole = chapter.curves["a"], anytime_curves(evaluation)["a"]
+    assert len(whole) == 5000
+    assert 150 < len(curve) <= 200
+    assert (curve[0], curve[-1]) == (whole[0], whole[-1])
+    assert set(curve) <= set(whole)
+    assert curve == sorted(curve)
+    early = sum(seconds < (trace[0][0] * trace[-1][0]) ** 0.5 for seconds, _ in curve)
+    assert early / len(curve) == pytest.approx(0.5, abs=0.05)
+
+
+def test_hand_made_evaluations_are_what_they_say() -> None:
+    """The gaps of the records above are those of the library."""
+    for each in evaluations.mixed().records:
+        if each.gap_percent is not None and each.objective is not None:
+            assert each.gap_percent == pytest.approx(report.gap_percent(each.objective, 10.0, "min"))

@@ -37,7 +37,10 @@ ROOMS = [
     Room("envs", GROUND),
     Room("policies", "errors features"),
     Room("baselines", "errors envs solver", "numpy torch tensordict jaxtyping rich"),
-    Room("kernels", "errors features"),
+    Room("kernels", "errors features _resources"),
+    Room("journal", "errors", packages=""),
+    Room("sets", f"{GROUND} envs", "numpy torch tensordict"),
+    Room("references", f"{GROUND} distributed journal _resources", "numpy torch tensordict jaxtyping safetensors"),
     Room("rollout laws", "errors features solver kernels"),
     Room("algorithms", "errors features rollout policies"),
     Room("search", "errors features rollout policies solver"),
@@ -45,16 +48,26 @@ ROOMS = [
     # run.py puts a policy, an algorithm and references together, and writes the weights with their card
     Room(
         "training",
-        "errors features solver distributed rollout policies algorithms evaluation pretrained _resources",
+        "errors features solver distributed rollout policies algorithms references pretrained _resources",
         "numpy torch tensordict safetensors yaml",
     ),
-    Room("evaluation report", f"{GROUND} distributed", "numpy torch tensordict jaxtyping rich"),
-    Room("solving", f"{GROUND} kernels envs policies baselines search pretrained", "torch tensordict"),
+    Room(
+        "evaluation report page",
+        f"{GROUND} distributed journal references sets",
+        "numpy torch tensordict jaxtyping rich",
+    ),
+    Room("solving", f"{GROUND} kernels envs sets policies baselines search pretrained", "torch tensordict"),
+    # from names to evaluations, so that the command line has no logic of its own
+    Room(
+        "study",
+        f"_resources {GROUND} envs sets policies baselines pretrained references evaluation solving",
+        "torch",
+    ),
     Room("bench", "errors features kernels rollout policies algorithms", "torch tensordict"),
     Room(
         "cli",
-        f"_resources {GROUND} envs policies baselines rollout laws algorithms search pretrained training "
-        "evaluation report solving bench distributed",
+        f"_resources {GROUND} envs sets policies baselines rollout laws algorithms search pretrained training "
+        "references evaluation report solving study bench distributed",
         "numpy torch tensordict rich jsonargparse docstring_parser yaml",
     ),
 ]

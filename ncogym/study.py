@@ -1,0 +1,257 @@
+"""From names to a comparison: sets of instances, solvers, budgets and references by their names on the command line."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ncogym import references
+from ncogym._resources import git_commit, machine, versions
+from ncogym.baselines.base import Baseline, FirstThatSupports, OutsideSolver
+from ncogym.envs import ConstructiveEnv
+from ncogym.errors import ArgumentError
+from ncogym.evaluation import Evaluation, Tick, evaluate, seeded_instances
+from ncogym.pretrained import Pretrained
+from ncogym.references import References
+from ncogym.sets import InstanceSet, open_set
+from ncogym.solver import Budget, Solver
+from ncogym.solving import choose_policy, make_solver, needs_policy
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A solver as it is named: ``SOLVER``, ``SOLVER@POLICY``, or either after ``LABEL=``.
+
+    Attributes:
+        label: its name in tables.
+        solver: its name for `ncogym.solving.make_solver`.
+        policy: name or folder of its own policy, or None.
+    """
+
+    label: str
+    solver: str
+    policy: str | None
+
+    @classmethod
+    def read(cls, text: str) -> Entry:
+        """Take a name apart."""
+        label, labelled, rest = text.partition("=")
+        solver, _, policy = (rest if labelled else text).partition("@")
+        return cls((label if labelled else text).strip(), solver.strip(), policy.strip() or None)
+
+
+def study(
+    env: ConstructiveEnv | None,
+    instances: Sequence[str | int],
+    solvers: Sequence[str],
+    budgets: Sequence[Budget],
+    *,
+    seed: int = 1234,
+    policy: str | None = None,
+    reference: str | None = None,
+    reference_seconds: float | None = None,
+    versus: str | None = None,
+    threads: int = 1,
+    workers: int | None = None,
+    device: str = "cpu",
+    batch_size: int = 64,
+    journals: Path | None = None,
+    command: str = "",
+    cancel: threading.Event | None = None,
+    progress: Tick | None = None,
+) -> list[Evaluation]:
+    """Evaluate solvers on every set under every budget.
+
+    All names are looked up, and what cannot go together is refused, before anything is solved.
+
+    Args:
+        env: of the instances that a number stands for; otherwise the problem that a set must be of, or None.
+        instances: each a number of generated instances, or what `ncogym.sets.open_set` takes.
+        solvers: names as `Entry` reads them.
+        budgets: of each instance.
+        seed: of generated instances, and of all that the solvers draw.
+        policy: of the searches that name none; None takes the shipped one that suits best.
+        reference: solver that makes the references; None takes the best known values of the set, else the solutions
+            that ship for it, else there is none.
+        reference_seconds: its budget; None takes the largest of ``budgets``.
+        versus: label of the solver that the others are compared with.
+        threads: of the policies, and of solvers that can use several.
+        workers: processes for the references; None takes one for each core.
+        device: where the policies run.
+        batch_size: see `evaluate`.
+        journals: folder for a journal of each evaluation, so that the same call goes on after a kill.
+        command: that was typed, for the records.
+        cancel: when set, all ends with what is done.
+        progress: told of every batch and every reference.
+
+    Returns:
+        An evaluation for each set and budget, in this order; fewer after an interrupt.
+
+    Raises:
+        NcogymError: something that is named does not exist, or does not go together.
+    """
+    cancel = cancel or threading.Event()
+    entries = [Entry.read(text) for text in solvers]
+    labels = [entry.label for entry in entries]
+    if len(set(labels)) < len(labels):
+        raise ArgumentError(f"solvers: {','.join(labels)} is not allowed; it names a solver twice")
+    if versus is not None and versus not in labels:
+        raise ArgumentError(f"versus: {versus!r} is not allowed; it must be one of {', '.join(labels)}")
+    at = _device(device)
+    sets = [_open(text, env, seed) for text in instances]
+    prepared = [_prepare(entries, each.env, policy, at, threads) for each in sets]
+    if reference is not None:
+        _without_bar(make_solver(reference), [each.env for each in sets])
+    origin = _origin(command, at, threads)
+    done: list[Evaluation] = []
+    for each, (ready, policies) in zip(sets, prepared, strict=True):
+        judged = _reference(each, reference, reference_seconds, budgets, workers, cancel, progress)
+        session = {**origin, "policies": {name: _trained(chosen) for name, chosen in policies.items()}}
+        settings = {"threads": threads, "device": device, "policies": {n: _weights(p) for n, p in policies.items()}}
+        for budget in budgets:
+            done.append(
+                evaluate(
+                    each.env,
+                    replace(each, blocks=tuple(block.to(at) for block in each.blocks)),
+                    ready,
+                    budget=Budget(cancel=cancel) | budget,
+                    reference=judged,
+                    versus=versus,
+                    seed=seed,
+                    batch_size=batch_size,
+                    progress=progress,
+                    journal=None if journals is None else journals / f"{len(done):02d}.jsonl",
+                    settings=settings,
+                    session=session,
+                )
+            )
+            if done[-1].interrupted:
+                return done
+    return done
+
+
+def _open(text: str | int, env: ConstructiveEnv | None, seed: int) -> InstanceSet:
+    if not str(text).lstrip("-").isdigit():
+        return open_set(str(text), getattr(env, "name", None))
+    if env is None:
+        raise ArgumentError(
+            f"env: none is given, and {text} instances are of no problem; give --env NAME, or name a set"
+        )
+    count = int(text)
+    drawn = seeded_instances(env, count, seed)
+    told = ", ".join(f"{key} {value}" for key, value in env.arguments().items() if value is not None)
+    return InstanceSet(
+        name=f"{count} of seed {seed}, {told}",
+        env=env,
+        blocks=(drawn,),
+        names=tuple(map(str, range(count))),
+        best_known=torch.full((count,), torch.nan, dtype=torch.float64),
+        proven=(False,) * count,
+        actions=(None,) * count,
+        best_known_name=None,
+    )
+
+
+def _prepare(
+    entries: Iterable[Entry], env: ConstructiveEnv, policy: str | None, at: torch.device, threads: int
+) -> tuple[dict[str, Solver], dict[str, Pretrained]]:
+    """Return the solvers by label, and the policies of those that have one."""
+    loaded: dict[str | None, Pretrained] = {}
+    ready: dict[str, Solver] = {}
+    policies: dict[str, Pretrained] = {}
+    for entry in entries:
+        chosen = None
+        if needs_policy(entry.solver):
+            name = entry.policy or policy
+            if name not in loaded:
+                loaded[name] = choose_policy(name, env, env.size)
+            chosen = policies[entry.label] = loaded[name]
+        elif entry.policy is not None:
+            raise ArgumentError(f"solvers: {entry.label} is not allowed; {entry.solver} uses no policy")
+        solver: Any = make_solver(entry.solver, chosen.policy.to(at) if chosen else None)
+        _without_bar(solver, [env])
+        if hasattr(solver, "threads"):
+            solver.threads = threads
+        ready[entry.label] = solver
+    return ready, policies
+
+
+def _without_bar(solver: Solver, envs: Iterable[ConstructiveEnv]) -> None:
+    """Refuse a problem that a classical solver cannot take, rather than have a line of dashes; one bar is for all."""
+    if isinstance(solver, Baseline):
+        for env in envs:
+            solver.check(env)
+    for one in (solver, *solver.solvers) if isinstance(solver, FirstThatSupports) else (solver,):
+        if isinstance(one, OutsideSolver):
+            one.progress_bar = False
+
+
+def _reference(
+    instances: InstanceSet,
+    solver: str | None,
+    seconds: float | None,
+    budgets: Sequence[Budget],
+    workers: int | None,
+    cancel: threading.Event,
+    progress: Tick | None,
+) -> References | None:
+    env, blocks = instances.env, instances.blocks
+    if solver is None:
+        if instances.best_known_name is not None:
+            return None  # the evaluation takes the set's own
+        return references.shipped(env, instances.name, blocks)
+    if seconds is None:
+        finite = [budget.seconds for budget in budgets if budget.seconds < torch.inf]
+        seconds = max(finite, default=torch.inf)
+    made = make_solver(solver, choose_policy(None, env, env.size).policy if needs_policy(solver) else None)
+    _without_bar(made, [env])
+    limits = Budget(seconds=seconds, cancel=cancel)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    count = workers or (1 if needs_policy(solver) else cores)
+    cache = references.cache_folder()
+    return references.compute(env, blocks, made, limits, cache=cache, workers=count, progress=progress)
+
+
+def _origin(command: str, at: torch.device, threads: int) -> dict[str, Any]:
+    """Return what a reader of the numbers must know of this process."""
+    return {
+        "command": command,
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": git_commit(),
+        "machine": f"{machine()}, {platform.system()}",
+        "device": torch.cuda.get_device_name(at) if at.type == "cuda" else at.type,
+        "threads": threads,
+        "versions": versions(),
+    }
+
+
+def _trained(policy: Pretrained) -> dict[str, Any]:
+    """Return what a policy was trained on."""
+    return {"name": policy.name, "env": policy.card["env"].get("arguments", {}), "sizes": policy.card["sizes"]}
+
+
+def _device(name: str) -> torch.device:
+    try:
+        at = torch.device(name)
+        torch.empty(0, device=at)
+    except (RuntimeError, AssertionError) as error:  # torch without CUDA asserts
+        said = str(error).splitlines()[0]
+        raise ArgumentError(f"device: {name!r} is not allowed; it must be one that torch has here ({said})") from error
+    return at
+
+
+def _weights(pretrained: Pretrained) -> str:
+    """Return a fingerprint of a policy's weights."""
+    digest = hashlib.sha256()
+    for name, tensor in pretrained.policy.state_dict().items():
+        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

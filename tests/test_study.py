@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+from ncogym import references
+from ncogym.envs import make
+from ncogym.errors import ArgumentError, UnsupportedProblem
+from ncogym.solver import Budget, MaxRollouts
+from ncogym.study import Entry, study
+
+
+@pytest.mark.parametrize(
+    ("text", "entry"),
+    [
+        ("two-opt", Entry("two-opt", "two-opt", None)),
+        ("greedy@tsp-attention", Entry("greedy@tsp-attention", "greedy", "tsp-attention")),
+        ("mine=greedy", Entry("mine", "greedy", None)),
+        ("a mixture = multistart+symmetry@out/a=b/policy", Entry("a mixture", "multistart+symmetry", "out/a=b/policy")),
+    ],
+)
+def test_names_are_taken_apart(text: str, entry: Entry) -> None:
+    """A solver, a policy of its own, and a label, each where it is given."""
+    assert Entry.read(text) == entry
+
+
+def test_every_set_meets_every_budget() -> None:
+    """The evaluations come set by set, each under all budgets, with the set's own name and fingerprint."""
+    found = study(make("tsp", num_nodes=5), [3, "kool-tsp20:2"], ["two-opt"], [MaxRollouts(1), Budget()], seed=9)
+    assert [(each.instances.count, each.budget) for each in found] == [
+        (3, {"rollouts": 1}),
+        (3, {}),
+        (2, {"rollouts": 1}),
+        (2, {}),
+    ]
+    assert found[0].instances.name == "3 of seed 9, num_nodes 5, distribution uniform"
+    assert found[2].instances.name == "kool-tsp20:2"
+    assert found[0].instances.blocks[0]["locs"].equal(make("tsp", num_nodes=5).seeded(3, 9)["locs"])
+
+
+def test_records_come_with_their_origin() -> None:
+    """Commit, machine, versions, threads, device, command and policies are known of every evaluation."""
+    (found,) = study(None, ["kool-tsp20:1"], ["greedy", "two-opt"], [Budget()], command="ncogym evaluate ...")
+    (session,) = found.sessions
+    assert {"commit", "machine", "versions", "threads", "device", "command", "started", "policies"} == set(session)
+    assert (session["device"], session["threads"], session["command"]) == ("cpu", 1, "ncogym evaluate ...")
+    assert session["policies"] == {
+        "greedy": {
+            "name": "tsp-attention",
+            "env": {"num_nodes": 100, "distribution": "mixed"},
+            "sizes": [20, 150],
+        }
+    }
+    assert session["versions"]["torch"] == torch.__version__
+
+
+def test_several_policies_in_one_run(tmp_path: Path) -> None:
+    """Each entry may have a policy of its own, and the journal knows their weights."""
+    journals = tmp_path / "journals"
+    study(None, ["kool-tsp20:1"], ["a=greedy@tsp-attention", "greedy"], [Budget()], journals=journals)
+    line = (journals / "00.jsonl").read_text().splitlines()[0]
+    assert line.count('"a": "') == line.count('"greedy": "') == 1
+
+
+def test_references_of_the_set_come_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, data: Path) -> None:
+    """Without a name: best known values of the files, else what ships for the set, else nothing."""
+    shipped = references.References("strong (shipped)", torch.ones(2, dtype=torch.float64), (True, False), (None, None))
+    monkeypatch.setattr(references, "shipped", lambda env, name, blocks: shipped if name == "kool-tsp20:2" else None)
+    solvers, budgets = ["two-opt"], [Budget()]
+    assert study(None, ["kool-tsp20:2"], solvers, budgets)[0].references is shipped
+    assert study(make("tsp", num_nodes=5), [2], solvers, budgets)[0].references is None
+    (file,) = study(None, [str(data / "rectangle4.tsp")], solvers, budgets)
+    assert file.records[0].gap_percent == 0.0
+
+
+def test_named_reference_is_computed_under_the_largest_budget(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It gets no less than those that it judges, unless a time of its own is given."""
+    monkeypatch.setenv("NCOGYM_CACHE", str(tmp_path))
+    budgets = [Budget(seconds=0.01), Budget(seconds=0.02)]
+    for seconds in (None, 0.05):
+        study(None, ["kool-tsp20:1"], ["two-opt"], budgets, reference="two-opt", reference_seconds=seconds, workers=1)
+    names = sorted(path.name for path in tmp_path.rglob("*.jsonl"))
+    assert [name.rsplit("-", 1)[0] for name in names] == ["tsp-two-opt-seconds0.02", "tsp-two-opt-seconds0.05"]
+
+
+def test_threads_are_the_same_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A solver that can use several threads gets as many as the policies."""
+    from ncogym.baselines import CpSat
+
+    seen: list[int] = []
+    solve = CpSat._solve
+    monkeypatch.setattr(CpSat, "_solve", lambda self, *rest: (seen.append(self.threads), solve(self, *rest))[1])
+    study(None, ["l2d-jssp6x6:1"], ["cp-sat"], [Budget(seconds=1)], threads=2)
+    assert set(seen) == {2}
+
+
+def test_everything_is_refused_before_anything_is_solved(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A name that is wrong for the second set costs no work on the first."""
+    monkeypatch.setattr("ncogym.study.evaluate", lambda *arguments, **options: pytest.fail("work was begun"))
+    with pytest.raises(UnsupportedProblem, match="two-opt cannot take jssp"):
+        study(None, ["kool-tsp20:1", "l2d-jssp6x6:1"], ["two-opt"], [Budget()])
+    with pytest.raises(ArgumentError, match="nowhere"):
+        study(None, ["kool-tsp20:1", "nowhere"], ["two-opt"], [Budget()])
+
+
+def test_interrupt_ends_the_study_with_what_is_done() -> None:
+    """The evaluation that was cut short is the last, and says so."""
+    cancel = threading.Event()
+
+    def after_the_first(name: str, done: int, total: int) -> None:
+        cancel.set()
+
+    found = study(
+        None,
+        ["kool-tsp20:4", "kool-tsp50:4"],
+        ["two-opt"],
+        [Budget()],
+        batch_size=2,
+        cancel=cancel,
+        progress=after_the_first,
+    )
+    assert [(each.interrupted, len(each.records)) for each in found] == [(True, 2)]
+
+
+def test_seconds_end_the_reference_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cancelled study stops while its references are computed."""
+    monkeypatch.setenv("NCOGYM_CACHE", str(tmp_path))
+    cancel = threading.Event()
+    cancel.set()
+    with pytest.raises(KeyboardInterrupt):
+        study(None, ["kool-tsp20:2"], ["two-opt"], [Budget()], reference="two-opt", workers=1, cancel=cancel)
