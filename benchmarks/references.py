@@ -18,6 +18,8 @@ from ncogym.sets import open_set
 from ncogym.solver import Budget, MaxRollouts, MaxSeconds
 from ncogym.solving import make_solver
 
+COMMIT = _resources.git_commit()  # before the first file that is written makes the checkout another
+
 
 class Entry(NamedTuple):
     """A set with its count, and what its references are computed by."""
@@ -59,7 +61,7 @@ def _ship(entry: Entry, workers: int) -> None:
         "solver": entry.solver,
         "budget": {name: value for name, value in limits.items() if value < float("inf")},
         "versions": _resources.versions(),
-        "commit": _resources.git_commit(),
+        "commit": COMMIT,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": _resources.machine(),
     }
