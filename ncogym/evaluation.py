@@ -29,7 +29,7 @@ from ncogym.distributed import gather, rank, world
 from ncogym.errors import ArgumentError, NoSolutionFound, SolverError, UnsupportedFeatures, UnsupportedProblem
 from ncogym.journal import Journal
 from ncogym.references import References
-from ncogym.sets import InstanceSet
+from ncogym.sets import InstanceSet, unnamed
 from ncogym.solver import Budget, MaxSeconds, Solution, Solutions, Solver, TracePoint, gap_percent
 
 RESAMPLES = 2000
@@ -173,7 +173,7 @@ class Evaluation:
 
     Attributes:
         instances: the set.
-        solvers: names, in the order given.
+        solvers: names, in the order instances.
         records: without those that an interrupt cut off.
         references: what the gaps are to, or None.
         budget: the limits of each instance: ``seconds``, ``rollouts``, ``patience``, those that are set.
@@ -352,20 +352,21 @@ def evaluate(
             journal of another evaluation.
     """
     named = _by_name(solvers)
-    given = instances if isinstance(instances, InstanceSet) else _as_set(env, instances)
-    if given.count < 1 or batch_size < 1:
+    if isinstance(instances, TensorDict):
+        instances = unnamed(env, instances, f"{instances.batch_size[0]} instances", drawn=False)
+    if instances.count < 1 or batch_size < 1:
         raise ArgumentError(
-            f"instances, batch_size: {given.count}, {batch_size} are not allowed; both must be at least 1"
+            f"instances, batch_size: {instances.count}, {batch_size} are not allowed; both must be at least 1"
         )
     for argument, asked in (("reference", reference), ("versus", versus)):
         if isinstance(asked, str) and asked not in named:
             raise ArgumentError(f"{argument}: {asked!r} is not in this run; allowed are {', '.join(named)}")
-    judged = _references(reference, reference_name, given)
+    judged = _references(reference, reference_name, instances)
     budget = budget or Budget()
     limits = {key: value for key in ("seconds", "rollouts", "patience") if (value := getattr(budget, key)) < math.inf}
     about = {
-        "set": given.name,
-        "instances_sha256": given.sha256,
+        "set": instances.name,
+        "instances_sha256": instances.sha256,
         "solvers": list(named),
         "budget": limits,
         "seed": seed,
@@ -375,7 +376,7 @@ def evaluate(
     book = None if journal is None else Journal(Path(journal), about, rank())
     own, warm_up, sessions = _remembered(named, book)
     begun, interrupted = False, False
-    batches = [b for number, b in enumerate(_batches(given, batch_size)) if number % world() == rank()]
+    batches = [b for number, b in enumerate(_batches(instances, batch_size)) if number % world() == rank()]
     total = sum(len(rows) for rows, _ in batches) * len(named)
     done = sum(len(records) for found in own.values() for records in found.values())
     try:
@@ -386,7 +387,7 @@ def evaluate(
                 if not begun:
                     begun = True
                     sessions.append(dict(session or {}))
-                    warm_up = {n: _warm_up(n, s, env, given.blocks[0][:1], budget, seed) for n, s in named.items()}
+                    warm_up = {n: _warm_up(n, s, env, instances.blocks[0][:1], budget, seed) for n, s in named.items()}
                     if book is not None:
                         book.append({"session": sessions[-1], "warm_up": warm_up})
                 found = _attempt(name, solver, env, batch, rows.start, budget, seed)
@@ -405,10 +406,10 @@ def evaluate(
             merged[name].update(batches_of)
     records = {name: [r for begin in sorted(found) for r in found[begin]] for name, found in merged.items()}
     if isinstance(reference, str):
-        judged = _from_records(reference, records[reference], given.count)
+        judged = _from_records(reference, records[reference], instances.count)
     known = [] if judged is None else [None if math.isnan(x) else x for x in judged.objective.tolist()]
     return Evaluation(
-        instances=given,
+        instances=instances,
         solvers=tuple(named),
         records=tuple(
             _compared(r, known[r.instance] if known else None, env.sense) for of in records.values() for r in of
@@ -489,20 +490,6 @@ def _by_name(solvers: Mapping[str, Solver] | Sequence[Solver]) -> dict[str, Solv
     if not named:
         raise ArgumentError("solvers: none is given; at least one must be")
     return named
-
-
-def _as_set(env: Any, instances: TensorDict) -> InstanceSet:
-    count = instances.batch_size[0]
-    return InstanceSet(
-        name=f"{count} instances",
-        env=env,
-        blocks=(instances,),
-        names=tuple(map(str, range(count))),
-        best_known=torch.full((count,), math.nan, dtype=torch.float64),
-        proven=(False,) * count,
-        actions=(None,) * count,
-        best_known_name=None,
-    )
 
 
 def _references(reference: References | Tensor | str | None, name: str, instances: InstanceSet) -> References | None:

@@ -80,6 +80,20 @@ class InstanceSet:
         return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
+def unnamed(env: ConstructiveEnv, instances: TensorDict, name: str, drawn: bool) -> InstanceSet:
+    """Return instances of which nothing is known as a set.
+
+    Args:
+        env: the problem.
+        instances: batch size ``[batch]``.
+        name: what tables call the set.
+        drawn: whether they were drawn from the distribution of ``env``.
+    """
+    count = instances.batch_size[0]
+    names, unknown = tuple(map(str, range(count))), torch.full((count,), math.nan, dtype=torch.float64)
+    return InstanceSet(name, env, (instances,), names, unknown, (False,) * count, (None,) * count, None, drawn)
+
+
 def published() -> dict[str, ReferenceSet]:
     """Return the published sets of all problems by name, in the order of tables."""
     return {name: entry for kind in PROBLEMS.values() for name, entry in kind.reference_sets.items()}

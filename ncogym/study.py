@@ -22,7 +22,7 @@ from ncogym.errors import ArgumentError
 from ncogym.evaluation import Evaluation, Tick, evaluate, seeded_instances
 from ncogym.pretrained import Pretrained
 from ncogym.references import References
-from ncogym.sets import InstanceSet, open_set
+from ncogym.sets import InstanceSet, open_set, unnamed
 from ncogym.solver import Budget, Solver
 from ncogym.solving import choose_policy, make_solver, needs_policy
 
@@ -149,16 +149,7 @@ def _open(text: str | int, env: ConstructiveEnv | None, seed: int) -> InstanceSe
     count = int(text)
     drawn = seeded_instances(env, count, seed)
     told = ", ".join(f"{key} {value}" for key, value in env.arguments().items() if value is not None)
-    return InstanceSet(
-        name=f"{count} of seed {seed}, {told}",
-        env=env,
-        blocks=(drawn,),
-        names=tuple(map(str, range(count))),
-        best_known=torch.full((count,), torch.nan, dtype=torch.float64),
-        proven=(False,) * count,
-        actions=(None,) * count,
-        best_known_name=None,
-    )
+    return unnamed(env, drawn, f"{count} of seed {seed}, {told}", drawn=True)
 
 
 def _prepare(
