@@ -72,7 +72,7 @@ def act(
     rng: torch.Generator,
     *,
     rollouts: int = 1,
-    first_actions: Int64[Tensor, "batch starts"] | None = None,
+    first_actions: Int64[Tensor, "batch starts *given"] | None = None,
     condition: Tensor | None = None,
     noise: Float32[Tensor, "steps batch rollouts"] | None = None,
     log_prob: bool = False,
@@ -91,7 +91,8 @@ def act(
         decoding: chooses actions from logits (`ncogym.policies.decoding`).
         rng: what noise is drawn from.
         rollouts: rollouts per instance, where ``first_actions`` does not say.
-        first_actions: int64 ``[batch, rollouts]``, forced as the first step (multi-start), or None.
+        first_actions: int64 ``[batch, rollouts]``, forced as the first step (multi-start), or ``[batch, rollouts,
+            given]``, forced as the first steps, or None.
         condition: what stays constant through a rollout (a member's index, a latent), ``[batch, rollouts, ...]``.
         noise: uniform numbers from [0, 1), one a decision, at least as many steps as the horizon; None draws them where
             the decoding is stochastic.
@@ -124,7 +125,8 @@ def act(
             shape = (env.horizon(instances), batch, count)
             noise = torch.rand(shape, generator=_nearby(rng, device), device=device)
         given = torch.zeros(batch, count, 0, dtype=torch.int64, device=device)
-        given = given if first_actions is None else first_actions.unsqueeze(-1)
+        if first_actions is not None:
+            given = first_actions.unsqueeze(-1) if first_actions.dim() == 2 else first_actions
         if precision == "bfloat16":
             encoded = policy.lowered(encoded, torch.bfloat16)
         kernel = None

@@ -19,7 +19,7 @@ from ncogym.errors import ArgumentError, InstanceError, InvalidSolution, Unsuppo
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Sample
 from ncogym.pretrained import Pretrained, find_policy, load_policy
-from ncogym.search import SEARCHES, Greedy, MultiStart, Sampling, Symmetry
+from ncogym.search import SEARCHES, Greedy, MultiStart, Reconstruct, Sampling, Symmetry
 from ncogym.sets import recognise
 from ncogym.solver import Budget, MaxRollouts, MaxSeconds, Solution, Solutions, Solver, gap_percent
 
@@ -34,6 +34,10 @@ BUILDERS: dict[frozenset[str], Callable[[Policy], Solver]] = {
     frozenset({"sampling"}): Sampling,
     frozenset({"multistart"}): MultiStart,
     frozenset({"multistart", "sampling"}): lambda policy: MultiStart(policy, Sample()),
+    **{
+        frozenset({name}): SEARCHES[name]
+        for name in ("stochastic-beam", "beam", "sgbs", "reconstruct", "active", "eas", "eas-lay", "eas-tab")
+    },
 }
 WRAPPERS: dict[str, Callable[[Solver], Solver]] = {"symmetry": Symmetry, "two-opt": TwoOpt}
 
@@ -72,7 +76,8 @@ class Auto:
 
 def needs_policy(name: str) -> bool:
     """Return whether the solver of that name uses a policy: all do but baselines and what is composed with one."""
-    return name not in SOLVERS and not (set(name.split("+")) - set(WRAPPERS)) & set(SOLVERS)
+    parts = set(name.split("+"))
+    return name not in SOLVERS and ("reconstruct" in parts or not (parts - set(WRAPPERS)) & set(SOLVERS))
 
 
 def make_solver(name: str, policy: Policy | None = None) -> Solver:
@@ -82,7 +87,8 @@ def make_solver(name: str, policy: Policy | None = None) -> Solver:
         name: ``auto``; a baseline (`ncogym.baselines.SOLVERS`); or parts composed with ``+``. ``greedy``, ``sampling``,
             ``multistart`` or a baseline say how solutions are built; ``symmetry`` and ``two-opt`` wrap what is built,
             in their order: ``multistart+symmetry+two-opt`` improves the best of all images,
-            ``multistart+two-opt+symmetry`` the best of each.
+            ``multistart+two-opt+symmetry`` the best of each. ``reconstruct`` alone builds; after others it rebuilds
+            parts of what they found, so ``multistart+symmetry+reconstruct`` starts from the best of all images.
         policy: what the searches use.
 
     Raises:
@@ -95,13 +101,18 @@ def make_solver(name: str, policy: Policy | None = None) -> Solver:
             raise ArgumentError(f"solver: {part!r} is not known; allowed are {allowed}, composed with +")
     if name in SOLVERS:
         return SOLVERS[name]()
-    wrappers = [part for part in parts if part in WRAPPERS]
+    # what comes after the first part wraps, so that reconstruct alone, or first, has a start of its own
+    wrappers = [part for i, part in enumerate(parts) if part in WRAPPERS or (i and part == "reconstruct")]
     built = frozenset(parts) - set(wrappers) - {AUTO}
     baseline = next(iter(built)) if len(built) == 1 and built <= SOLVERS.keys() else None
     if len(set(parts)) < len(parts) or not (baseline or built in BUILDERS):
-        raise ArgumentError(f"solver: {name!r} does not compose; one builder composes with symmetry and two-opt")
+        raise ArgumentError(
+            f"solver: {name!r} does not compose; one builder composes with symmetry, two-opt and reconstruct"
+        )
     if baseline is not None:
         solver = SOLVERS[baseline]()
+        if policy is None and "reconstruct" in wrappers:
+            raise ArgumentError(f"solver: {name!r} is a search and needs a policy")
     elif policy is None:
         raise ArgumentError(f"solver: {name!r} is a search and needs a policy")
     elif name == AUTO:
@@ -109,7 +120,10 @@ def make_solver(name: str, policy: Policy | None = None) -> Solver:
     else:
         solver = BUILDERS[built](policy)
     for wrapper in wrappers:
-        solver = WRAPPERS[wrapper](solver)
+        if wrapper == "reconstruct" and policy is not None:
+            solver = Reconstruct(policy, solver)
+        else:
+            solver = WRAPPERS[wrapper](solver)
     return solver
 
 

@@ -136,6 +136,20 @@ def test_parallel_scores_are_the_sequential_loops(env, instances, make_policy, t
     assert_same(loss_and_gradients(policy, labelled), expected, tolerance)
 
 
+@pytest.mark.parametrize("acting", ["eager", "auto"])
+@pytest.mark.parametrize("given", [0, 1, 3])
+def test_rollouts_go_on_from_given_actions(env, instances, acting, given):
+    """The leading actions are those that are given, and what follows is scored as the policy's own."""
+    policy = make_attention()
+    first = play(env, policy, instances).actions.flip(1)[..., :given]
+    trajectories = play(env, policy, instances, first_actions=first, acting=acting)
+    assert trajectories.forced == given
+    assert torch.equal(trajectories.actions[..., :given], first)
+    assert env.violations(instances, trajectories.actions) == []
+    scored = sequential_log_prob(env, policy, policy.encode(env.instance_features(instances)), trajectories)
+    torch.testing.assert_close(trajectories.log_prob, scored.detach(), rtol=2e-4, atol=2e-4)
+
+
 @POLICIES
 @pytest.mark.parametrize("known", [False, True])
 @pytest.mark.parametrize("queries", [1, 5, 13, 23, 24, 1000])

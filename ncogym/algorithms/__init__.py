@@ -1,8 +1,10 @@
 """The training algorithms, in one literal table."""
 
 from ncogym.algorithms.base import Algorithm
+from ncogym.algorithms.bopo import BOPO
 from ncogym.algorithms.imitation import Imitation
 from ncogym.algorithms.pomo import POMO
+from ncogym.algorithms.preference import PO
 from ncogym.algorithms.reinforce import Reinforce
 from ncogym.algorithms.self_labelling import SelfLabelling
 
@@ -11,6 +13,8 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "POMO": POMO,
     "Imitation": Imitation,
     "SelfLabelling": SelfLabelling,
+    "PO": PO,
+    "BOPO": BOPO,
 }
 
-__all__ = ["ALGORITHMS", "POMO", "Algorithm", "Imitation", "Reinforce", "SelfLabelling"]
+__all__ = ["ALGORITHMS", "BOPO", "PO", "POMO", "Algorithm", "Imitation", "Reinforce", "SelfLabelling"]

@@ -1,15 +1,22 @@
 r"""REINFORCE with a choice of reward baselines.
 
-.. math:: \nabla J = E\big[(R(\tau) - b)\,\nabla \log p(\tau)\big]
+.. math:: \nabla J = E\big[(R(\tau) - b)\,\nabla \log p(\tau)\big] + c\,\nabla H,
+          \quad \nabla H = -E\big[(\log p(\tau) - b')\,\nabla \log p(\tau)\big]
+
+The entropy H is that of whole rollouts. Its gradient takes no more than their log-probabilities; its baseline
+:math:`b'` is their mean over the other rollouts of the instance.
 
 References:
     Williams (1992), Simple statistical gradient-following algorithms, Machine Learning 8.
+    Williams, Peng (1991), Function Optimization Using Connectionist Reinforcement Learning Algorithms: the entropy.
     Kool, van Hoof, Welling (2019), Attention, Learn to Solve Routing Problems!, ICLR: exponential, rollout.
     Kwon et al. (2020), POMO, NeurIPS: the shared mean. Kool et al. (2019), Buy 4 REINFORCE Samples, Get a Baseline for
     Free!: leave-one-out.
 
 Differs from the papers in:
-    - the rollout baseline's policy is frozen in evaluation mode while the trained policy's mode is left alone.
+    - the rollout baseline's policy is frozen in evaluation mode while the trained policy's mode is left alone;
+    - there is no learned critic, since an optimiser's step moves the policy alone;
+    - ``normalise`` divides the advantages by the rewards' deviation over the rollouts of an instance (off by default).
 """
 
 from __future__ import annotations
@@ -50,6 +57,8 @@ class Reinforce(Algorithm):
         decay: of the exponential baseline (0.8 in Kool et al.).
         significance: level of the t-test (0.05 in Kool et al.).
         evaluation_size: fresh instances of each t-test (10,000 in Kool et al.).
+        normalise: divide advantages by the standard deviation of their instance's rewards; takes at least 2 rollouts.
+        entropy: weight of the entropy of a rollout, in the unit of the advantage; above 0 it takes at least 2 rollouts.
     """
 
     def __init__(
@@ -59,16 +68,24 @@ class Reinforce(Algorithm):
         decay: float = 0.8,
         significance: float = 0.05,
         evaluation_size: int = 10_000,
+        normalise: bool = False,
+        entropy: float = 0.0,
     ) -> None:
         super().__init__()
         if reward_baseline in ("shared", "leave-one-out") and rollouts < 2:
             raise ArgumentError(f"rollouts: {rollouts} is not allowed with {reward_baseline}; it takes at least 2")
         if reward_baseline == "rollout" and evaluation_size < 100:
             raise ArgumentError(f"evaluation_size: {evaluation_size} is not allowed; a t-test takes at least 100")
+        if not 0 <= entropy < math.inf:
+            raise ArgumentError(f"entropy: {entropy} is not allowed; it must be 0 (none) or more")
+        for name, wanted in (("normalise", normalise), ("entropy", entropy > 0)):
+            if wanted and rollouts < 2:
+                raise ArgumentError(f"rollouts: {rollouts} is not allowed with {name}; it takes at least 2")
         if rollouts < 1:
             raise ArgumentError(f"rollouts: {rollouts} is not allowed; it must be at least 1")
         self.kind, self.rollouts, self.decay = reward_baseline, rollouts, decay
         self.significance, self.evaluation_size = significance, evaluation_size
+        self.normalise, self.entropy = normalise, entropy
         self.register_buffer("average", torch.full((), math.nan))
         self.num_epochs = 0  # a number of the host, so that no step has to wait for the device to tell it
         self.champion: nn.Module | None = None
@@ -108,6 +125,10 @@ class Reinforce(Algorithm):
             advantage = advantage_leave_one_out(reward)
         else:
             advantage = reward
+        if self.normalise:
+            advantage = advantage / reward.std(1, keepdim=True).clamp_min(1e-6)
+        if self.entropy:
+            advantage = advantage - self.entropy * advantage_leave_one_out(trajectories.log_prob.detach())
         return -(advantage * trajectories.log_prob).mean()
 
     def epoch_end(self, env: Any, policy: nn.Module, rng: torch.Generator) -> None:

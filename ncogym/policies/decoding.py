@@ -54,7 +54,7 @@ class Sample:
 
     Attributes:
         temperature: divides the logits; below 1 is nearer to greedy.
-        top_k: keep only the k highest logits; 0 keeps all.
+        top_k: keep only the k highest logits, and those equal to the last of them; 0 keeps all.
         top_p: keep the smallest set of actions whose probability reaches this share; 1 keeps all.
     """
 

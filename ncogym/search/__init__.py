@@ -1,15 +1,33 @@
 """Searches that use a policy; each is a `ncogym.solver.Solver`."""
 
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from ncogym.search.active import Active
+from ncogym.search.beam import Beam
+from ncogym.search.eas import EAS
 from ncogym.search.greedy import Greedy
 from ncogym.search.multistart import MultiStart
+from ncogym.search.reconstruct import Reconstruct
 from ncogym.search.sampling import Sampling
+from ncogym.search.sgbs import SGBS
+from ncogym.search.stochastic_beam import StochasticBeam
 from ncogym.search.symmetry import Symmetry
 
-SEARCHES: dict[str, type] = {
+SEARCHES: dict[str, Callable[..., Any]] = {
     "greedy": Greedy,
     "sampling": Sampling,
     "multistart": MultiStart,
     "symmetry": Symmetry,
+    "stochastic-beam": StochasticBeam,
+    "beam": Beam,
+    "sgbs": SGBS,
+    "reconstruct": Reconstruct,
+    "active": Active,
+    "eas": EAS,
+    "eas-lay": functools.partial(EAS, variant="layer"),
+    "eas-tab": functools.partial(EAS, variant="table"),
 }
 
-__all__ = ["SEARCHES", "Greedy", "MultiStart", "Sampling", "Symmetry"]
+__all__ = ["EAS", "SEARCHES", "Active", "Greedy", "MultiStart", "Reconstruct", "Sampling", "Symmetry"]

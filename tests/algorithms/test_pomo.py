@@ -32,6 +32,17 @@ def test_normalised_loss_by_hand() -> None:
     assert POMO(normalise=True).loss(record).item() == pytest.approx(-(-1.0 / scale + 2.0 / scale) / 2)
 
 
+def test_leader_by_hand() -> None:
+    """The advantage of the best rollout of each instance is multiplied, and nothing else."""
+    reward = torch.tensor([[-3.0, -5.0, -7.0]])
+    log_prob = torch.tensor([[-1.0, -2.0, -3.0]], requires_grad=True)
+    record = Trajectories(TensorDict({}, [1]), torch.zeros(1, 3, 3, dtype=torch.int64), reward, 1, log_prob=log_prob)
+    POMO(leader_alpha=3.0).loss(record).backward()
+    assert log_prob.grad.flatten().tolist() == pytest.approx([-6 / 3, 0, 2 / 3])
+    with pytest.raises(ArgumentError, match=r"leader_alpha: 0\.5"):
+        POMO(leader_alpha=0.5)
+
+
 def test_starts() -> None:
     """All starts by default; fewer are drawn without replacement."""
     env, rng = make("tsp", num_nodes=9), torch.Generator().manual_seed(0)

@@ -43,6 +43,31 @@ def test_no_baseline_by_hand() -> None:
     assert Reinforce("none").loss(trajectories()).item() == pytest.approx(-(REWARD * LOG_PROB).mean().item())
 
 
+def test_normalised_by_hand() -> None:
+    """Advantages are divided by the deviation of the rewards of their instance."""
+    expected = -((REWARD - REWARD.mean(1, keepdim=True)) / REWARD.std(1, keepdim=True) * LOG_PROB).mean().item()
+    found = Reinforce("shared", rollouts=3, normalise=True).loss(trajectories()).item()
+    assert found == pytest.approx(expected)
+
+
+def test_entropy_gradient_is_exact_in_expectation() -> None:
+    """Over all pairs of rollouts of a small distribution, the gradient is that of its entropy."""
+    logits = torch.tensor([0.3, -1.0, 0.8], dtype=torch.float64, requires_grad=True)
+    log_prob = logits.log_softmax(0)
+    wanted = torch.autograd.grad(0.7 * (log_prob * log_prob.exp()).sum(), logits, retain_graph=True)[0]
+    pairs = torch.cartesian_prod(torch.arange(3), torch.arange(3))
+    reward = torch.zeros(1, 2)
+    total = torch.zeros(3, dtype=torch.float64)
+    for pair in pairs:
+        taken = Trajectories(
+            TensorDict({}, [1]), torch.zeros(1, 2, 4, dtype=torch.int64), reward, log_prob=log_prob[pair][None].float()
+        )
+        loss = Reinforce("shared", rollouts=2, entropy=0.7).loss(taken)
+        found = torch.autograd.grad(loss, logits, retain_graph=True)[0]
+        total += log_prob[pair].sum().exp().detach() * found
+    torch.testing.assert_close(total, wanted, rtol=1e-5, atol=1e-6)
+
+
 def test_given_baseline_is_subtracted() -> None:
     """A baseline that comes with the trajectories is subtracted from every reward."""
     given = torch.tensor([[-2.0], [-5.0]])
@@ -116,6 +141,9 @@ def test_t_test_level() -> None:
     [
         ({"reward_baseline": "shared", "rollouts": 1}, "rollouts: 1"),
         ({"rollouts": 0}, "rollouts: 0"),
+        ({"normalise": True}, "rollouts: 1 is not allowed with normalise"),
+        ({"entropy": 0.1}, "rollouts: 1 is not allowed with entropy"),
+        ({"entropy": -0.1}, "entropy: -0.1"),
         ({"reward_baseline": "rollout", "evaluation_size": 5}, "evaluation_size: 5"),
     ],
 )

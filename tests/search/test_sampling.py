@@ -77,6 +77,14 @@ def test_cold_samples_are_greedy(env, policy, instances, rng) -> None:
     assert [s.actions.tolist() for s in cold] == [s.actions.tolist() for s in greedy]
 
 
+@pytest.mark.parametrize("decoding", [Sample(top_k=1), Sample(top_p=1e-6)])
+def test_samples_of_the_likeliest_action_are_greedy(env, policy, instances, rng, decoding: Sample) -> None:
+    """Where top-k or top-p leaves one action at each step, sampling is the greedy search."""
+    found = Sampling(policy, 3, decoding)(env, instances, None, rng)
+    greedy = Greedy(policy)(env, instances, None, rng)
+    assert [s.actions.tolist() for s in found] == [s.actions.tolist() for s in greedy]
+
+
 def test_no_samples_are_refused(policy) -> None:
     """A search that would build nothing is refused, with the value."""
     with pytest.raises(ArgumentError, match=r"samples: 0 is not allowed; it must be at least 1"):

@@ -1,0 +1,101 @@
+r"""BOPO: best-anchored and objective-guided preference optimisation.
+
+.. math:: L = -\frac{1}{K - 1} \sum_{k=2}^{K} \log \sigma\Big(\beta_k\,
+          \Big(\frac{\log p(\tau^1)}{T_1} - \frac{\log p(\tau^k)}{T_k}\Big)\Big),
+          \quad \beta_k = \frac{f(\tau^k)}{f(\tau^1)}
+
+The rollouts of an instance with different objectives are sorted; K of them, evenly spaced from the best to the worst,
+are kept, and the best is preferred to each of the others, the more so the worse they are. T counts a rollout's
+decisions.
+
+References:
+    Liao, Chen, Wang, Zhang, Wang (2025), BOPO: Neural Combinatorial Optimization via Best-anchored and Objective-guided
+    Preference Optimization, ICML.
+
+Differs from the paper in:
+    - all rollouts are sampled, where the paper has a greedy one among them;
+    - objectives that are maximised have the ratio the other way round, so that it is never below 1; it is 1 where an
+      objective is 0 or the two have different signs;
+    - of repetitions of an action at the end, as in padding, one counts as a decision.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float, Int64
+from tensordict import TensorDict
+from torch import Tensor
+from torch.nn import functional
+
+from ncogym.algorithms.base import Algorithm
+from ncogym.errors import ArgumentError
+from ncogym.rollout import Trajectories
+
+
+class BOPO(Algorithm):
+    """The best rollout against others.
+
+    Args:
+        samples: rollouts per instance from the policy's own first action (256 in the paper); 0 takes one from every
+            start that the problem offers, as POMO does.
+        kept: rollouts of an instance that are compared, the best among them (16 in the paper).
+    """
+
+    def __init__(self, samples: int = 256, kept: int = 16) -> None:
+        super().__init__()
+        if samples < 0 or samples == 1:
+            raise ArgumentError(f"samples: {samples} is not allowed; it must be 0 (all starts) or at least 2")
+        if kept < 2 or kept > samples > 0:
+            most = f" and at most samples, {samples}" if samples else ""
+            raise ArgumentError(f"kept: {kept} is not allowed; it must be at least 2{most}")
+        self.rollouts, self.carrying, self.forced = samples, kept, int(samples == 0)
+
+    def first_actions(self, env: Any, instances: TensorDict, rng: torch.Generator) -> Tensor | None:
+        return env.first_actions(instances) if self.forced else None
+
+    def loss(self, trajectories: Trajectories) -> Float[Tensor, ""]:
+        if trajectories.log_prob is None:
+            raise ArgumentError("trajectories: they have no log_prob; score them first")
+        chosen, new = evenly_spaced(trajectories.reward, self.carrying)
+        reward = trajectories.reward.gather(1, chosen)
+        each = (trajectories.log_prob / decisions(trajectories.actions, trajectories.forced)).gather(1, chosen)
+        best, other = reward[:, :1], reward[:, 1:]
+        # more is better in a reward, and a cost is a reward below 0: in either sense the larger number is divided by
+        # the smaller, for costs that of the other rollout and for gains that of the best
+        ratio = torch.where(best < 0, other / best, best / other)
+        ratio = torch.where(best * other > 0, ratio, 1.0)
+        preferred = functional.logsigmoid(ratio * (each[:, :1] - each[:, 1:]))
+        return -(preferred * new[:, 1:]).sum(1).mean() / (self.carrying - 1)
+
+
+def evenly_spaced(
+    reward: Float[Tensor, "batch rollouts"], count: int
+) -> tuple[Int64[Tensor, "batch {count}"], Bool[Tensor, "batch {count}"]]:
+    """Choose rollouts at even distances in the order of their different rewards, from the best to the worst.
+
+    Args:
+        reward: ``[batch, rollouts]``.
+        count: how many, at least 2.
+
+    Returns:
+        Their numbers, int64 ``[batch, count]``, and a mask that is False where a rollout comes again, since an instance
+        has fewer rewards than ``count``.
+    """
+    ordered, order = reward.sort(dim=1, descending=True)
+    first = functional.pad(ordered[:, 1:] != ordered[:, :-1], (1, 0), value=True)
+    rank = first.long().cumsum(1) - 1  # among the different rewards
+    wanted = torch.arange(count, device=reward.device) * rank[:, -1:] // (count - 1)
+    chosen = order.gather(1, torch.searchsorted(rank, wanted))
+    return chosen, functional.pad(wanted[:, 1:] != wanted[:, :-1], (1, 0), value=True)
+
+
+def decisions(actions: Int64[Tensor, "batch rollouts steps"], forced: int) -> Int64[Tensor, "batch rollouts"]:
+    """Count the decisions of each rollout, int64 ``[batch, rollouts]``: without those given and without padding.
+
+    How far a record is padded depends on the way of acting. What only repeats the last action is padding; in a schedule
+    it may also be the rest of the last job, where there is as little to decide.
+    """
+    repeats = (actions == actions[..., -1:]).long().flip(-1).cumprod(-1).sum(-1) - 1
+    return (actions.shape[-1] - repeats - forced).clamp_min(1)

@@ -1,0 +1,62 @@
+r"""PO: preference optimisation over all pairs of an instance's rollouts.
+
+.. math:: L = -\frac{2}{P\,(P - 1)} \sum_{R(\tau^i) > R(\tau^j)}
+          \log \sigma\big(\alpha\, (\log p(\tau^i) - \log p(\tau^j))\big)
+
+The likelihood, in the model of Bradley and Terry, that the better of two rollouts is preferred. How much better it is
+does not matter, so the gradient does not shrink as the rewards of a converging policy draw near to one another. Two
+rollouts of the same reward say nothing.
+
+References:
+    Pan, Lin, Luo, Zhu, Dai, Sun, Yuan (2025), Preference Optimization for Combinatorial Optimization Problems, ICML.
+
+Differs from the paper in:
+    - no fine-tuning on rollouts that a local search has improved;
+    - log-probabilities are never divided by the number of decisions.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from tensordict import TensorDict
+from torch import Tensor
+from torch.nn import functional
+
+from ncogym.algorithms.base import Algorithm
+from ncogym.errors import ArgumentError
+from ncogym.rollout import Trajectories
+
+
+class PO(Algorithm):
+    """Preference optimisation.
+
+    Args:
+        alpha: slope of the preference in the difference of log-probabilities (0.03 to 0.05 in the paper).
+        samples: rollouts per instance from the policy's own first action; 0 takes one from every start that the problem
+            offers, as POMO does.
+    """
+
+    def __init__(self, alpha: float = 0.05, samples: int = 0) -> None:
+        super().__init__()
+        if not 0 < alpha < math.inf:
+            raise ArgumentError(f"alpha: {alpha} is not allowed; it must be above 0")
+        if samples < 0 or samples == 1:
+            raise ArgumentError(f"samples: {samples} is not allowed; it must be 0 (all starts) or at least 2")
+        self.alpha, self.rollouts, self.forced = alpha, samples, int(samples == 0)
+
+    def first_actions(self, env: Any, instances: TensorDict, rng: torch.Generator) -> Tensor | None:
+        return env.first_actions(instances) if self.forced else None
+
+    def loss(self, trajectories: Trajectories) -> Float[Tensor, ""]:
+        reward, log_prob = trajectories.reward, trajectories.log_prob
+        if log_prob is None:
+            raise ArgumentError("trajectories: they have no log_prob; score them first")
+        better = reward.unsqueeze(2) > reward.unsqueeze(1)
+        preferred = functional.logsigmoid(self.alpha * (log_prob.unsqueeze(2) - log_prob.unsqueeze(1)))
+        # by the number of all pairs, so that an instance weighs the less the more of its rollouts are alike
+        pairs = reward.shape[1] * (reward.shape[1] - 1) / 2
+        return -(preferred * better).sum((1, 2)).mean() / pairs
