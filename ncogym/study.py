@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 import threading
@@ -13,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tensordict import TensorDict
 
 from ncogym import references
 from ncogym._resources import git_commit, machine, versions
@@ -23,7 +23,7 @@ from ncogym.evaluation import Evaluation, Tick, evaluate, seeded_instances
 from ncogym.pretrained import Pretrained
 from ncogym.references import References
 from ncogym.sets import InstanceSet, open_set, unnamed
-from ncogym.solver import Budget, Solver
+from ncogym.solver import Budget, Solver, instances_sha256
 from ncogym.solving import choose_policy, make_solver, needs_policy
 
 
@@ -116,7 +116,8 @@ def study(
     for each, (ready, policies) in zip(sets, prepared, strict=True):
         judged = _reference(each, reference, reference_seconds, budgets, workers, cancel, progress)
         session = {**origin, "policies": {name: _trained(chosen) for name, chosen in policies.items()}}
-        settings = {"threads": threads, "device": device, "policies": {n: _weights(p) for n, p in policies.items()}}
+        weights = {n: instances_sha256(TensorDict(dict(p.policy.state_dict())))[:16] for n, p in policies.items()}
+        settings = {"threads": threads, "device": device, "policies": weights}
         for budget in budgets:
             done.append(
                 evaluate(
@@ -238,11 +239,3 @@ def _device(name: str) -> torch.device:
         said = str(error).splitlines()[0]
         raise ArgumentError(f"device: {name!r} is not allowed; it must be one that torch has here ({said})") from error
     return at
-
-
-def _weights(pretrained: Pretrained) -> str:
-    """Return a fingerprint of a policy's weights."""
-    digest = hashlib.sha256()
-    for name, tensor in pretrained.policy.state_dict().items():
-        digest.update(name.encode() + tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]

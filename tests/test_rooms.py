@@ -61,7 +61,7 @@ ROOMS = [
     Room(
         "study",
         f"_resources {GROUND} envs sets policies baselines pretrained references evaluation solving",
-        "torch",
+        "torch tensordict",
     ),
     Room("bench", "errors features kernels rollout policies algorithms", "torch tensordict"),
     Room(

@@ -30,4 +30,16 @@ SEARCHES: dict[str, Callable[..., Any]] = {
     "eas-tab": functools.partial(EAS, variant="table"),
 }
 
-__all__ = ["EAS", "SEARCHES", "Active", "Greedy", "MultiStart", "Reconstruct", "Sampling", "Symmetry"]
+__all__ = [
+    "EAS",
+    "SEARCHES",
+    "SGBS",
+    "Active",
+    "Beam",
+    "Greedy",
+    "MultiStart",
+    "Reconstruct",
+    "Sampling",
+    "StochasticBeam",
+    "Symmetry",
+]
