@@ -15,6 +15,7 @@ import torch
 from ncogym.baselines import LKH, FarthestInsertion, FastTSP, NearestNeighbour, OrToolsRouting, RandomInsertion, TwoOpt
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import SolverNotInstalled
+from ncogym.search import Compose
 from ncogym.solver import Budget, MaxRollouts, MaxSeconds, Solver
 
 
@@ -42,8 +43,8 @@ def main() -> None:
         ("random-insertion", RandomInsertion(), None),
         ("random-insertion, 100 rollouts", RandomInsertion(), MaxRollouts(100)),
         ("two-opt", TwoOpt(), None),
-        ("farthest-insertion+two-opt", TwoOpt(FarthestInsertion()), None),
-        ("random-insertion+two-opt, 100 rollouts", TwoOpt(RandomInsertion()), MaxRollouts(100)),
+        ("farthest-insertion+two-opt", Compose(FarthestInsertion(), TwoOpt()), None),
+        ("random-insertion+two-opt, 100 rollouts", Compose(RandomInsertion(), TwoOpt()), MaxRollouts(100)),
     ]
     reference: list[float] = []
     print(f"{'solver':42} {'objective':>10} {'gap %':>8} {'s/instance':>10}")

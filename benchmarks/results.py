@@ -3,9 +3,10 @@
     python benchmarks/results.py [NAME ...] [--output out/results] [--page docs/results.md]
 
 Each part stands between two comments of the page, ``<!-- results: NAME -->`` and ``<!-- end -->``, and is the table
-that ``ncogym evaluate --config results/NAME`` writes, with its command, commit, seed, machine and versions. One more
-solver is one more line of configs/results/NAME.yaml. A part whose config asks for a device that is not here is left as
-it stands, with the commit of the run that made it. A part that was interrupted goes on where it ended.
+that ``ncogym evaluate --config results/NAME`` writes, with its command, commit, seed, machine and versions; one more
+solver is one more line of configs/results/NAME.yaml. Algorithms are trained before they are compared, by a script of
+their own (algorithms.py). A part whose config asks for a device that is not here is left as it stands, with the commit
+of the run that made it. A part that was interrupted goes on where it ended.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import yaml
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "results"
 PART = re.compile(r"<!-- results: ([\w-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
+SCRIPTS = {"algorithms": Path(__file__).parent / "algorithms.py"}  # parts that are more than one study
 POLICIES = {"generalisation": ("uniform", "clustered", "explosion")}  # distributions that policies are trained on first
 
 
@@ -39,7 +41,10 @@ def train(kind: str, folder: Path) -> None:
 
 
 def measured(name: str, output: Path) -> str | None:
-    """Run the study of one part and return its text, or None where its device is not here."""
+    """Run the study, or the script, of one part and return its text, or None where its device is not here."""
+    if name in SCRIPTS:
+        subprocess.run([sys.executable, str(SCRIPTS[name]), "--output", str(output / name)], check=True)
+        return (output / name / "table.md").read_text()
     told = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
     if str(told.get("device", "cpu")).startswith("cuda") and not torch.cuda.is_available():
         return None
@@ -64,7 +69,8 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=Path("docs/results.md"))
     given = parser.parse_args()
     parts = [name for name, _ in PART.findall(given.page.read_text())]
-    unknown = sorted({*given.names, *parts} - {*parts} | {*parts} - {path.stem for path in CONFIGS.glob("*.yaml")})
+    known = {*SCRIPTS, *(path.stem for path in CONFIGS.glob("*.yaml"))}
+    unknown = sorted({*given.names, *parts} - {*parts} | {*parts} - known)
     if unknown:
         parser.error(f"{', '.join(unknown)}: not both in {given.page} and in {CONFIGS}")
     for name in given.names or parts:

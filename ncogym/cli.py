@@ -7,6 +7,7 @@ line on stderr; ``--debug`` adds the traceback. Commands import what they need w
 from __future__ import annotations
 
 import argparse
+import errno
 import inspect
 import json
 import os
@@ -274,20 +275,50 @@ def evaluate(
     return DONE if any(summary.feasible for each in found for summary in each.summaries()) else UNSOLVED
 
 
-def generate(*, env: Any, output: str, instances: Count = 1, seed: Seed = 1234) -> int:
+def generate(
+    *,
+    env: Any,
+    output: str,
+    instances: Count = 1,
+    seed: Seed = 1234,
+    labels: str | None = None,
+    seconds: float | None = None,
+    rollouts: int | None = None,
+    workers: Count | None = None,
+    argv: list[str],
+) -> int:
     """Write generated instances to a file: those that `evaluate` solves for the same seed.
+
+    With --labels the file also has a solution of each, which `evaluate` takes for what is best known and `train` can
+    imitate (--labels.file). Labels are kept in the user's cache as they are found: after an interrupt or a kill, the
+    same command goes on. They are checked again whenever they are read.
 
     Args:
         env: The problem.
-        output: FILE.npz, whose arrays are those of an instance, or for one instance the problem's own format, FILE.tsp.
+        output: FILE.npz, whose arrays are those of an instance, or for one instance without label the problem's own
+            format, FILE.tsp.
         instances: Number of instances.
         seed: Of the instances.
+        labels: Solver that labels (`ncogym list solvers`).
+        seconds: Its wall-clock seconds for each instance; without these and --rollouts it ends of its own accord.
+        rollouts: Complete solutions (some solvers count iterations) that it may build for each instance.
+        workers: Processes that label side by side; null takes one for each core.
+        argv: What was typed.
     """
     import numpy as np
 
     from ncogym.evaluation import seeded_instances
 
-    data, path = seeded_instances(env, instances, seed), Path(output)
+    path = Path(output)
+    if labels is None:
+        for name, value in {"seconds": seconds, "rollouts": rollouts, "workers": workers}.items():
+            if value is not None:
+                raise ArgumentError(f"{name}: {value} is not allowed without labels; give --labels SOLVER, too")
+    elif path.suffix != ".npz":
+        raise ArgumentError(f"output: {output} is not allowed with labels; its suffix must be .npz")
+    else:
+        return _label(env, path, instances, seed, labels, seconds, rollouts, workers, argv)
+    data = seeded_instances(env, instances, seed)
     if path.suffix == ".npz":
         np.savez(path, **{key: value.numpy() for key, value in data.items()})
     elif path.suffix in env.suffixes and instances == 1:
@@ -295,6 +326,43 @@ def generate(*, env: Any, output: str, instances: Count = 1, seed: Seed = 1234) 
     else:
         own = f".npz, or for one instance {' or '.join(env.suffixes)}"
         raise ArgumentError(f"output: {output} is not allowed for {instances} instances; its suffix must be {own}")
+    return DONE
+
+
+def _label(
+    env: Any,
+    path: Path,
+    instances: int,
+    seed: int,
+    labels: str,
+    seconds: float | None,
+    rollouts: int | None,
+    workers: int | None,
+    argv: list[str],
+) -> int:
+    """Write a labelled file, and say what is in it."""
+    if not path.parent.is_dir():  # better now than after hours
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
+    given: dict[str, Any] = {"seconds": seconds, "rollouts": rollouts}
+    limits = {name: value for name, value in given.items() if value is not None}
+    with _cancelled_by_signals() as cancel:
+        from ncogym.distributed import is_main
+        from ncogym.sets import write_labelled
+        from ncogym.solver import Budget
+        from ncogym.study import label
+
+        _use_threads(1)
+        try:
+            with _bar() as progress:
+                budget = Budget(**limits, cancel=cancel)
+                found = label(env, instances, seed, labels, budget, workers=workers, progress=progress)
+        except KeyboardInterrupt as interrupt:
+            raise KeyboardInterrupt(f"interrupted; to go on: ncogym {shlex.join(argv)}") from interrupt
+    if is_main():
+        write_labelled(path, found, {"labels": labels, **limits, "seed": seed})
+        mean, proven = float(found.best_known.mean()), sum(found.proven)
+        words = f"{path} holds {instances} instances with labels by {labels}: "
+        _console().print(f"{words}mean objective {mean:.6g}, {proven} proven", soft_wrap=True, highlight=False)
     return DONE
 
 
@@ -413,7 +481,7 @@ def _run(argv: list[str]) -> int:
 
         values["resolved"], values["argv"] = yaml.safe_load(parser.dump(parsed)), argv[1:]
         values["resolved"].pop("debug")
-    elif command is evaluate:
+    elif command in (evaluate, generate):
         values["argv"] = argv
     if command in CONFIGURED:
         values.pop("config")
@@ -574,6 +642,7 @@ def _in_one_line(text: str, command: str) -> str:
         (r"Expected a dot import path string: (\S+)\. Got value: .*", rf"\1 is not known; {see}"),
         (r"Import path (\S+) does not correspond to a subclass of (\w+)\. Got value: .*", rf"\1 is no \2; {see}"),
         (r"Not of type \w+: (.*) does not conform to restriction (.*)", r"Expected \2. Got value: \1"),
+        (r"Not of type \w+: does not conform to restriction (.*?)\. Got", r"Expected \1. Got"),
         (r"Not of type \w+: invalid literal .*: (.*)", r"Expected int. Got value: \1"),
         (r"\bv(?=[<>]=?)", ""),
         (r"Expected (?:an? )?(.*?)\. Got value: (.*)", r"\2 is not allowed; it must be \1"),

@@ -398,12 +398,15 @@ def starts_are_allowed(case: Case) -> Iterator[str]:
 
 
 def symmetries_keep_the_objective(case: Case) -> Iterator[str]:
-    """Every image of an instance, fixed or random, gives every solution the objective it has."""
+    """Every image of an instance, fixed or random, gives every solution its objective, and there is a way back."""
     objective = case.env.objective(case.instances, case.actions)
-    images = case.env.symmetries(case.instances) + case.env.symmetries(case.instances, 12, case.rng)
-    for number, image in enumerate(images):
-        scored = case.env.objective(image, case.actions)
-        yield from _difference(f"objective under image {number}", scored, objective)
+    fixed, drawn = case.env.symmetries(case.instances), case.env.symmetries(case.instances, 12, case.rng)
+    for number, image in (*enumerate(fixed), *enumerate(drawn)):
+        actions = case.env.imaged(case.instances, case.actions, number)
+        yield from _difference(f"objective under image {number}", case.env.objective(image, actions), objective)
+        yield from map(str, case.env.violations(image, actions))
+        back = case.env.imaged(image, actions, number)
+        yield from _difference("actions that come back from an image", back, case.actions)
 
 
 def equivalent_actions_are_the_same_solution(case: Case) -> Iterator[str]:
@@ -414,6 +417,36 @@ def equivalent_actions_are_the_same_solution(case: Case) -> Iterator[str]:
     yield from _difference("objective of equivalent actions", case.env.objective(case.instances, others), expected)
     for violation in case.env.violations(case.instances, others):
         yield f"equivalent actions are refused: {violation}"
+
+
+def neighbourhoods_are_parts_of_the_solution(case: Case) -> Iterator[str]:
+    """What ``neighbourhood`` opens belongs to the same solution, and whatever is done instead gives a valid one."""
+    env, instances, rng = case.env, case.instances, case.rng
+    for free in (1, 3, env.horizon(instances)):
+        part = env.neighbourhood(instances, case.actions, free, rng)
+        expected = env.objective(instances, case.actions)
+        yield from _difference("objective of a neighbourhood", env.objective(instances, part.actions), expected)
+        for violation in env.violations(instances, part.actions):
+            yield f"a neighbourhood is no solution: {violation}"
+        if not 0 <= part.begin < part.end <= part.actions.shape[-1]:
+            steps = part.actions.shape[-1]
+            yield f"a neighbourhood opens steps {part.begin} to {part.end} of {steps}"
+        state = part.env.start(instances, case.actions.shape[1])
+        for action in part.actions[..., : part.begin].unbind(-1):
+            state = part.env.advance(state, action)
+        as_it_was, built = state, [part.actions[..., : part.begin]]
+        for number in range(part.begin, part.end):
+            mask, action = part.env.step_features(as_it_was).action_mask, part.actions[..., number]
+            if not mask.gather(-1, action.unsqueeze(-1)).all():
+                yield f"a neighbourhood does not allow what the solution did at step {number}"
+            as_it_was = part.env.advance(as_it_was, action)
+        for _ in range(part.begin, part.env.horizon(instances)):
+            mask = part.env.step_features(state).action_mask
+            drawn = torch.multinomial(mask.flatten(0, 1).float(), 1, generator=rng).view(mask.shape[:2])
+            built.append(drawn.unsqueeze(-1))
+            state = part.env.advance(state, drawn)
+        for violation in env.violations(instances, torch.cat([*built, part.actions[..., part.end :]], dim=-1)):
+            yield f"what was built in a neighbourhood is refused: {violation}"
 
 
 def a_walk_is_the_environments_own(case: Case) -> Iterator[str]:
@@ -453,6 +486,7 @@ LAWS: tuple[Callable[[Case], Iterator[str]], ...] = (
     starts_are_allowed,
     symmetries_keep_the_objective,
     equivalent_actions_are_the_same_solution,
+    neighbourhoods_are_parts_of_the_solution,
     a_walk_is_the_environments_own,
 )
 

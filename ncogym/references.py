@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64, Integer
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from tensordict import TensorDict
@@ -209,19 +209,62 @@ def ship(path: Path, env: Any, blocks: Sequence[TensorDict], references: Referen
     if len(solutions) < len(references.actions):
         row = next(row for row, actions in enumerate(references.actions) if actions is None)
         raise ArgumentError(f"references: instance {row} has no solution; all must have one to be shipped")
-    steps = max(map(len, solutions))
-    instances = (one for block in blocks for one in block.split(1))
-    rows = [env.padded(one, actions[None], steps) for one, actions in zip(instances, solutions, strict=True)]
-    actions = torch.cat(rows)
-    dtype = next(kind for kind in (torch.uint8, torch.int16, torch.int32) if actions.max() <= torch.iinfo(kind).max)
     tensors = {
-        "actions": actions.to(dtype),
+        "actions": in_one(env, blocks, solutions),
         "objective": references.objective,
         "proven": torch.tensor(references.proven),
     }
     told = json.dumps({**about, "instances_sha256": _fingerprint(blocks)})
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(save(tensors, {"about": told}))
+
+
+# ---------------------------------------------------------------------- solutions in files
+
+
+def in_one(env: Referee, blocks: Sequence[TensorDict], solutions: Sequence[Tensor]) -> Integer[Tensor, "count steps"]:
+    """Return solutions as one tensor: a padded row of actions for each instance, in as few bits as hold them.
+
+    Args:
+        env: the problem.
+        blocks: the instances, in order.
+        solutions: int64 ``[steps]`` of each.
+    """
+    steps = max(map(len, solutions))
+    instances = (one for block in blocks for one in block.split(1))
+    actions = torch.cat([env.padded(one, row[None], steps) for one, row in zip(instances, solutions, strict=True)])
+    dtype = next(kind for kind in (torch.uint8, torch.int16, torch.int32) if actions.max() <= torch.iinfo(kind).max)
+    return actions.to(dtype)
+
+
+def check_solutions(
+    env: Referee,
+    instances: TensorDict,
+    actions: Int64[Tensor, "batch steps"],
+    said: Float64[Tensor, " batch"],
+    where: object,
+) -> None:
+    """Have the referee check and score the solutions that a file holds, all at once.
+
+    Args:
+        env: the problem.
+        instances: batch size ``[batch]``.
+        actions: int64 ``[batch, steps]``.
+        said: their objectives, as the file has them.
+        where: the file, for the words.
+
+    Raises:
+        InvalidSolution: a solution breaks a constraint, or has another objective; the words name the first such one.
+    """
+    broken = env.violations(instances, actions[:, None])
+    if broken:
+        first = min(broken, key=lambda each: each.row)
+        raise InvalidSolution(f"{where}: instance {first.row}: {first.reason}")
+    found = env.objective(instances, actions[:, None])[:, 0]
+    same = torch.isclose(found, said, rtol=TOLERANCE, atol=0.0)
+    if not same.all():
+        row = int(same.int().argmin())
+        raise InvalidSolution(f"{where}: instance {row}: {_differs(float(found[row]), float(said[row]))}")
 
 
 # ---------------------------------------------------------------------- the cache

@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float, Float32, Int64
@@ -21,6 +21,7 @@ from tensordict import TensorDict
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from ncogym import kernels
 from ncogym.errors import ArgumentError
@@ -37,6 +38,36 @@ Acting = Literal["auto", "eager", "compile", "graph", "kernel"]
 Precision = Literal["float32", "tf32", "bfloat16"]
 
 
+class Steps(NamedTuple):
+    """The decisions of rollouts one by one, from the first that was not forced, each ``[batch, rollouts, decisions]``.
+
+    Attributes:
+        log_prob: float32, of the action taken.
+        value: float32, what a value head says of the state before it.
+        entropy: float32, of the distribution that it was drawn from.
+    """
+
+    log_prob: Tensor
+    value: Tensor
+    entropy: Tensor
+
+
+class Record(NamedTuple):
+    """What does not change while the same rollouts are learnt from, each ``[batch, rollouts, decisions]``.
+
+    Attributes:
+        reward: float32, of each decision; their sum is the reward of a rollout, less that of forced actions.
+        open: bool, True = the rollout was not done before; what follows is padding.
+        log_prob: float32, as in `Steps`, of the policy that acted; without gradients.
+        value: float32, as in `Steps`, from that time; without gradients.
+    """
+
+    reward: Tensor
+    open: Tensor
+    log_prob: Tensor
+    value: Tensor
+
+
 @dataclass(frozen=True)
 class Trajectories:
     """Rollouts of a batch of instances, from the first action to the last.
@@ -49,6 +80,9 @@ class Trajectories:
         log_prob: float32 ``[batch, rollouts]``: as acted, without gradients; once scored, with them. None: not known.
         reward_baseline: what the rewards are compared with, broadcastable to ``[batch, rollouts]``, or None.
         condition: what stayed constant through each rollout, ``[batch, rollouts, ...]``, or None.
+        summary: what the policy says of each instance, without gradients, ``[batch, dim]``, or None.
+        steps: decisions, scored with gradients, or None.
+        record: of the same decisions when the rollouts were new, or None.
     """
 
     instances: TensorDict
@@ -58,6 +92,9 @@ class Trajectories:
     log_prob: Tensor | None = None
     reward_baseline: Tensor | None = None
     condition: Tensor | None = None
+    summary: Tensor | None = None
+    steps: Steps | None = None
+    record: Record | None = None
 
 
 # ---------------------------------------------------------------------- acting
@@ -331,7 +368,69 @@ def steps_seen(env: Any, instances: TensorDict, actions: Int64[Tensor, "batch ro
     return seen
 
 
+@torch.no_grad()
+def record(env: Any, trajectories: Trajectories, steps: Steps) -> Record:
+    """Walk through new rollouts and return the rewards of their decisions beside how these are scored now."""
+    actions, forced = trajectories.actions, trajectories.forced
+    state = env.start(trajectories.instances, actions.shape[1])
+    rewards, still = [], []
+    for action in actions.unbind(-1):
+        successor = env.advance(state, action)
+        rewards.append(env.reward(state, action, successor))
+        still.append(~state.done)
+        state = successor
+    reward, open_ = (torch.stack(each[forced:], dim=-1) for each in (rewards, still))
+    return Record(reward, open_, steps.log_prob.detach(), steps.value.detach())
+
+
 # ---------------------------------------------------------------------- scoring
+
+
+def score_steps(
+    env: Any,
+    policy: Any,
+    encoded: Any,
+    trajectories: Trajectories,
+    head: Callable[[Tensor], Tensor],
+    *,
+    memory: float = 0,
+) -> Steps:
+    """Score each decision of trajectories, in plain tensor operations, with gradients for the policy and a value head.
+
+    Chunks are computed a second time when their gradient is asked for, so that beside one of them no more is held than
+    what the policy is shown at all decisions (`StepFeatures`) and three numbers of each.
+
+    Args:
+        env: the problem.
+        policy: as it acted.
+        encoded: ``policy.encode(...)`` with gradients.
+        trajectories: of this policy or of an earlier one.
+        head: values what a policy reads of states, ``[batch, queries, 2 width]``, as ``[batch, queries]``: the
+            summary of the instance and what the decoder reads. No gradient passes from it to the policy.
+        memory: bytes that a chunk may take; 0 is a quarter of what is free, and at most `MEMORY_MOST`.
+    """
+    actions = trajectories.actions
+    scoring = _Scoring(
+        env, policy, encoded, trajectories.instances, trajectories.forced, memory or scoring_memory(actions.device)
+    )
+    summary = policy.summary(encoded).detach().unsqueeze(1)
+
+    def score(shown: tuple[StepFeatures, Tensor | None], taken: Tensor) -> Tensor:
+        log_prob = policy.logits(encoded, *shown).log_softmax(-1)
+        chosen = log_prob.gather(-1, taken.unsqueeze(-1)).squeeze(-1)
+        entropy = -(log_prob.exp() * log_prob.masked_fill(log_prob == -torch.inf, 0.0)).sum(-1)
+        # detached afterwards: what autocast casts without gradients it would keep for those who need them
+        read = policy.reading(encoded, shown[0]).detach()
+        return torch.stack([chosen, head(torch.cat([summary.expand_as(read), read], dim=-1)), entropy])
+
+    if scoring.fits(actions):
+        found = [score(shown, taken) for _, shown, taken in scoring.chunks(actions, trajectories.condition)]
+    else:
+        found = [
+            checkpoint(score, shown, taken, use_reentrant=False, preserve_rng_state=False)
+            for _, shown, taken in scoring.chunks(actions, trajectories.condition)
+        ]
+    return Steps(*torch.cat(found, dim=2).unflatten(2, (actions.shape[1], -1)))
 
 
 def log_probs(
@@ -436,7 +535,7 @@ class _Scoring:
 
     def whole(self, actions: Tensor, condition: Tensor | None) -> Tensor:
         """Score all at once, by a graph of autograd's own."""
-        chunks = self._chunks(actions, condition)
+        chunks = self.chunks(actions, condition)
         found = [_log_prob(self.policy.logits(self.template, *shown), taken) for _, shown, taken in chunks]
         return torch.cat(found, dim=1).view(*actions.shape[:2], -1).sum(-1)
 
@@ -456,13 +555,13 @@ class _Scoring:
         sums: list[Tensor | None] = [None] * len(inputs)
         weights = weights.repeat_interleave(actions.shape[2] - self.forced, dim=1)
         with torch.enable_grad(), _uncached_autocast(actions.device, self.autocast):
-            for part, shown, taken in self._chunks(actions, condition):
+            for part, shown, taken in self.chunks(actions, condition):
                 scored = _log_prob(self.policy.logits(encoded, *shown), taken)
                 found = torch.autograd.grad(scored, inputs, weights[:, part].to(scored.dtype), allow_unused=True)
                 sums = [b if a is None else a if b is None else a.add_(b) for a, b in zip(sums, found, strict=True)]
         return sums
 
-    def _chunks(
+    def chunks(
         self, actions: Tensor, condition: Tensor | None
     ) -> Iterator[tuple[slice, tuple[StepFeatures, Tensor | None], Tensor]]:
         """Yield chunks of queries: which of ``rollouts * steps`` they are, what a policy is shown, what it took."""

@@ -9,26 +9,31 @@ from __future__ import annotations
 import csv
 import difflib
 import hashlib
+import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 
 from ncogym.envs import PROBLEMS, ConstructiveEnv, make
 from ncogym.envs.base import ReferenceSet
-from ncogym.envs.formats.arrays import read_arrays
+from ncogym.envs.formats.arrays import Arrays, holds, read_arrays, real, whole
 from ncogym.errors import ArgumentError, InstanceError
+from ncogym.references import check_solutions, in_one
 from ncogym.solver import instances_sha256
 
 AS_GOOD = 1e-6  # relative: objectives with decimals are rounded in files, or summed in another order
+DIGEST = "instances_sha256"
+LABEL_AXES = {"actions": "batch steps", "objective": "batch", "proven": "batch"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +115,8 @@ def open_set(text: str, problem: str | None = None) -> InstanceSet:
     Args:
         text: a published set, ``NAME``, or its first instances, ``NAME:COUNT``; all published sets of a problem from
             one to another, ``NAME..NAME``; a folder of instance files; an instance file; or an ``.npz`` file, as
-            ``ncogym generate`` writes it or with the arrays that the problem's ``from_arrays`` reads. A published name
-            goes before a file of that name.
+            ``ncogym generate`` writes it, whose labels are then what is best known, or with the arrays that the
+            problem's ``from_arrays`` reads. A published name goes before a file of that name.
         problem: its problem; None takes the one that the name, the files or the arrays tell. In a folder, files of
             others are passed over only if it is given.
 
@@ -119,6 +124,7 @@ def open_set(text: str, problem: str | None = None) -> InstanceSet:
         ArgumentError: there is no such set, it has fewer instances, or it is of another problem.
         InstanceError: a file is malformed, its problem cannot be told, what is known of it contradicts itself, or a
             published set is not what it was when it was published.
+        InvalidSolution: a label of a labelled file breaks a constraint, or has another objective than the file says.
     """
     if problem is not None:
         make(problem)  # which refuses an unknown one
@@ -361,6 +367,8 @@ def _rows(path: Path) -> Iterator[tuple[Path | str, _Known]]:
 def _arrays(path: Path, problem: str | None) -> InstanceSet:
     """Read the instances of an ``.npz`` file, and the solutions that it has of them."""
     arrays = read_arrays(path)
+    if "about" in arrays:
+        return _labelled(path, arrays, problem)
     kinds = [PROBLEMS[problem]] if problem else list(PROBLEMS.values())
     try:
         found = {kind: contents for kind in kinds if (contents := kind.from_arrays(arrays)) is not None}
@@ -383,6 +391,75 @@ def _arrays(path: Path, problem: str | None) -> InstanceSet:
                 raise InstanceError(f"{path}: instance {row}: {broken[0].reason}")
             known[-1] = _agreed(env, f"{path}: instance {row}", one, known[-1], actions, together=True)
     return _of_files(path.name, env, (instances,), [str(row) for row in range(count)], known)
+
+
+# ---------------------------------------------------------------------- labelled files
+
+
+def write_labelled(path: Path, labelled: InstanceSet, about: Mapping[str, Any]) -> None:
+    """Write instances of one shape and a solution of each to an ``.npz`` file that `open_set` reads.
+
+    Beside the instances' arrays it has ``actions`` ``[batch, steps]`` with padding, ``objective`` and ``proven``
+    ``[batch]``, and ``about``, JSON text. The file appears whole or not at all, and the same set gives the same bytes.
+
+    Args:
+        path: of the file; it is replaced.
+        labelled: a set of one block whose solutions are all known.
+        about: how the labels came about, in plain values; "labels", who made them, must be in it.
+    """
+    env, (instances,) = labelled.env, labelled.blocks
+    told = {
+        **about,
+        "env": {"name": env.name, "arguments": env.arguments()},
+        DIGEST: instances_sha256(instances),
+    }
+    arrays = {
+        **{key: value.numpy() for key, value in instances.items()},
+        "actions": in_one(env, labelled.blocks, [a for a in labelled.actions if a is not None]).numpy(),
+        "objective": labelled.best_known.numpy(),
+        "proven": np.array(labelled.proven),
+        "about": np.array(json.dumps(told)),
+    }
+    partial = path.with_suffix(".partial")
+    with open(partial, "wb") as file:
+        np.savez(file, **arrays)
+    partial.replace(path)
+
+
+def _labelled(path: Path, arrays: Arrays, problem: str | None) -> InstanceSet:
+    """Return the set in a labelled file, each label checked and scored by the referee."""
+    try:
+        about = json.loads(str(arrays["about"]))
+        name, who, digest = about["env"]["name"], about["labels"], about[DIGEST]
+        env = make(name, **about["env"]["arguments"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InstanceError(f"{path}: what it says about its labels cannot be read ({error})") from error
+    if problem not in (None, name):
+        raise ArgumentError(f"instances: {path} is of {name}, not of {problem}")
+    labels = {key: arrays[key] for key in LABEL_AXES if key in arrays}
+    try:
+        contents = env.from_arrays({key: each for key, each in arrays.items() if key not in (*labels, "about")})
+        if contents is None or not holds(labels, LABEL_AXES, {}):
+            raise InstanceError(f"its arrays ({', '.join(arrays)}) are not those of labelled {name}")
+        actions, objective = whole(labels, "actions"), real(labels, "objective").double()
+    except InstanceError as error:
+        raise InstanceError(f"{path}: {error}") from error
+    instances = contents.instances
+    if len(instances) != len(actions):
+        raise InstanceError(f"{path}: it has {len(instances)} instances, but labels of {len(actions)}")
+    check_solutions(env, instances, actions, objective, path)
+    if instances_sha256(instances) != digest:
+        raise InstanceError(f"{path}: its instances are not those that were labelled")
+    return InstanceSet(
+        name=path.name,
+        env=env,
+        blocks=(instances,),
+        names=tuple(map(str, range(len(instances)))),
+        best_known=objective,
+        proven=tuple((labels["proven"] != 0).tolist()),
+        actions=tuple(actions),
+        best_known_name=f"{who} ({path.name})",
+    )
 
 
 # ---------------------------------------------------------------------- whose file is it?

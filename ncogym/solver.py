@@ -9,13 +9,15 @@ actions alone, never by the solver's own word.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import signal
 import threading
 import time
+from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
@@ -24,6 +26,8 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from ncogym.errors import ArgumentError, NoSolutionFound
+
+OVERRUN = 1.05  # of a budget's seconds, within which the first solution must be there
 
 
 class Violation(NamedTuple):
@@ -118,12 +122,14 @@ class Budget:
         rollouts: complete solutions per instance.
         patience: rollouts in a row without an improvement of any instance of the batch.
         cancel: when set from outside (an interrupt), the search ends and returns the best so far.
+        nested: whether it is a part of another budget, which alone says when nothing came in time.
     """
 
     seconds: float = math.inf
     rollouts: float = math.inf
     patience: float = math.inf
     cancel: threading.Event = field(default_factory=threading.Event, compare=False, repr=False)
+    nested: bool = field(default=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("seconds", "rollouts", "patience"):
@@ -138,6 +144,7 @@ class Budget:
             min(self.rollouts, other.rollouts),
             min(self.patience, other.patience),
             self.cancel,
+            self.nested or other.nested,
         )
 
     @property
@@ -152,6 +159,7 @@ class Budget:
             max((self.rollouts - progress.rollouts) * share, 1),
             self.patience,
             self.cancel,
+            nested=True,
         )
 
 
@@ -192,6 +200,35 @@ class Solver(Protocol):
     def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions: ...
 
 
+@runtime_checkable
+class Improver(Solver, Protocol):
+    """A solver that can go on from solutions that are there; called alone it makes a start of its own.
+
+    Attributes:
+        brief: whether it ends of its own accord soon, and counts no rollouts.
+    """
+
+    brief: bool = False
+
+    @abstractmethod
+    def improve(self, progress: Progress, rng: torch.Generator) -> None:
+        """Go on from the incumbents that ``progress`` holds, or from a start of its own where it holds none.
+
+        What is found is offered to ``progress``. It ends when that is spent or, where its budget is not finite, of its
+        own accord.
+
+        Args:
+            progress: the books of the whole call, with the environment, the instances and the budget.
+            rng: what is drawn from.
+        """
+
+    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+        """Return the best checked solution of each instance."""
+        progress = Progress(env, instances, budget)
+        self.improve(progress, rng)
+        return progress.solutions(self.name)
+
+
 def gap_percent(objective: float, reference: float, sense: str) -> float | None:
     """Return how much worse ``objective`` is than ``reference``, in percent of the reference.
 
@@ -223,7 +260,8 @@ class Progress:
     """
 
     def __init__(self, env: Referee, instances: TensorDict, budget: Budget | None) -> None:
-        self.env, self.instances, self.budget = env, instances, budget or Budget()
+        self.env: Any = env  # searches ask more of it than the books do
+        self.instances, self.budget = instances, budget or Budget()
         self.batch = instances.batch_size[0]
         self.rollouts = 0
         self.actions: Tensor | None = None
@@ -231,7 +269,10 @@ class Progress:
         self._since_improvement = 0
         self._proven: set[int] = set()
         self._doubted: set[int] = set()
-        self._trace: list[tuple[float, int, Tensor]] = []
+        self._curves: list[_Mark | list[list[TracePoint]]] = []  # in the order of time
+        self._ahead = [(0.0, 0)] * self.batch  # seconds and rollouts of each row beyond those that are told of all
+        self._first: float | None = None
+        self._offered = 0.0
         self._start = time.perf_counter()
 
     @property
@@ -254,6 +295,28 @@ class Progress:
             or self._since_improvement >= self.budget.patience
         )
 
+    @contextmanager
+    def part(self, share: float, rollouts: float | None = None) -> Iterator[None]:
+        """Narrow the budget to a share of what is left of it while a stage runs, then give the whole back.
+
+        Patience begins anew with each stage.
+
+        Args:
+            share: of the seconds, above 0 and at most 1.
+            rollouts: share of the rollouts; None is ``share``.
+        """
+        whole = self.budget
+        self.budget = replace(
+            whole,
+            seconds=self.seconds + share * max(whole.seconds - self.seconds, 0.0),
+            rollouts=self.rollouts + (share if rollouts is None else rollouts) * max(self.rollouts_left, 0.0),
+        )
+        self._since_improvement = 0
+        try:
+            yield
+        finally:
+            self.budget = whole
+
     def offer(
         self, actions: Int64[Tensor, "batch rollouts steps"], rollouts: int | None = None
     ) -> Float64[Tensor, "batch rollouts"]:
@@ -268,7 +331,9 @@ class Progress:
         """
         objective = self.env.objective(self.instances, actions)
         value, chosen = self._best_of(actions, objective)
-        improved = torch.ones_like(value, dtype=torch.bool) if self.best is None else self._better(value, self.best)
+        improved = (
+            torch.ones_like(value, dtype=torch.bool) if self.best is None else _better(value, self.best, self.env.sense)
+        )
         rows = improved.nonzero().flatten()
         broken = sorted({v.row for v in self.env.violations(self.instances[rows], chosen[rows][:, None])})
         if broken:
@@ -278,7 +343,7 @@ class Progress:
             for each in self.env.violations(self.instances[rows], actions[rows]):
                 ranked[rows[each.row], each.rollout] = self._worst
             value, chosen = self._best_of(actions, ranked)
-            improved = torch.ones_like(improved) if self.best is None else self._better(value, self.best)
+            improved = torch.ones_like(improved) if self.best is None else _better(value, self.best, self.env.sense)
         cost = actions.shape[1] if rollouts is None else rollouts
         self.rollouts += cost
         if self.best is None or self.actions is None:
@@ -293,8 +358,44 @@ class Progress:
             self._proven.difference_update(improved.nonzero().flatten().tolist())
         self._since_improvement = 0 if moved else self._since_improvement + cost
         if moved:
-            self._trace.append((self.seconds, self.rollouts, self.best))
+            self._curves.append(_Mark(self.seconds, self.rollouts, self.best, self._ahead))
+        self._offered = self.seconds
+        if self._first is None:
+            self._first = self._offered
         return objective
+
+    def take(self, found: Solutions) -> None:
+        """Offer what a solver inside has found by now, and make its books a part of these.
+
+        Its anytime curve is counted from when it began, by its own clock. Where that went beyond this one (worker
+        processes, side by side), this one is put forward. Rollouts count as those of the instance that took most; each
+        instance's solution tells its own.
+
+        Args:
+            found: a solution per instance.
+        """
+        taken = sum(solution.seconds for solution in found) / self.batch
+        began, before, ahead = max(self.seconds - taken, self._offered), self.rollouts, self._ahead
+        self._start -= max(began + taken - self.seconds, 0.0) * self.batch
+        most, place = max(solution.rollouts for solution in found), len(self._curves)
+        self._ahead = [(s + f.seconds - taken, r + f.rollouts - most) for (s, r), f in zip(ahead, found, strict=True)]
+        if self._first is None:
+            self._first = began + max(s.trace[0].seconds if s.trace else s.seconds for s in found)
+        steps = max(len(solution.actions) for solution in found)
+        device = next(iter(self.instances.values())).device
+        rows = (
+            self.env.padded(self.instances[row : row + 1], solution.actions[None].to(device), steps)
+            for row, solution in enumerate(found)
+        )
+        values = self.offer(torch.cat(list(rows))[:, None], rollouts=most)[:, 0].tolist()
+        curves: list[list[TracePoint]] = []
+        for solution, value, (seconds, rollouts) in zip(found, values, ahead, strict=True):
+            # an image of the instance may round otherwise, and the last point must be what was offered
+            points = [p for p in solution.trace[:-1] if _better(value, p.objective, self.env.sense)]
+            points += [p._replace(objective=value) for p in solution.trace[-1:]]
+            curves.append([TracePoint(began + seconds + s, before + rollouts + r, value) for s, r, value in points])
+        self._curves.insert(place, curves)
+        self.prove(row for row, solution in enumerate(found) if solution.proven and self._matched(row, values[row]))
 
     def prove(self, rows: Iterable[int]) -> None:
         """Take note that the solver has proven for these instances that nothing is better than what it has offered.
@@ -305,11 +406,16 @@ class Progress:
         self._proven.update(rows)
 
     @property
+    def settled(self) -> bool:
+        """Whether the best solution of every instance is proven to be one."""
+        return len(self._proven - self._doubted) == self.batch
+
+    def _matched(self, row: int, value: float) -> bool:
+        return self.best is not None and not _better(float(self.best[row]), value, self.env.sense)
+
+    @property
     def _worst(self) -> float:
         return math.inf if self.env.sense == "min" else -math.inf
-
-    def _better(self, value: Tensor, than: Tensor) -> Tensor:
-        return value < than if self.env.sense == "min" else value > than
 
     def _best_of(self, actions: Tensor, objective: Tensor) -> tuple[Tensor, Tensor]:
         """Return the best value ``[batch]`` and its actions ``[batch, steps]``."""
@@ -320,70 +426,117 @@ class Progress:
         """Close the call: check the best actions of every instance and return them.
 
         Raises:
-            NoSolutionFound: nothing was offered within the budget.
+            NoSolutionFound: nothing was offered within the budget, or too late for a budget that nobody cancelled.
         """
-        if self.actions is None or self.best is None:
+        if self.actions is None or self.best is None or self._first is None:
             raise NoSolutionFound(f"{solver}: no solution of {self.env.name} within the budget")
+        allowed = self.budget.seconds
+        if self._first > OVERRUN * allowed and not (self.budget.nested or self.budget.cancel.is_set()):
+            took = f"its first solution was complete after {self._first:.3g} s"
+            raise NoSolutionFound(f"{solver}: {allowed:g} s is too small a budget; {took}")
         seconds = self.seconds
         reasons = {v.row: v.reason for v in reversed(self.env.violations(self.instances, self.actions[:, None]))}
         actions = self.actions.cpu()
         best = self.env.objective(self.instances, self.actions[:, None])[:, 0].tolist()
-        curves = [(s, r, values.tolist()) for s, r, values in self._trace]
+        curves = [curve.points() if isinstance(curve, _Mark) else curve for curve in self._curves]
         return [
             Solution(
                 actions=actions[row],
                 objective=best[row],
                 feasible=row not in reasons,
                 violation=reasons.get(row),
-                seconds=seconds,
-                rollouts=self.rollouts,
-                trace=_improvements(curves, row),
+                seconds=seconds + more,
+                rollouts=self.rollouts + rollouts,
+                trace=_improvements((curve[row] for curve in curves), self.env.sense),
                 solver=solver,
                 proven=row in self._proven - self._doubted,
             )
-            for row in range(self.batch)
+            for row, (more, rollouts) in enumerate(self._ahead)
         ]
 
 
-def _improvements(curves: Sequence[tuple[float, int, list[float]]], row: int) -> tuple[TracePoint, ...]:
+class _Mark(NamedTuple):
+    """The best value of each row after so many seconds and rollouts, and by how much each row is ahead of these."""
+
+    seconds: float
+    rollouts: int
+    best: Tensor
+    ahead: list[tuple[float, int]]
+
+    def points(self) -> list[list[TracePoint]]:
+        """Return a point of the curve for each row."""
+        return [
+            [TracePoint(self.seconds + seconds, self.rollouts + rollouts, value)]
+            for value, (seconds, rollouts) in zip(self.best.tolist(), self.ahead, strict=True)
+        ]
+
+
+def _better(value: Any, than: Any, sense: str) -> Any:
+    return value < than if sense == "min" else value > than
+
+
+def _improvements(curves: Iterable[Sequence[TracePoint]], sense: str) -> tuple[TracePoint, ...]:
     points: list[TracePoint] = []
-    for seconds, rollouts, values in curves:
-        if math.isfinite(values[row]) and (not points or values[row] != points[-1].objective):
-            points.append(TracePoint(seconds, rollouts, values[row]))
+    for point in itertools.chain.from_iterable(curves):
+        if math.isfinite(point.objective) and (not points or _better(point.objective, points[-1].objective, sense)):
+            points.append(point)
     return tuple(points)
 
 
 class Pace:
     """How many rollouts to start at once: bounded by memory, and by what the time that is left can pay for.
 
+    A round is taken to cost a fixed time and a time per rollout, as its smallest and its last ones did.
+
     Args:
         progress: of the search.
         most: largest number of rollouts per instance at once, from memory.
-        first: rollouts of the first round where time is limited, so that an answer exists soon; by default 8, or more
-            where ``most`` says that rollouts are small, or 1 where it says that they are large.
+        first: rollouts of the first round where time is limited, so that an answer exists soon; by default 8, or 1
+            where ``most`` says that rollouts are large.
+        share: of the time that is left that a round may take: should the machine slow down meanwhile, little is
+            overdrawn. In the last fifth of a budget it is 0.9.
     """
 
-    def __init__(self, progress: Progress, most: int, first: int | None = None) -> None:
-        self.progress, self.most = progress, max(1, most)
-        self.first = first or (max(8, most // 300) if most >= 1000 else 1)
-        self._rate: float | None = None
-        self._mark = (0.0, 0)
+    def __init__(self, progress: Progress, most: int, first: int | None = None, share: float = 0.5) -> None:
+        self.progress, self.most, self.share = progress, max(1, most), share
+        self.first = first or (8 if most >= 1000 else 1)
+        self._mark: tuple[float, int] | None = None
+        self._smallest: tuple[int, float] | None = None  # rollouts and seconds
+        self._last = (0, 0.0)
 
     def next(self, wanted: float) -> int:
-        """Return the size of the next round, at least 1; call it once per round, before the round."""
+        """Return the size of the next round; call it once per round, before the round.
+
+        Returns:
+            At least 1 where nothing was offered yet. Else 0 where the budget is spent, or would be before a single
+            rollout is complete.
+        """
         progress = self.progress
-        count = min(self.most, wanted, max(progress.rollouts_left, 1))
-        if progress.budget.seconds < math.inf:
-            seconds, rollouts = progress.seconds - self._mark[0], progress.rollouts - self._mark[1]
-            if rollouts:
-                self._rate = seconds / rollouts
-            affordable = self.first
-            if self._rate is not None:
-                left = progress.budget.seconds - progress.seconds
-                # half of what is left at a time: should the machine slow down meanwhile, little is overdrawn
-                share = 0.5 if left > 0.2 * progress.budget.seconds else 0.9
-                affordable = int(share * left / self._rate)
-            # a round may cost more per rollout than the last, so grow by no more than a factor of 8
-            count = min(count, max(1, affordable), max(rollouts, 1) * 8)
-            self._mark = (progress.seconds, progress.rollouts)
-        return int(max(1, count))
+        now = (progress.seconds, progress.rollouts)
+        if self._mark is not None and now[1] > self._mark[1]:
+            self._last = (now[1] - self._mark[1], now[0] - self._mark[0])
+            (rollouts, seconds), known = self._last, self._smallest or self._last
+            self._smallest = (min(rollouts, known[0]), min(seconds, known[1]))
+        self._mark = now
+        if progress.spent and progress.actions is not None:
+            return 0
+        fits = min(self.most, wanted, max(progress.rollouts_left, 1), self.affordable())
+        return int(fits if progress.actions is not None else max(fits, 1))
+
+    def affordable(self) -> float:
+        """Return how many rollouts of one round the time that is left pays for; a round is at most 8 times the last."""
+        progress = self.progress
+        if progress.budget.seconds == math.inf:
+            return math.inf
+        if self._smallest is None:
+            return self.first
+        left, (few, least), (rollouts, seconds) = progress.budget.seconds - progress.seconds, self._smallest, self._last
+        if left < least:
+            return 0
+        share = self.share if left > 0.2 * progress.budget.seconds else 0.9
+        rate, fixed = seconds / rollouts, 0.0
+        if rollouts > few and least / few > rate:
+            rate = max(seconds - least, 0.0) / (rollouts - few)
+            fixed = least - rate * few
+        fits = (share * left - fixed) / rate if rate else math.inf
+        return max(1, min(fits, 8 * rollouts))

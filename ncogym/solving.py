@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +20,16 @@ from ncogym.errors import ArgumentError, InstanceError, InvalidSolution, Unsuppo
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Sample
 from ncogym.pretrained import Pretrained, find_policy, load_policy
-from ncogym.search import SEARCHES, Greedy, MultiStart, Reconstruct, Sampling, Symmetry
+from ncogym.search import SEARCHES, Compose, Greedy, MultiStart, Reconstruct, Sampling, Symmetry
 from ncogym.sets import recognise
 from ncogym.solver import Budget, MaxRollouts, MaxSeconds, Solution, Solutions, Solver, gap_percent
 
 AUTO = "auto"
-SAMPLES = 128
+SAMPLES, ROUNDS = 128, 8  # of a search without a budget
+BUILD_SECONDS = 0.2  # more than it takes to find a kernel that is compiled
 
 
-# what builds solutions with a policy, and what wraps the solver that stands before it
+# what builds solutions with a policy
 BUILDERS: dict[frozenset[str], Callable[[Policy], Solver]] = {
     frozenset(): Greedy,
     frozenset({"greedy"}): Greedy,
@@ -39,15 +41,17 @@ BUILDERS: dict[frozenset[str], Callable[[Policy], Solver]] = {
         for name in ("stochastic-beam", "beam", "sgbs", "reconstruct", "active", "eas", "eas-lay", "eas-tab")
     },
 }
-WRAPPERS: dict[str, Callable[[Solver], Solver]] = {"symmetry": Symmetry, "two-opt": TwoOpt}
+IMPROVERS = ("reconstruct", "active", "eas", "eas-lay", "eas-tab", "ortools", "pyvrp", "cp-sat")
+FOLLOWERS = ("symmetry", "two-opt")  # a greedy rollout stands before them where nothing does
 
 
 class Auto:
-    """The search that ``auto`` stands for, composed by what the problem offers.
+    """The search that ``auto`` stands for, composed by what the problem offers; docs/results.md has the measurements.
 
-    Where solutions may begin anywhere, samples from every start, else samples; on symmetric tours the best is improved
-    by 2-opt; where there are symmetries, one image after the other, and random ones for as long as the budget lasts.
-    Without a budget it ends after `SAMPLES` samples, or one round of the starts of 8 images.
+    On symmetric tours, samples from every start of one image after the other, the best of each improved by 2-opt, for
+    as long as the budget lasts. Elsewhere `Reconstruct`: from its own greedy starts where solutions may begin anywhere,
+    else from samples of the images that there are. Without a budget it ends after one round of the starts of 8 images,
+    or after `SAMPLES` samples of each and `ROUNDS` rounds of re-construction.
 
     Args:
         policy: in evaluation mode.
@@ -64,31 +68,35 @@ class Auto:
 
     def composed(self, env: Any, instances: TensorDict) -> Solver:
         """Return the search for a problem."""
-        if not env.multi_start:
-            return Sampling(self.policy, samples=SAMPLES)
-        several = len(env.symmetries(instances, 2)) > 1
-        solver: Solver = MultiStart(self.policy, Sample(temperature=0.5), rounds=1 if several else None)
-        improved = TwoOpt(solver)
-        if improved.supports(env):
-            solver = improved
-        return Symmetry(solver, endless=True) if several else solver
+        if TwoOpt().supports(env):
+            several = len(env.symmetries(instances, 2)) > 1
+            drawn = MultiStart(self.policy, Sample(temperature=0.5), rounds=1 if several else None)
+            solver = Compose(drawn, TwoOpt())
+            return Symmetry(solver, endless=True) if several else solver
+        rebuilt = Reconstruct(self.policy, rounds=ROUNDS)
+        return rebuilt if env.multi_start else Compose(Symmetry(Sampling(self.policy, samples=SAMPLES)), rebuilt)
 
 
 def needs_policy(name: str) -> bool:
-    """Return whether the solver of that name uses a policy: all do but baselines and what is composed with one."""
-    parts = set(name.split("+"))
-    return name not in SOLVERS and ("reconstruct" in parts or not (parts - set(WRAPPERS)) & set(SOLVERS))
+    """Return whether the solver of that name uses a policy: all do but baselines and what is composed of them alone."""
+    parts = name.split("+")
+    return name not in SOLVERS and (any(p not in SOLVERS for p in parts if p != "symmetry") or not _built(parts))
+
+
+def _built(parts: list[str]) -> list[str]:
+    """Return what builds the first solutions: what neither wraps nor improves what stands before it."""
+    return [part for place, part in enumerate(parts) if part not in FOLLOWERS and not (place and part in IMPROVERS)]
 
 
 def make_solver(name: str, policy: Policy | None = None) -> Solver:
     """Build a solver by its command-line name.
 
     Args:
-        name: ``auto``; a baseline (`ncogym.baselines.SOLVERS`); or parts composed with ``+``. ``greedy``, ``sampling``,
-            ``multistart`` or a baseline say how solutions are built; ``symmetry`` and ``two-opt`` wrap what is built,
-            in their order: ``multistart+symmetry+two-opt`` improves the best of all images,
-            ``multistart+two-opt+symmetry`` the best of each. ``reconstruct`` alone builds; after others it rebuilds
-            parts of what they found, so ``multistart+symmetry+reconstruct`` starts from the best of all images.
+        name: ``auto``; a baseline (`ncogym.baselines.SOLVERS`); or parts composed with ``+``. The first part, a search
+            or a baseline, says how solutions are built (also ``multistart+sampling``). The others follow in their
+            order: ``symmetry`` wraps what stands before it, ``two-opt`` and those of `IMPROVERS` go on from what was
+            found, under one budget (`ncogym.search.Compose`). ``multistart+symmetry+two-opt`` improves the best of all
+            images, ``multistart+two-opt+symmetry`` the best of each.
         policy: what the searches use.
 
     Raises:
@@ -101,29 +109,23 @@ def make_solver(name: str, policy: Policy | None = None) -> Solver:
             raise ArgumentError(f"solver: {part!r} is not known; allowed are {allowed}, composed with +")
     if name in SOLVERS:
         return SOLVERS[name]()
-    # what comes after the first part wraps, so that reconstruct alone, or first, has a start of its own
-    wrappers = [part for i, part in enumerate(parts) if part in WRAPPERS or (i and part == "reconstruct")]
-    built = frozenset(parts) - set(wrappers) - {AUTO}
-    baseline = next(iter(built)) if len(built) == 1 and built <= SOLVERS.keys() else None
-    if len(set(parts)) < len(parts) or not (baseline or built in BUILDERS):
-        raise ArgumentError(
-            f"solver: {name!r} does not compose; one builder composes with symmetry, two-opt and reconstruct"
-        )
-    if baseline is not None:
-        solver = SOLVERS[baseline]()
-        if policy is None and "reconstruct" in wrappers:
-            raise ArgumentError(f"solver: {name!r} is a search and needs a policy")
-    elif policy is None:
+    built = [] if name == AUTO else _built(parts)
+    baseline = built[0] if len(built) == 1 and built[0] in SOLVERS else None
+    if len(set(parts)) < len(parts) or not (baseline or frozenset(built) in BUILDERS):
+        allowed = ", ".join([*FOLLOWERS, *IMPROVERS])
+        raise ArgumentError(f"solver: {name!r} does not compose; after what builds solutions may come {allowed}")
+    if policy is None and needs_policy(name):
         raise ArgumentError(f"solver: {name!r} is a search and needs a policy")
-    elif name == AUTO:
-        solver = Auto(policy)
-    else:
-        solver = BUILDERS[built](policy)
-    for wrapper in wrappers:
-        if wrapper == "reconstruct" and policy is not None:
-            solver = Reconstruct(policy, solver)
-        else:
-            solver = WRAPPERS[wrapper](solver)
+    reads: Any = policy  # None where nothing below reads it
+    if name == AUTO:
+        return Auto(reads)
+    solver: Any = SOLVERS[baseline]() if baseline else BUILDERS[frozenset(built)](reads)
+    for part in parts:
+        if part == "symmetry":
+            solver = Symmetry(solver)
+        elif part not in built:
+            improver: Any = SOLVERS[part]() if part in SOLVERS else SEARCHES[part](reads)
+            solver = Compose(*(solver.stages if isinstance(solver, Compose) else (solver,)), improver)
     return solver
 
 
@@ -275,7 +277,11 @@ def solve(
     chosen = choose_policy(policy, env, env.instance_size(data)) if needs_policy(solver) else None
     run = make_solver(solver, chosen.policy if chosen else None)
     if chosen:
-        kernels.prepare(env, chosen.policy)  # which takes seconds at its first use, and no budget pays for it
+        begin = time.perf_counter()
+        kernels.prepare(env, chosen.policy)
+        built = time.perf_counter() - begin
+        if built > BUILD_SECONDS:  # it was compiled: the budget pays for that, but keeps half of itself for the search
+            limits = replace(limits, seconds=max(limits.seconds - built, limits.seconds / 2))
     solution = run(env, data, limits, torch.Generator().manual_seed(seed))[0]
     if best_known is None:
         best_known = env.published_objective(path, data)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import platform
 import threading
@@ -140,6 +142,47 @@ def study(
     return done
 
 
+def label(
+    env: ConstructiveEnv,
+    count: int,
+    seed: int,
+    labeller: str,
+    budget: Budget,
+    *,
+    workers: int | None = None,
+    progress: Tick | None = None,
+) -> InstanceSet:
+    """Return the instances of a seed with a solution of each, which are the set's best known.
+
+    They are kept in the user's cache as they are found, by problem and its arguments, labeller, budget and instance: a
+    call that was cut off goes on, and a longer set begins with the labels of a shorter one.
+
+    Args:
+        env: the problem.
+        count: instances.
+        seed: of the instances.
+        labeller: name of the solver.
+        budget: of each instance.
+        workers: processes that label side by side; None takes one for each core.
+        progress: told of every label.
+
+    Raises:
+        KeyboardInterrupt: the budget was cancelled; what was done is kept.
+        NcogymError: as `ncogym.references.compute` raises it, or the labeller is unknown or cannot take the problem.
+    """
+    told = json.dumps([env.name, env.arguments()], sort_keys=True)
+    cache = references.cache_folder().parent / "labels" / f"{env.name}-{hashlib.sha256(told.encode()).hexdigest()[:10]}"
+    drawn = _open(count, env, seed)
+    found = _computed(env, drawn.blocks, labeller, budget, workers, cache, progress)
+    return replace(
+        drawn,
+        best_known=found.objective,
+        proven=found.proven,
+        actions=found.actions,
+        best_known_name=found.name,
+    )
+
+
 def _open(text: str | int, env: ConstructiveEnv | None, seed: int) -> InstanceSet:
     if not str(text).lstrip("-").isdigit():
         return open_set(str(text), getattr(env, "name", None))
@@ -179,12 +222,13 @@ def _prepare(
 
 def _without_bar(solver: Solver, envs: Iterable[ConstructiveEnv]) -> None:
     """Refuse a problem that a classical solver cannot take, rather than have a line of dashes; one bar is for all."""
-    if isinstance(solver, Baseline):
-        for env in envs:
-            solver.check(env)
-    for one in (solver, *solver.solvers) if isinstance(solver, FirstThatSupports) else (solver,):
-        if isinstance(one, OutsideSolver):
-            one.progress_bar = False
+    for stage in getattr(solver, "stages", (solver,)):
+        if isinstance(stage, Baseline):
+            for env in envs:
+                stage.check(env)
+        for one in (stage, *stage.solvers) if isinstance(stage, FirstThatSupports) else (stage,):
+            if isinstance(one, OutsideSolver):
+                one.progress_bar = False
 
 
 def _reference(
@@ -204,13 +248,25 @@ def _reference(
     if seconds is None:
         finite = [budget.seconds for budget in budgets if budget.seconds < torch.inf]
         seconds = max(finite, default=torch.inf)
+    limits = Budget(seconds=seconds, cancel=cancel)
+    return _computed(env, blocks, solver, limits, workers, references.cache_folder(), progress)
+
+
+def _computed(
+    env: ConstructiveEnv,
+    blocks: Sequence[TensorDict],
+    solver: str,
+    budget: Budget,
+    workers: int | None,
+    cache: Path,
+    progress: Tick | None,
+) -> References:
+    """Return the solutions by a solver that is named, found side by side in processes: one for each core if None."""
     made = make_solver(solver, choose_policy(None, env, env.size).policy if needs_policy(solver) else None)
     _without_bar(made, [env])
-    limits = Budget(seconds=seconds, cancel=cancel)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = workers or (1 if needs_policy(solver) else cores)
-    cache = references.cache_folder()
-    return references.compute(env, blocks, made, limits, cache=cache, workers=count, progress=progress)
+    return references.compute(env, blocks, made, budget, cache=cache, workers=count, progress=progress)
 
 
 def _origin(command: str, at: torch.device, threads: int) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -131,7 +132,7 @@ def test_help_lists_the_commands(run: Run) -> None:
             "--env --instances --seed --solvers --reference --seconds --rollouts --policy --output --format --config "
             "--reference-seconds --versus --threads --workers --device --batch-size",
         ),
-        ("generate", "--env --instances --seed --output"),
+        ("generate", "--env --instances --seed --output --labels --seconds --rollouts --workers"),
         ("render", "solution --output"),
         ("list", "envs sets policies solvers pretrained configs"),
         ("bench --env tsp", "env decode train --env.num_nodes --env.distribution --batch --rollouts --device --format"),
@@ -206,6 +207,18 @@ def test_help_of_a_command_is_complete(run: Run, command: str, flags: str) -> No
         ("generate --env tsp --instances 2 --output TMP/a.tsp", "a.tsp is not allowed for 2 instances"),
         ("generate --env tsp --output TMP/missing/a.npz", "a.npz: no such file or directory"),
         ("generate --env tsp --output TMP/missing/a.tsp", "a.tsp: no such file or directory"),
+        ("generate --env tsp --output TMP/missing/a.npz --labels two-opt", "a.npz: no such file or directory"),
+        ("generate --env tsp --output TMP/a.tsp --labels two-opt", "a.tsp is not allowed with labels; its suffix must"),
+        ("generate --env tsp --output TMP/a.npz --labels tow-opt", "solver: 'tow-opt' is not known"),
+        ("generate --env tsp --output TMP/a.npz --labels hgs", "hgs cannot take tsp; it solves capacitated routes"),
+        ("generate --env tsp --output TMP/a.npz --labels two-opt --seconds 0", "budget seconds: 0.0 is not allowed"),
+        (
+            "generate --env tsp --output TMP/a.npz --labels two-opt --workers 0",
+            "workers: 0 is not allowed; it must be >0",
+        ),
+        ("generate --env tsp --output TMP/a.npz --seconds 1", "seconds: 1.0 is not allowed without labels; give"),
+        ("generate --env tsp --output TMP/a.npz --rollouts 9", "rollouts: 9 is not allowed without labels; give"),
+        ("generate --env tsp --output TMP/a.npz --workers 2", "workers: 2 is not allowed without labels; give"),
         ("render TMP/missing.json --output TMP/a.png", "missing.json: no such file or directory"),
         ("render RECTANGLE --output TMP/a.png", "not a record of solve"),
         ("list everything", "section: everything is not allowed; it must be one of 'envs'"),
@@ -216,7 +229,7 @@ def test_help_of_a_command_is_complete(run: Run, command: str, flags: str) -> No
         ("train --config smoke --max_step 1", "unrecognized arguments: --max_step 1; see ncogym train --help"),
         ("train --config smoke --max_steps few", "max_steps: few is not allowed; it must be a whole number"),
         ("train --config smoke --devices two", "it must be a whole number or one of 'auto'"),
-        ("train --config smoke --algorithm PPO", "algorithm: PPO is not known"),
+        ("train --config smoke --algorithm A2C", "algorithm: A2C is not known"),
         ("train --config smoke --algorithm.starts 1", "starts: 1 is not allowed; it must be 0 (all) or at least 2"),
         ("train --config smoke --policy.dimension 1", "policy: Option 'dimension' is not accepted"),
         ("train --config smoke --policy.dim 33 --output TMP/o", "num_heads: 4 is not allowed; it must divide dim"),
@@ -613,6 +626,112 @@ def test_generated_file_is_solved(run: Run, tmp_path: Path) -> None:
     assert record["objective"] == pytest.approx(1e6 * float(env.objective(env.seeded(1, 5), actions)), abs=3)
 
 
+LABELLERS = [
+    ("tsp --env.num_nodes 6", "fast-tsp", "fast_tsp"),
+    ("tsp --env.num_nodes 6", "ortools", "ortools"),
+    ("cvrp --env.num_customers 5", "pyvrp", "pyvrp"),
+    ("cvrp --env.num_customers 5", "hgs", "hygese"),
+    ("cvrp --env.num_customers 5", "ortools", "ortools"),
+    ("knapsack --env.num_items 6", "ortools", "ortools"),
+    ("knapsack --env.num_items 6", "cp-sat", "ortools"),
+    ("atsp --env.num_nodes 5", "cp-sat", "ortools"),
+    ("jssp --env.num_jobs 3 --env.num_machines 2", "cp-sat", "ortools"),
+    ("jssp --env.num_jobs 3 --env.num_machines 2 --env.insertion", "cp-sat", "ortools"),
+    ("tsp --env.num_nodes 6", "multistart+two-opt", "torch"),
+]
+
+
+@pytest.mark.parametrize(("env", "labeller", "package"), LABELLERS, ids=[" ".join(each[:2]) for each in LABELLERS])
+def test_generate_labels(run: Run, tmp_path: Path, cache: Path, env: str, labeller: str, package: str) -> None:
+    """Each labeller labels, in its time, instances that are those without labels; the last line sums up."""
+    pytest.importorskip(package)
+    line = f"generate --env {env} --instances 3 --seed 7 --output"
+    assert run(line, tmp_path / "bare.npz")[0] == 0
+    budget = ["--rollouts", "20"] if needs_policy(labeller) else ["--seconds", "0.1"]
+    code, out, err = run(line, tmp_path / "a.npz", "--labels", labeller, "--workers", "1", *budget)
+    assert (code, err) == (0, "")
+    found, bare = open_set(str(tmp_path / "a.npz")), open_set(str(tmp_path / "bare.npz"), env.split()[0])
+    mean, proven = float(found.best_known.mean()), sum(found.proven)
+    words = f"holds 3 instances with labels by {labeller}: mean objective {mean:.6g}, {proven} proven"
+    assert out == f"{tmp_path / 'a.npz'} {words}\n"
+    assert found.sha256 == bare.sha256
+    assert found.best_known_name == f"{labeller} (a.npz)"
+    assert proven == (3 if env.startswith("jssp") else 0)  # numbers with fractions are no proof
+    for row, actions in enumerate(found.actions):
+        objective = float(found.env.objective(found.blocks[0][row : row + 1], actions[None, None]))
+        assert objective == pytest.approx(float(found.best_known[row]), rel=1e-12)
+
+
+def test_labels_are_references(run: Run, tmp_path: Path, cache: Path) -> None:
+    """A labelled file is evaluated as any other, with gaps to its labels; broken ones are refused in a line."""
+    line = "generate --env tsp --env.num_nodes 7 --instances 4 --labels two-opt --rollouts 3 --workers 1 --output"
+    assert run(line, tmp_path / "a.npz")[0] == 0
+    line = f"evaluate --instances {tmp_path / 'a.npz'} --solvers nearest-neighbour --format json"
+    code, out, err = run(line)
+    assert (code, err) == (0, "")
+    told = json.loads(out)
+    assert (told["set"], told["reference"], told["instances"]) == ("a.npz", "two-opt (a.npz)", 4)
+    expected = open_set(str(tmp_path / "a.npz"))
+    tours = make_solver("nearest-neighbour")(expected.env, expected.blocks[0], None, torch.Generator())
+    gaps = [100 * (tour.objective / best - 1) for tour, best in zip(tours, expected.best_known.tolist(), strict=True)]
+    assert told["mean_gap_percent"] == pytest.approx(sum(gaps) / 4)
+    with np.load(tmp_path / "a.npz") as file:
+        arrays = dict(file)
+    arrays["actions"][2, :2] = arrays["actions"][2, 1::-1]
+    np.savez(tmp_path / "a.npz", **arrays)
+    code, out, err = run(line)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "a.npz: instance 2: its objective is said to be" in err
+
+
+LABELLING = "generate --env tsp --env.num_nodes 50 --instances 40 --labels random-insertion --rollouts 1500"
+
+
+def test_killed_labelling_goes_on(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After kill -9 the same command keeps every label that was there, and ends with the same file, to the byte."""
+
+    def labelled(name: str, *more: str) -> list[str]:
+        monkeypatch.setenv("NCOGYM_CACHE", str(tmp_path / name))
+        return [*LABELLING.split(), "--output", str(tmp_path / f"{name}.npz"), *more]
+
+    def lines() -> list[bytes]:
+        return [line for file in (tmp_path / "cut").rglob("*.jsonl") for line in file.read_bytes().splitlines(True)]
+
+    command = [sys.executable, "-m", "ncogym.cli", *labelled("cut", "--workers", "2")]
+    killed = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE)
+    deadline = time.monotonic() + 120
+    while len(lines()) < 4:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate(timeout=60)  # which waits for its workers, too
+    before = [line for line in lines() if line.endswith(b"\n")]
+    assert len(before) < 40
+    assert not (tmp_path / "cut.npz").exists()
+    assert run("", *command[3:], "--workers", "1")[0] == 0  # how many there are changes nothing
+    assert lines()[: len(before)] == before
+    assert len(lines()) == 40
+    assert run("", *labelled("whole", "--workers", "1"))[0] == 0
+    assert (tmp_path / "cut.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
+
+
+def test_interrupted_labelling_says_how_to_go_on(
+    run: Run, tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A signal ends it with 130 and the command that goes on, and costs the instance under way alone."""
+    line = "generate --env tsp --env.num_nodes 6 --instances 4 --labels nearest-neighbour --workers 1 --output"
+    with monkeypatch.context() as patch:
+        signalled(patch, signal.SIGINT, at=3)
+        code, out, err = run(line, tmp_path / "a.npz")
+    assert (code, out) == (130, "")
+    assert err == f"ncogym: interrupted; to go on: ncogym {line} {tmp_path / 'a.npz'}\n"
+    assert not (tmp_path / "a.npz").exists()
+    (kept,) = cache.rglob("*.jsonl")
+    assert len(kept.read_text().splitlines()) == 2
+    assert run(line, tmp_path / "a.npz")[0] == 0
+    assert len(kept.read_text().splitlines()) == 4
+
+
 def test_render_draws_what_solve_wrote(run: Run, rectangle: Path, tmp_path: Path) -> None:
     """A record is drawn again, and refused once its actions break a constraint."""
     run("solve --solver two-opt --output", tmp_path, rectangle)
@@ -716,11 +835,18 @@ def test_published_config_runs(run: Run, tmp_path: Path, path: Path) -> None:
     assert load_policy(tmp_path / "out" / "policy").card["training"]["steps"] == 1
 
 
-def test_train_without_a_config(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "algorithm",
+    [
+        "Reinforce --algorithm.reward_baseline shared --algorithm.rollouts 3",
+        "Reinforce --algorithm.reward_baseline critic",
+        "PPO --algorithm.samples 2 --algorithm.entropy 0.01",
+    ],
+)
+def test_train_without_a_config(run: Run, tmp_path: Path, algorithm: str) -> None:
     """Options alone make a run; policy and algorithm go by their short names."""
-    options = "--policy AttentionPolicy --policy.dim 16 --policy.num_layers 1 --algorithm Reinforce"
-    brief = [*TRAIN_BRIEFLY, "--algorithm.reward_baseline", "shared", "--algorithm.rollouts", "3"]
-    code, _, err = run(f"train --env tsp --env.num_nodes 6 {options} --output", tmp_path / "out", *brief)
+    options = f"--policy AttentionPolicy --policy.dim 16 --policy.num_layers 1 --algorithm {algorithm}"
+    code, _, err = run(f"train --env tsp --env.num_nodes 6 {options} --output", tmp_path / "out", *TRAIN_BRIEFLY)
     assert (code, err) == (0, "")
     policy = json.loads((tmp_path / "out" / "policy" / "card.json").read_text())["policy"]
     assert (policy["class"], policy["arguments"]["dim"]) == ("AttentionPolicy", 16)

@@ -504,6 +504,29 @@ class Shuffles(TSPEnv):
         return super().equivalent_actions(instance, actions, count, rng).sort(-1).values
 
 
+class OpensAnotherSolution(TSPEnv):
+    """The solution that its neighbourhoods are parts of is another."""
+
+    def neighbourhood(self, instance, actions, free, rng):
+        return super().neighbourhood(instance, actions.sort(-1).values, free, rng)
+
+
+class OpensNothing(TSPEnv):
+    """Its neighbourhoods are empty."""
+
+    def neighbourhood(self, instance, actions, free, rng):
+        part = super().neighbourhood(instance, actions, free, rng)
+        return part._replace(begin=part.end)
+
+
+class ForgetsWhatComesLast(TSPEnv):
+    """Its neighbourhoods end before what is kept comes."""
+
+    def neighbourhood(self, instance, actions, free, rng):
+        part = super().neighbourhood(instance, actions, free, rng)
+        return part._replace(end=part.begin + 1)
+
+
 class WalksTheOtherWay(TSPEnv):
     """Its walk names the current node first."""
 
@@ -557,8 +580,11 @@ BROKEN = [
     (SameStart, "starts are allowed", "comes twice"),
     (OtherStarts, "starts are allowed", "with a generator the first actions are others"),
     (Enlarges, "symmetries keep the objective", "objective under image 0"),
-    (SkewsAtRandom, "symmetries keep the objective", "objective under image 19"),
+    (SkewsAtRandom, "symmetries keep the objective", "objective under image 11"),
     (Shuffles, "equivalent actions are the same solution", "objective of equivalent actions"),
+    (OpensAnotherSolution, "neighbourhoods are parts of the solution", "objective of a neighbourhood is"),
+    (OpensNothing, "neighbourhoods are parts of the solution", "opens steps 6 to 6 of 6"),
+    (ForgetsWhatComesLast, "neighbourhoods are parts of the solution", "what was built in a neighbourhood is refused"),
     (WalksTheOtherWay, "a walk is the environments own", "the walk's nodes of step 2"),
     (WalksWithoutEnd, "a walk is the environments own", "its walk ends after 99 steps; the horizon is 6"),
 ]

@@ -21,7 +21,7 @@ from ncogym.envs import make
 from ncogym.errors import ArgumentError, InvalidSolution, NoSolutionFound
 from ncogym.policies import AttentionPolicy
 from ncogym.references import References, compute, ship, shipped
-from ncogym.search import Greedy
+from ncogym.search import Compose, Greedy
 from ncogym.solver import Budget, MaxRollouts, MaxSeconds, Progress, Solutions
 
 TOURS = make("tsp", num_nodes=6)
@@ -343,7 +343,8 @@ def test_what_differs_is_kept_apart(tmp_path: Path) -> None:
     """Problem, solver, its settings, those of what it is made of, weights and budget make a file each; the rest not."""
     small = AttentionPolicy(TOURS.feature_dims, dim=16, num_layers=1, num_heads=2, feedforward=16).eval()
     other = AttentionPolicy(TOURS.feature_dims, dim=16, num_layers=1, num_heads=2, feedforward=16).eval()
-    limited = (Drawn(), Drawn("other"), CpSat(), CpSat(2), TwoOpt(), TwoOpt(Drawn()), Greedy(small), Greedy(other))
+    chain = Compose(Drawn(), TwoOpt())
+    limited = (Drawn(), Drawn("other"), CpSat(), CpSat(2), TwoOpt(), chain, Greedy(small), Greedy(other))
     for solver in limited:
         compute(TOURS, [tours(1)], solver, MaxSeconds(5), cache=tmp_path)
     for budget in (None, MaxRollouts(2)):
@@ -469,3 +470,24 @@ def test_actions_take_few_bits(nodes: int, dtype: torch.dtype, folder: Path) -> 
     ship(folder / "tours.safetensors", TOURS, blocks, found, {"solver": "drawn"})
     assert load_file(folder / "tours.safetensors")["actions"].dtype == dtype
     assert same(shipped(TOURS, "tours", blocks), found._replace(name="drawn (shipped)"))
+
+
+# ---------------------------------------------------------------------- solutions in files
+
+
+def test_solutions_in_a_file_are_checked_at_once() -> None:
+    """Solutions of several lengths lie in one tensor; the first that is broken, or not as good as said, is named."""
+    env = make("cvrp", num_customers=6, capacity=10)
+    instances = env.generate(20, torch.Generator().manual_seed(3))
+    found = compute(env, [instances], Savings())
+    actions = references.in_one(env, [instances[:7], instances[7:]], found.actions)
+    assert (actions.dtype, len(actions)) == (torch.uint8, 20)
+    assert len({len(each) for each in found.actions}) > 1
+    references.check_solutions(env, instances, actions.long(), found.objective, "here")
+    for row in (4, 9):
+        said = found.objective.index_fill(0, torch.tensor([row, 15]), 1.0)
+        with pytest.raises(InvalidSolution, match=f"^here: instance {row}: its objective is said to be 1, its actions"):
+            references.check_solutions(env, instances, actions.long(), said, "here")
+        broken = actions.long().index_fill(0, torch.tensor([row, 15]), 1)
+        with pytest.raises(InvalidSolution, match=f"^here: instance {row}: customer 1 is visited at step 0 and again"):
+            references.check_solutions(env, instances, broken, found.objective, "here")

@@ -17,7 +17,7 @@ from ncogym.errors import ArgumentError
 from ncogym.policies.attention import AttentionPolicy
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Greedy, Sample
-from ncogym.rollout import act, encode, log_probs, replay, rollouts_in_memory
+from ncogym.rollout import act, encode, log_probs, record, replay, rollouts_in_memory, score_steps
 
 
 class Places(NamedTuple):
@@ -503,3 +503,90 @@ def test_acting_ends_when_all_rollouts_are_done(rng):
     scored = log_probs(env, policy, encoded, replace(built, log_prob=None))
     longer = log_probs(env, policy, encoded, replay(env, instances, whole))
     torch.testing.assert_close(scored, longer, rtol=1e-4, atol=1e-4)
+
+
+# ---------------------------------------------------------------------- decisions one by one
+
+
+class Worded(Nearby):
+    """`Nearby` with words for a value head: the first node's place, and how many nodes are open beside the current."""
+
+    width = 3
+
+    def summary(self, encoded):
+        return encoded.nodes[:, 0]
+
+    def reading(self, encoded, step):
+        current = encoded.nodes.gather(1, step.nodes[..., 1].clamp_min(0).unsqueeze(-1).expand(-1, -1, 3))
+        return current * step.action_mask.sum(-1, keepdim=True)
+
+
+def head(read):
+    """Value what is read by a fixed sum."""
+    return read @ torch.arange(6, dtype=read.dtype)
+
+
+@pytest.mark.parametrize("starts", [False, True])
+def test_each_decision_is_the_sequential_loops(env, instances, starts):
+    """Log-probability, entropy and value of each decision are those of the step-by-step loop, and so are gradients."""
+    policy = Worded()
+    drawn = play(env, policy, instances, first_actions=env.first_actions(instances) if starts else None)
+    encoded = policy.encode(env.instance_features(instances))
+    found = score_steps(env, policy, encoded, drawn, head)
+    assert found.log_prob.shape == (*drawn.reward.shape, 6 - drawn.forced)
+    state = env.start(instances, drawn.actions.shape[1])
+    for number, action in enumerate(drawn.actions.unbind(-1)):
+        shown = env.step_features(state)
+        if number >= drawn.forced:
+            each = torch.distributions.Categorical(logits=policy.logits(encoded, shown))
+            read = torch.cat(
+                [policy.summary(encoded).unsqueeze(1).expand(-1, action.shape[1], -1), policy.reading(encoded, shown)],
+                -1,
+            )
+            decision = number - drawn.forced
+            torch.testing.assert_close(found.log_prob[..., decision], each.log_prob(action))
+            torch.testing.assert_close(found.entropy[..., decision], each.entropy())
+            torch.testing.assert_close(found.value[..., decision], head(read))
+        state = env.advance(state, action)
+    passed = torch.autograd.grad(found.value.sum(), list(policy.parameters()), retain_graph=True)
+    assert not any(gradient.any() for gradient in passed)
+    whole = log_probs(env, policy, policy.encode(env.instance_features(instances)), drawn, acting="eager")
+    (slope,) = torch.autograd.grad(found.entropy.sum(), policy.bilinear, retain_graph=True)
+    assert slope.abs().max() > 0
+    assert slope.isfinite().all()
+    assert_same(loss_and_gradients(policy, found.log_prob.sum(-1)), loss_and_gradients(policy, whole), 1e-12)
+
+
+@pytest.mark.parametrize("queries", [1, 5, 13, 23, 24])
+def test_chunks_of_decisions_change_nothing(env, instances, queries):
+    """In chunks, which are bounded and computed again for the gradient, numbers and gradients are those of one pass."""
+    policy, features = Worded(), env.instance_features(instances)
+    drawn, scale = play(env, policy, instances), nn.Parameter(torch.ones((), dtype=torch.float64))
+    found = []
+    for memory in (1e9, memory_of(policy, env, instances, queries)):
+        encoded = policy.encode(features)
+        policy.queries.clear()
+        steps = score_steps(env, policy, encoded, drawn, lambda read: scale * head(read), memory=memory)
+        assert max(policy.queries) <= (24 if memory == 1e9 else queries)
+        assert sum(policy.queries) == 24
+        loss = (steps.log_prob * steps.value.detach() + steps.value.square() + steps.entropy).sum()
+        found.append((loss.detach(), torch.autograd.grad(loss, [*policy.parameters(), scale])))
+    assert_same(found[1], found[0], 1e-12)
+
+
+def test_a_record_adds_up(rng):
+    """Rewards of decisions add up to the reward, and none follows the end, behind which nothing is open."""
+    env = CVRPEnv(num_customers=6)
+    policy = AttentionPolicy(env.feature_dims, dim=16, num_layers=1, num_heads=2, feedforward=16)
+    instances = env.generate(3, rng)
+    drawn = play(env, policy, instances)
+    encoded = policy.encode(env.instance_features(instances))
+    kept = record(env, drawn, score_steps(env, policy, encoded, drawn, lambda read: read.sum(-1)))
+    torch.testing.assert_close(kept.reward.sum(-1), drawn.reward)
+    returns = (drawn.actions == 0).long().flip(-1).cumprod(-1).sum(-1)
+    lengths = drawn.actions.shape[-1] - returns  # to the last customer, after whom it is done
+    assert torch.equal(kept.open.sum(-1), lengths)
+    assert returns.min() < returns.max()
+    assert not kept.reward[~kept.open].any()
+    assert not kept.log_prob[~kept.open].any()
+    assert not any(value.requires_grad for value in kept)

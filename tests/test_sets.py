@@ -5,6 +5,7 @@ import math
 import pickle
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,8 @@ import torch
 
 from ncogym.envs import PROBLEMS, make
 from ncogym.envs.base import ReferenceSet
-from ncogym.errors import ArgumentError, InstanceError
-from ncogym.sets import open_set, published, recognise, set_names
+from ncogym.errors import ArgumentError, InstanceError, InvalidSolution
+from ncogym.sets import InstanceSet, open_set, published, recognise, set_names, unnamed, write_labelled
 from ncogym.solver import instances_sha256
 
 # first digits of the git blob hashes of the files that the repositories of EAS and SGBS publish
@@ -506,6 +507,97 @@ def test_published_arrays_are_known(shared_instances: Path, kind: str) -> None:
         assert not found.best_known.isnan().any()
         assert all(actions is not None for actions in found.actions), path.name
         assert (kind in ("kp", "jssp")) == all(found.proven)
+
+
+# ---------------------------------------------------------------------- labelled files
+
+
+def labelled(path: Path, name: str = "tsp", **arguments: Any) -> InstanceSet:
+    """Write a labelled file of four instances, the first way to build each as its label, and return what it is of."""
+    env = make(name, **arguments).resized(5)
+    instances = env.seeded(4, 1)
+    state = env.start(instances)
+    actions = []
+    while not state.done.all():
+        action = state.action_mask.int().argmax(-1)
+        state = env.advance(state, action)
+        actions.append(action)
+    stacked = torch.stack(actions, -1)
+    objective = env.objective(instances, stacked)[:, 0]
+    known = {"best_known": objective, "proven": (True, False) * 2, "actions": tuple(stacked[:, 0])}
+    held = replace(unnamed(env, instances, "four", drawn=True), **known)
+    write_labelled(path, held, {"labels": "first-fit", "seed": 1})
+    return held
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [*((name, {}) for name in PROBLEMS), ("tsp", {"distribution": "clustered"}), ("jssp", {"insertion": True})],
+)
+def test_labels_are_what_is_best_known(tmp_path: Path, name: str, arguments: dict[str, Any]) -> None:
+    """A labelled file comes back as what was written, to the bit, with the arguments of its problem."""
+    held = labelled(tmp_path / "a.npz", name, **arguments)
+    found = open_set(str(tmp_path / "a.npz"))
+    assert (found.env.name, found.env.arguments()) == (name, held.env.arguments())
+    assert (found.name, found.best_known_name, found.drawn) == ("a.npz", "first-fit (a.npz)", True)
+    assert (found.sha256, found.names, found.proven) == (held.sha256, held.names, held.proven)
+    assert found.best_known.equal(held.best_known)
+    for one, other in zip(found.actions, held.actions, strict=True):
+        assert found.env.plain_actions(found.blocks[0][:1], one) == held.env.plain_actions(held.blocks[0][:1], other)
+    before = (tmp_path / "a.npz").read_bytes()
+    labelled(tmp_path / "a.npz", name, **arguments)
+    assert (tmp_path / "a.npz").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["a.npz"]
+    with pytest.raises(ArgumentError, match=f"a.npz is of {name}, not of {'tsp' if name != 'tsp' else 'jssp'}"):
+        open_set(str(tmp_path / "a.npz"), "tsp" if name != "tsp" else "jssp")
+
+
+def spoil(arrays: dict[str, Any], name: str, index: Any, value: Any) -> None:
+    """Change an entry of an array."""
+    arrays[name][index] = value
+
+
+@pytest.mark.parametrize(
+    ("tamper", "error", "words"),
+    [
+        (
+            lambda a: spoil(a, "actions", (2, 1), 4),
+            InvalidSolution,
+            "instance 2: node 4 is visited at step 1 and again",
+        ),
+        (lambda a: spoil(a, "actions", (1, 0), 9), InvalidSolution, "instance 1: step 0 visits node 9"),
+        (lambda a: spoil(a, "actions", 3, [0, 2, 1, 3, 4]), InvalidSolution, "instance 3: its objective is said to be"),
+        (
+            lambda a: spoil(a, "objective", 1, 1.0),
+            InvalidSolution,
+            "instance 1: its objective is said to be 1, its act",
+        ),
+        (lambda a: spoil(a, "locs", (0, 0), 0.0), InvalidSolution, "instance 0: its objective is said to be"),
+        (
+            lambda a: a.update(locs=a["locs"][..., ::-1]),
+            InstanceError,
+            "its instances are not those that were labelled",
+        ),
+        (lambda a: a.update(actions=a["actions"] + 0.5), InstanceError, "array actions has entries that are no whole"),
+        (lambda a: a.update(objective=a["objective"][:2]), InstanceError, "array objective has the shape"),
+        (lambda a: a.update(locs=a["locs"][:2]), InstanceError, "it has 2 instances, but labels of 4"),
+        (lambda a: a.pop("proven"), InstanceError, "are not those of labelled tsp"),
+        (lambda a: a.update(weight=a["objective"]), InstanceError, "are not those of labelled tsp"),
+        (lambda a: a.update(about=np.array("{")), InstanceError, "what it says about its labels cannot be read"),
+        (lambda a: a.update(about=np.array("{}")), InstanceError, "what it says about its labels cannot be read"),
+        (lambda a: a.update(about=np.array(5)), InstanceError, "what it says about its labels cannot be read"),
+    ],
+)
+def test_a_labelled_file_is_not_believed(tmp_path: Path, tamper: Any, error: type[Exception], words: str) -> None:
+    """What was changed in a labelled file is refused in a line that names the file, and the instance if it is one's."""
+    labelled(tmp_path / "a.npz")
+    with np.load(tmp_path / "a.npz") as file:
+        arrays = dict(file)
+    tamper(arrays)
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(error, match=rf"a\.npz: .*{words}") as refusal:
+        open_set(str(tmp_path / "a.npz"))
+    assert "\n" not in str(refusal.value)
 
 
 # ---------------------------------------------------------------------- whose file is it?

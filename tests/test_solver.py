@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import signal
 import time
+from dataclasses import replace
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from ncogym.solver import (
     NoImprovement,
     Pace,
     Progress,
+    Solution,
     TracePoint,
     Violation,
     interrupts_held,
@@ -288,6 +290,118 @@ def test_the_referee_has_the_last_word(instances):
     assert sound.violation is None
 
 
+def test_a_part_narrows_the_budget_and_gives_it_back(clock, instances):
+    """A stage has its share of what is left and a patience of its own; then the whole is there again."""
+    whole = Budget(seconds=10, rollouts=9, patience=2)
+    progress = Progress(Shelf(), instances, whole)
+    progress.offer(offers([[1]], [[1]]))
+    progress.offer(offers([[1]], [[1]]), rollouts=2)
+    assert progress.spent
+    clock.now += 4.0  # two seconds each
+    with progress.part(0.25, rollouts=0.5):
+        assert (progress.budget.seconds, progress.budget.rollouts, progress.budget.patience) == (4.0, 6.0, 2)
+        assert progress.budget.cancel is whole.cancel
+        assert not progress.spent
+        clock.now += 4.0
+        assert progress.spent
+    assert progress.budget is whole
+    assert not progress.spent
+    clock.now += 40.0
+    with progress.part(0.5):
+        assert progress.spent
+
+
+def solution(objective: float, action: int, seconds: float, rollouts: int, *trace, proven: bool = False):
+    """Return what a solver inside may have found."""
+    points = tuple(TracePoint(*point) for point in trace)
+    return Solution(torch.tensor([action]), objective, True, None, seconds, rollouts, points, "inside", proven)
+
+
+def test_what_a_solver_inside_found_is_taken_with_its_books(clock, instances):
+    """Its curve goes on from when it began, where it improves; rollouts and seconds are those of each instance."""
+    progress = Progress(Shelf(), instances, None)
+    clock.now += 2.0
+    progress.offer(offers([[5]], [[5]]))
+    clock.now += 8.0  # four seconds each: one took three of them, the other five
+    progress.take(
+        [
+            solution(3.0, 3, 3.0, 7, (1.0, 1, 6.0), (2.0, 4, 4.0), (2.5, 7, 3.0 + 1e-9)),
+            solution(50.0, 5, 5.0, 9, (0.5, 1, 50.0), proven=True),
+        ]
+    )
+    assert (progress.seconds, progress.rollouts) == (5.0, 10)
+    clock.now += 2.0
+    progress.offer(offers([[2]], [[6]]))
+    one, other = progress.solutions("outside")
+    assert one.trace == (
+        TracePoint(1.0, 1, 5.0),
+        TracePoint(3.0, 5, 4.0),
+        TracePoint(3.5, 8, 3.0),
+        TracePoint(5.0, 9, 2.0),
+    )
+    assert other.trace == (TracePoint(1.0, 1, 50.0),)
+    assert [(s.seconds, s.rollouts, s.proven) for s in (one, other)] == [(5.0, 9, False), (7.0, 11, True)]
+
+
+def test_seconds_of_workers_put_the_clock_forward(clock, instances):
+    """Instances solved side by side took more seconds each than passed here."""
+    progress = Progress(Shelf(), instances, MaxSeconds(10))
+    clock.now += 4.0
+    progress.take([solution(3.0, 3, 4.0, 1, (4.0, 1, 3.0)), solution(30.0, 3, 4.0, 1, (1.0, 1, 30.0))])
+    assert progress.seconds == 4.0
+    assert [s.trace[0].seconds for s in progress.solutions("x")] == [4.0, 1.0]
+
+
+def test_a_worse_find_is_not_taken_for_a_proof(instances):
+    """A proof of something that is beaten already is none."""
+    progress = Progress(Shelf(), instances, None)
+    progress.offer(offers([[2]], [[2]]))
+    progress.take([solution(3.0, 3, 1.0, 1, proven=True), solution(20.0, 2, 1.0, 1, proven=True)])
+    assert [s.proven for s in progress.solutions("x")] == [False, True]
+    assert not progress.settled
+    progress.prove([0])
+    assert progress.settled
+
+
+def test_solutions_of_different_lengths_are_taken(instances):
+    """What outside solvers find need not be equally long."""
+    progress = Progress(Shelf(), instances, None)
+    short, long = solution(3.0, 3, 1.0, 1), replace(solution(30.0, 3, 1.0, 1), actions=torch.tensor([1, 2]))
+    progress.take([short, long])
+    assert [s.actions.tolist() for s in progress.solutions("x")] == [[3, 3], [1, 2]]
+
+
+@pytest.mark.parametrize(("late", "refused"), [(2.05, False), (2.2, True)])
+def test_a_first_solution_too_late_is_none(clock, instances, late, refused):
+    """More than 5 % beyond the budget it is an error that says what it took; improvements may take longer."""
+    progress = Progress(Shelf(), instances, MaxSeconds(1))
+    clock.now += late
+    progress.offer(offers([[3]], [[2]]))
+    clock.now += 9.0
+    progress.offer(offers([[2]], [[1]]))
+    if refused:
+        line = r"^snail: 1 s is too small a budget; its first solution was complete after 1\.1 s$"
+        with pytest.raises(NoSolutionFound, match=line):
+            progress.solutions("snail")
+        progress.budget.cancel.set()
+    assert progress.solutions("snail")[0].objective == 2
+
+
+def test_only_the_outermost_budget_says_too_late(clock, instances):
+    """A part of a budget that is too small for a solution is no error while the whole pays for it."""
+    outer = Progress(Shelf(), instances, MaxSeconds(4))
+    inner = Progress(Shelf(), instances, outer.budget.remaining(outer, 0.1))
+    clock.now += 2.0
+    inner.offer(offers([[3]], [[2]]))
+    outer.take(inner.solutions("inner"))
+    assert outer.solutions("outer")[0].objective == 3
+    tight = Progress(Shelf(), instances, MaxSeconds(0.5))
+    clock.now += 2.0
+    tight.take(inner.solutions("inner"))
+    with pytest.raises(NoSolutionFound, match="after 1 s"):
+        tight.solutions("outer")
+
+
 def test_a_proof_is_for_its_instance_and_what_was_offered(instances):
     """A proof holds for the instance that it names, until something better turns up."""
     progress = Progress(Shelf(), instances, None)
@@ -347,6 +461,56 @@ def test_pace_follows_the_clock(clock, instances):
     clock.now += 2 * 17 * 1.0
     progress.offer(torch.zeros(2, 17, 1, dtype=torch.int64))
     assert pace.next(math.inf) == int(0.9 * (100 - 81.8))
+
+
+def worked(clock, progress, count, seconds):
+    """Let a round of so many rollouts take so long for each of two instances."""
+    clock.now += 2 * seconds
+    progress.offer(torch.zeros(2, count, 1, dtype=torch.int64))
+
+
+def test_no_round_begins_that_would_not_end_in_time(clock, instances):
+    """What a round costs however small is known from the smallest; where that is not left, nothing begins."""
+    progress = Progress(Shelf(), instances, MaxSeconds(10))
+    pace = Pace(progress, most=1)
+    assert pace.next(math.inf) == 1
+    worked(clock, progress, 1, 3.0)
+    assert pace.next(math.inf) == 1
+    worked(clock, progress, 1, 4.0)
+    assert pace.next(math.inf) == 1
+    worked(clock, progress, 1, 2.9)
+    assert pace.next(math.inf) == 0
+    assert progress.seconds == pytest.approx(9.9)
+
+
+def test_something_is_begun_where_there_is_nothing_yet(clock, instances):
+    """The first round is of one rollout at least, whatever the clock says."""
+    progress = Progress(Shelf(), instances, MaxSeconds(1))
+    clock.now += 5.0
+    pace = Pace(progress, most=100)
+    assert pace.next(math.inf) == 1
+    worked(clock, progress, 1, 1.0)
+    assert pace.next(math.inf) == 0
+
+
+@pytest.mark.parametrize("fixed", [0.0, 0.02, 0.2])
+@pytest.mark.parametrize("rate", [1e-4, 1e-2])
+def test_rounds_end_at_the_end_of_the_budget(clock, instances, fixed, rate):
+    """Where rounds cost a fixed time and a time per rollout, the budget is met to within 5 %, or a single rollout."""
+    progress = Progress(Shelf(), instances, MaxSeconds(2))
+    pace = Pace(progress, most=100_000)
+    while count := pace.next(math.inf):
+        worked(clock, progress, count, fixed + rate * count)
+    assert 2 - max(0.1, 1.5 * (fixed + rate)) <= progress.seconds <= 2.1
+
+
+def test_a_wide_share_is_for_who_gains_by_one_large_round(clock, instances):
+    """A share of 0.9 takes nearly all that is left at once."""
+    progress = Progress(Shelf(), instances, MaxSeconds(100))
+    pace = Pace(progress, most=10_000, share=0.9)
+    assert pace.next(16) == 8
+    worked(clock, progress, 8, 20.0)
+    assert pace.next(math.inf) == int(0.9 * 80 / 2.5)
 
 
 def test_a_broken_candidate_never_costs_a_sound_one() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ncogym.envs import make
 from ncogym.errors import ArgumentError, InstanceError, InvalidSolution, UnsupportedProblem
 from ncogym.policies import AttentionPolicy, Policy
 from ncogym.pretrained import save_policy
+from ncogym.search import Greedy
 from ncogym.solver import Budget, MaxRollouts, Solution
 from ncogym.solving import Solved, choose_policy, make_solver, needs_policy, render, solve
 
@@ -74,6 +76,9 @@ def solved(objective: float, best_known: float | None, sense: str = "min") -> So
         ("two-opt", "two-opt"),
         ("farthest-insertion", "farthest-insertion"),
         ("random-insertion+two-opt+symmetry", "random-insertion+two-opt+symmetry"),
+        ("multistart+symmetry+eas+two-opt", "multistart+symmetry+eas+two-opt"),
+        ("sampling+eas-tab+active", "sampling+eas-tab+active"),
+        ("eas+eas-lay+symmetry", "eas+eas-lay+symmetry"),
     ],
 )
 def test_name_builds_the_solver(policy: Policy, name: str, built: str) -> None:
@@ -91,22 +96,22 @@ def test_name_builds_the_solver(policy: Policy, name: str, built: str) -> None:
     ("problem", "built"),
     [
         ({"name": "tsp", "num_nodes": 5}, "multistart+sampling+two-opt+symmetry"),
-        ({"name": "cvrp", "num_customers": 5}, "multistart+sampling+symmetry"),
-        ({"name": "atsp", "num_nodes": 5}, "multistart+sampling"),
-        ({"name": "knapsack", "num_items": 5}, "sampling"),
+        ({"name": "cvrp", "num_customers": 5}, "reconstruct"),
+        ({"name": "atsp", "num_nodes": 5}, "reconstruct"),
+        ({"name": "knapsack", "num_items": 5}, "sampling+symmetry+reconstruct"),
     ],
 )
 @pytest.mark.parametrize("budget", [None, MaxRollouts(3), MaxRollouts(300)])
 def test_auto_is_composed_by_what_the_problem_offers(
     problem: dict[str, Any], built: str, budget: Budget | None
 ) -> None:
-    """2-opt joins on symmetric tours, images where there are any, starts where they pay; every budget is kept."""
+    """2-opt joins on symmetric tours; elsewhere the policy rebuilds, after samples where starts do not pay."""
     env, rng = make(**problem), torch.Generator().manual_seed(0)
     policy = AttentionPolicy(env.feature_dims, dim=8, num_layers=1, num_heads=2, feedforward=16).eval()
     (solution,) = make_solver("auto", policy)(env, env.generate(1, rng), budget, rng)
     assert solution.feasible
     assert solution.solver == built
-    assert solution.rollouts <= (128 if budget is None else budget.rollouts)
+    assert solution.rollouts <= (2 * 128 + 8 * 128 if budget is None else budget.rollouts)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +124,8 @@ def test_auto_is_composed_by_what_the_problem_offers(
         ("symmetry+symmetry", "does not compose"),
         ("greedy+two-opt+two-opt", "does not compose"),
         ("greedy+multistart", "'greedy\\+multistart' does not compose"),
-        ("multistart+ortools", "does not compose"),
+        ("multistart+hgs", "does not compose"),
+        ("ortools+multistart", "does not compose; after what builds solutions may come symmetry, two-opt, reconstruct"),
         ("eas+multistart", "does not compose"),
         ("two-opt+farthest-insertion+greedy", "does not compose"),
     ],
@@ -140,7 +146,17 @@ def test_search_without_a_policy_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "needed"),
-    [("auto", True), ("greedy", True), ("multistart+two-opt", True), ("two-opt", False), ("ortools+symmetry", False)],
+    [
+        ("auto", True),
+        ("greedy", True),
+        ("multistart+two-opt", True),
+        ("two-opt", False),
+        ("ortools+symmetry", False),
+        ("savings+pyvrp", False),
+        ("savings+eas", True),
+        ("sampling+cp-sat", True),
+        ("two-opt+symmetry", True),
+    ],
 )
 def test_searches_need_a_policy_and_baselines_do_not(name: str, needed: bool) -> None:
     """A name needs a policy where one of its parts is a search."""
@@ -383,3 +399,28 @@ def test_the_kernel_is_ready_before_the_clock_starts(monkeypatch: pytest.MonkeyP
     solving.solve(file, solver="greedy")
     solving.solve(file, solver="nearest-neighbour")
     assert order == ["prepare", "search", "search"]
+
+
+@pytest.mark.parametrize(("seconds", "takes", "left"), [(10, 4, 6), (3, 4, 1.5), (10, 0.1, 10), (None, 4, math.inf)])
+def test_a_kernel_that_is_compiled_counts_in_the_budget(
+    monkeypatch: pytest.MonkeyPatch, seconds: float | None, takes: float, left: float
+) -> None:
+    """Compiling comes off the seconds, but for half of them; finding what is compiled does not."""
+    now, budgets = [50.0], []
+
+    def prepare(*_: Any) -> None:
+        now[0] += takes
+
+    class Watched(Greedy):
+        def __call__(self, env: Any, instances: Any, budget: Any, rng: Any) -> Any:
+            budgets.append(budget)
+            return super().__call__(env, instances, None, rng)
+
+    monkeypatch.setattr(solving.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(solving.kernels, "prepare", prepare)
+    monkeypatch.setitem(solving.BUILDERS, frozenset({"greedy"}), Watched)
+    given = Budget()
+    file = Path(__file__).parent / "data" / "square4.tsp"
+    solving.solve(file, solver="greedy", seconds=seconds, budget=given)
+    assert budgets[0].seconds == pytest.approx(left)
+    assert budgets[0].cancel is given.cancel

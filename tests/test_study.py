@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -9,8 +10,9 @@ import torch
 from ncogym import references
 from ncogym.envs import make
 from ncogym.errors import ArgumentError, UnsupportedProblem
+from ncogym.sets import InstanceSet
 from ncogym.solver import Budget, MaxRollouts
-from ncogym.study import Entry, study
+from ncogym.study import Entry, label, study
 
 
 @pytest.mark.parametrize(
@@ -132,3 +134,28 @@ def test_seconds_end_the_reference_too(tmp_path: Path, monkeypatch: pytest.Monke
     cancel.set()
     with pytest.raises(KeyboardInterrupt):
         study(None, ["kool-tsp20:2"], ["two-opt"], [Budget()], reference="two-opt", workers=1, cancel=cancel)
+
+
+def test_labels_are_kept_for_longer_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A longer set begins with the labels of a shorter one; another seed, size, dynamics, budget has its own."""
+    monkeypatch.setenv("NCOGYM_CACHE", str(tmp_path))
+
+    def labelled(count: int = 3, seed: int = 1, rollouts: int = 1, **arguments: Any) -> tuple[InstanceSet, list[int]]:
+        told: list[int] = []
+        env, budget = make("jssp", **{"num_jobs": 3, "num_machines": 2} | arguments), MaxRollouts(rollouts)
+        tick = lambda name, done, total: told.append(done)  # noqa: E731
+        return label(env, count, seed, "dispatch:random-SPT", budget, workers=1, progress=tick), told
+
+    first, _ = labelled()
+    assert (first.count, first.best_known_name) == (3, "dispatch:random-SPT")
+    longer, told = labelled(5)
+    assert told == [3, 4, 5]
+    assert longer.best_known[:3].equal(first.best_known)
+    for other in ({"seed": 2}, {"rollouts": 2}, {"num_jobs": 4}, {"insertion": True}):
+        assert labelled(**other)[1] == [1, 2, 3]
+
+
+def test_a_labeller_must_take_the_problem() -> None:
+    """A solver of other problems is refused before anything is solved."""
+    with pytest.raises(UnsupportedProblem, match="hgs cannot take tsp"):
+        label(make("tsp", num_nodes=5), 2, 1, "hgs", Budget())

@@ -4,6 +4,7 @@ from ncogym.algorithms.base import Algorithm
 from ncogym.algorithms.bopo import BOPO
 from ncogym.algorithms.imitation import Imitation
 from ncogym.algorithms.pomo import POMO
+from ncogym.algorithms.ppo import PPO
 from ncogym.algorithms.preference import PO
 from ncogym.algorithms.reinforce import Reinforce
 from ncogym.algorithms.self_labelling import SelfLabelling
@@ -15,6 +16,7 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "SelfLabelling": SelfLabelling,
     "PO": PO,
     "BOPO": BOPO,
+    "PPO": PPO,
 }
 
-__all__ = ["ALGORITHMS", "BOPO", "PO", "POMO", "Algorithm", "Imitation", "Reinforce", "SelfLabelling"]
+__all__ = ["ALGORITHMS", "BOPO", "PO", "POMO", "PPO", "Algorithm", "Imitation", "Reinforce", "SelfLabelling"]

@@ -29,7 +29,7 @@ from tensordict import TensorDict
 from torch import Tensor
 from torch.nn import functional
 
-from ncogym.algorithms.base import Algorithm
+from ncogym.algorithms.base import Algorithm, decisions
 from ncogym.errors import ArgumentError
 from ncogym.rollout import Trajectories
 
@@ -89,13 +89,3 @@ def evenly_spaced(
     wanted = torch.arange(count, device=reward.device) * rank[:, -1:] // (count - 1)
     chosen = order.gather(1, torch.searchsorted(rank, wanted))
     return chosen, functional.pad(wanted[:, 1:] != wanted[:, :-1], (1, 0), value=True)
-
-
-def decisions(actions: Int64[Tensor, "batch rollouts steps"], forced: int) -> Int64[Tensor, "batch rollouts"]:
-    """Count the decisions of each rollout, int64 ``[batch, rollouts]``: without those given and without padding.
-
-    How far a record is padded depends on the way of acting. What only repeats the last action is padding; in a schedule
-    it may also be the rest of the last job, where there is as little to decide.
-    """
-    repeats = (actions == actions[..., -1:]).long().flip(-1).cumprod(-1).sum(-1) - 1
-    return (actions.shape[-1] - repeats - forced).clamp_min(1)

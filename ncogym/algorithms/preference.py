@@ -12,7 +12,8 @@ References:
 
 Differs from the paper in:
     - no fine-tuning on rollouts that a local search has improved;
-    - log-probabilities are never divided by the number of decisions.
+    - where ``per_step`` divides by the number of decisions, repetitions of an action at the end, as in padding, count
+      as one.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from tensordict import TensorDict
 from torch import Tensor
 from torch.nn import functional
 
-from ncogym.algorithms.base import Algorithm
+from ncogym.algorithms.base import Algorithm, decisions
 from ncogym.errors import ArgumentError
 from ncogym.rollout import Trajectories
 
@@ -38,15 +39,17 @@ class PO(Algorithm):
         alpha: slope of the preference in the difference of log-probabilities (0.03 to 0.05 in the paper).
         samples: rollouts per instance from the policy's own first action; 0 takes one from every start that the problem
             offers, as POMO does.
+        per_step: compare log-probabilities per decision, so that no rollout is preferred for its length; alpha is then
+            to be larger by about the number of decisions.
     """
 
-    def __init__(self, alpha: float = 0.05, samples: int = 0) -> None:
+    def __init__(self, alpha: float = 0.05, samples: int = 0, per_step: bool = False) -> None:
         super().__init__()
         if not 0 < alpha < math.inf:
             raise ArgumentError(f"alpha: {alpha} is not allowed; it must be above 0")
         if samples < 0 or samples == 1:
             raise ArgumentError(f"samples: {samples} is not allowed; it must be 0 (all starts) or at least 2")
-        self.alpha, self.rollouts, self.forced = alpha, samples, int(samples == 0)
+        self.alpha, self.rollouts, self.forced, self.per_step = alpha, samples, int(samples == 0), per_step
 
     def first_actions(self, env: Any, instances: TensorDict, rng: torch.Generator) -> Tensor | None:
         return env.first_actions(instances) if self.forced else None
@@ -55,6 +58,8 @@ class PO(Algorithm):
         reward, log_prob = trajectories.reward, trajectories.log_prob
         if log_prob is None:
             raise ArgumentError("trajectories: they have no log_prob; score them first")
+        if self.per_step:
+            log_prob = log_prob / decisions(trajectories.actions, trajectories.forced)
         better = reward.unsqueeze(2) > reward.unsqueeze(1)
         preferred = functional.logsigmoid(self.alpha * (log_prob.unsqueeze(2) - log_prob.unsqueeze(1)))
         # by the number of all pairs, so that an instance weighs the less the more of its rollouts are alike

@@ -3,6 +3,12 @@ r"""REINFORCE with a choice of reward baselines.
 .. math:: \nabla J = E\big[(R(\tau) - b)\,\nabla \log p(\tau)\big] + c\,\nabla H,
           \quad \nabla H = -E\big[(\log p(\tau) - b')\,\nabla \log p(\tau)\big]
 
+With ``critic`` the baseline is a value head on what the policy says of the instance, trained beside it by
+
+.. math:: L_V = E\big[((R(\tau) - b) / \sigma)^2\big], \quad b = \mu + \sigma\, V(instance)
+
+where :math:`\mu` and :math:`\sigma` are the running mean and deviation of rewards.
+
 The entropy H is that of whole rollouts. Its gradient takes no more than their log-probabilities; its baseline
 :math:`b'` is their mean over the other rollouts of the instance.
 
@@ -10,12 +16,14 @@ References:
     Williams (1992), Simple statistical gradient-following algorithms, Machine Learning 8.
     Williams, Peng (1991), Function Optimization Using Connectionist Reinforcement Learning Algorithms: the entropy.
     Kool, van Hoof, Welling (2019), Attention, Learn to Solve Routing Problems!, ICLR: exponential, rollout.
+    Bello et al. (2017), Neural Combinatorial Optimization with Reinforcement Learning, ICLR workshop: the critic.
     Kwon et al. (2020), POMO, NeurIPS: the shared mean. Kool et al. (2019), Buy 4 REINFORCE Samples, Get a Baseline for
     Free!: leave-one-out.
 
 Differs from the papers in:
     - the rollout baseline's policy is frozen in evaluation mode while the trained policy's mode is left alone;
-    - there is no learned critic, since an optimiser's step moves the policy alone;
+    - the critic is no network of its own: it reads the largest of each number of the policy's encodings, and its
+      gradient stops there, so that it moves no weight of the policy;
     - ``normalise`` divides the advantages by the rewards' deviation over the rollouts of an instance (off by default).
 """
 
@@ -29,7 +37,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ncogym.algorithms.base import Algorithm
+from ncogym.algorithms.base import Algorithm, Critic
 from ncogym.errors import ArgumentError
 from ncogym.policies.decoding import Greedy
 from ncogym.rollout import Trajectories, act, encode
@@ -52,7 +60,8 @@ class Reinforce(Algorithm):
         reward_baseline: what a reward is compared with: ``exponential`` (moving average of the batch mean),
             ``rollout`` (greedy rollout of the best policy so far, replaced when a one-sided paired t-test on a fresh
             evaluation set says that the new one is better; exponential during the first epoch), ``shared`` (mean over
-            the rollouts of the instance), ``leave-one-out`` or ``none``.
+            the rollouts of the instance), ``leave-one-out``, ``critic`` (a value head, learned beside the policy) or
+            ``none``.
         rollouts: rollouts per instance; at least 2 for ``shared`` and ``leave-one-out``.
         decay: of the exponential baseline (0.8 in Kool et al.).
         significance: level of the t-test (0.05 in Kool et al.).
@@ -63,7 +72,7 @@ class Reinforce(Algorithm):
 
     def __init__(
         self,
-        reward_baseline: Literal["exponential", "rollout", "shared", "leave-one-out", "none"] = "rollout",
+        reward_baseline: Literal["exponential", "rollout", "shared", "leave-one-out", "critic", "none"] = "rollout",
         rollouts: int = 1,
         decay: float = 0.8,
         significance: float = 0.05,
@@ -99,9 +108,11 @@ class Reinforce(Algorithm):
         self.num_epochs = state
 
     def attach(self, policy: nn.Module) -> None:
-        """Copy the policy as the first champion; being a submodule, it is in every checkpoint."""
+        """Copy the policy as the first champion, or build the critic; a submodule is in every checkpoint."""
         if self.kind == "rollout":
             self.champion = copy.deepcopy(policy).eval().requires_grad_(False)
+        if self.kind == "critic":
+            self.critic = Critic(policy, states=False)
 
     def reward_baseline(self, env: Any, trajectories: Trajectories) -> Tensor | None:
         if self.kind == "rollout" and self.champion is not None and self.num_epochs > 0:
@@ -111,6 +122,9 @@ class Reinforce(Algorithm):
             # the first batch is its own average; where() keeps the choice on the device
             self.average = torch.where(self.average.isnan(), mean, self.decay * self.average + (1 - self.decay) * mean)
             return self.average
+        if self.critic is not None:
+            value: Tensor = self.critic(trajectories.summary)
+            return (self.critic.mean + self.critic.deviation * value).unsqueeze(1)
         return None
 
     def loss(self, trajectories: Trajectories) -> Float[Tensor, ""]:
@@ -125,11 +139,14 @@ class Reinforce(Algorithm):
             advantage = advantage_leave_one_out(reward)
         else:
             advantage = reward
+        error: Tensor | float = 0.0
+        if self.critic is not None:
+            error, advantage = (advantage / self.critic.deviation).square().mean(), advantage.detach()
         if self.normalise:
             advantage = advantage / reward.std(1, keepdim=True).clamp_min(1e-6)
         if self.entropy:
             advantage = advantage - self.entropy * advantage_leave_one_out(trajectories.log_prob.detach())
-        return -(advantage * trajectories.log_prob).mean()
+        return error - (advantage * trajectories.log_prob).mean()
 
     def epoch_end(self, env: Any, policy: nn.Module, rng: torch.Generator) -> None:
         if self.champion is not None:

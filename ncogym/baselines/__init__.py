@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from ncogym.baselines.base import FirstThatSupports
+from ncogym.baselines.base import FirstImproverThatSupports, FirstThatSupports
 from ncogym.baselines.dispatching import RULES, Dispatching
 from ncogym.baselines.fast_tsp import FastTSP
 from ncogym.baselines.heuristics import FarthestInsertion, NearestNeighbour, RandomInsertion, TwoOpt
@@ -27,7 +27,7 @@ def _nearest_neighbour() -> Solver:
 
 def _ortools() -> Solver:
     """OR-Tools: its routing solver with guided local search, or its knapsack solver."""
-    return FirstThatSupports(OrToolsRouting(), OrToolsKnapsack())
+    return FirstImproverThatSupports(OrToolsRouting(), OrToolsKnapsack())
 
 
 SOLVERS: dict[str, Callable[..., Solver]] = {  # each can be called without arguments

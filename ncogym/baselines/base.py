@@ -8,6 +8,7 @@ and checks every solution, and so that seconds are those which the run itself to
 from __future__ import annotations
 
 import abc
+import itertools
 import math
 import multiprocessing
 import signal
@@ -21,7 +22,7 @@ from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float64
+from jaxtyping import Float64, Int64
 from numpy.typing import NDArray
 from tensordict import TensorDict
 from torch import Tensor
@@ -34,8 +35,10 @@ from ncogym.errors import (
     SolverNotInstalled,
     UnsupportedProblem,
 )
-from ncogym.solver import Budget, Progress, Solution, Solutions, interrupts_held
+from ncogym.solver import Budget, Improver, Progress, Solution, Solutions, TracePoint, interrupts_held
 
+PAUSE_SHARE = 0.1  # of a run's seconds, up to which they pay for an import
+HANDOVER_SECONDS = 0.05  # that a solver may take to end, read and hand over what it had found within its seconds
 RESOLUTION = 100_000  # whole units in a vehicle's capacity, where loads have fractions
 
 
@@ -116,6 +119,15 @@ class FirstThatSupports(Baseline):
         return found
 
 
+class FirstImproverThatSupports(FirstThatSupports, Improver):
+    """The same for solvers that are improvers, each of them."""
+
+    def improve(self, progress: Progress, rng: torch.Generator) -> None:
+        self.check(progress.env)
+        chosen: Any = next(solver for solver in self.solvers if solver.supports(progress.env))
+        chosen.improve(progress, rng)
+
+
 class RouteSolver(Baseline):
     """A solver of problems whose solutions are closed routes of alike vehicles from a depot, node 0.
 
@@ -155,18 +167,31 @@ class OutsideSolver(Baseline):
         """Solve one instance, as `_view` shows it, reporting to ``run``; end soon once it is cancelled."""
 
     def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+        return self._each(env, instances, budget or Budget(), rng, None)
+
+    def _each(
+        self, env: Any, instances: TensorDict, budget: Budget, rng: torch.Generator, starts: Tensor | None
+    ) -> Solutions:
         self.check(env)
-        limits = budget or Budget()
         return solve_each(
             self.name,
             env,
             instances,
-            limits,
-            view=lambda one: self._view(env, one, limits, rng),
+            budget,
+            view=lambda one: self._view(env, one, budget, rng),
             job=self._solve,
+            starts=starts,
             workers=self.workers,
             progress_bar=self.progress_bar,
         )
+
+
+class OutsideImprover(OutsideSolver, Improver):
+    """An `OutsideSolver` that can begin from a solution, which its `_solve` finds in ``run.start``."""
+
+    def improve(self, progress: Progress, rng: torch.Generator) -> None:
+        left = progress.budget.remaining(progress)
+        progress.take(self._each(progress.env, progress.instances, left, rng, progress.actions))
 
 
 class OutsideTourSolver(TourSolver, OutsideSolver):
@@ -222,6 +247,15 @@ class OutsideRouteSolver(RouteSolver, OutsideSolver):
 def to_actions(routes: Iterable[Iterable[int]]) -> list[int]:
     """Join routes, each without the depot, into actions: a 0 between two that are not empty."""
     return [node for route in map(list, routes) if route for node in (0, *route)][1:]
+
+
+def to_routes(actions: list[int], num_nodes: int, is_tour: bool) -> list[list[int]]:
+    """Return the routes from node 0 that actions stand for, each without it; a tour is one."""
+    if is_tour:
+        place = actions.index(0)
+        return [actions[place + 1 : num_nodes] + actions[:place]]
+    parted = itertools.groupby(actions, key=bool)
+    return [list(route) for is_route, route in parted if is_route]
 
 
 def to_loads(demands: NDArray[np.float64], capacity: float, largest: int) -> tuple[NDArray[np.int64], int]:
@@ -288,14 +322,17 @@ class Run:
         limit: seconds that this run may take; infinite where nothing limits it.
         cancelled: tells whether it was cancelled from outside.
         lead: seconds that went into this instance before.
+        start: actions of the solution to go on from, padding included, or None.
 
     Attributes:
         reports: seconds and actions of each solution reported.
         proven: whether the solver has proven that nothing is better than the best of them.
     """
 
-    def __init__(self, limit: float, cancelled: Callable[[], bool], lead: float = 0.0) -> None:
-        self.limit, self._cancelled = limit, cancelled
+    def __init__(
+        self, limit: float, cancelled: Callable[[], bool], lead: float = 0.0, start: list[int] | None = None
+    ) -> None:
+        self.limit, self._cancelled, self.start = limit, cancelled, start
         self.reports: list[tuple[float, list[int]]] = []
         self.proven = False
         self._start = time.perf_counter() - lead
@@ -317,12 +354,13 @@ class Run:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Stop the clock, as for the first import of a package, which may take longer than a small budget."""
+        """Stop the clock for what would eat a small budget, as the first import of a package: a tenth of it counts."""
         begin = time.perf_counter()
         try:
             yield
         finally:
-            self._start += time.perf_counter() - begin
+            counted = PAUSE_SHARE * self.limit if self.limit < math.inf else 0.0
+            self._start += max(time.perf_counter() - begin - counted, 0.0)
 
     def report(self, actions: Iterable[int]) -> None:
         """Take note of a solution, as of now."""
@@ -344,7 +382,7 @@ class _Outcome(NamedTuple):
     proven: bool
 
 
-_Task = tuple[int, Any, float]
+_Task = tuple[int, Any, float, list[int] | None]
 _Outcomes = Generator[tuple[int, _Outcome], None, None]
 
 
@@ -352,6 +390,21 @@ class _Replay(Progress):
     """The books of a run that is over; the clock shows what the run's own clock showed."""
 
     seconds: float = 0.0
+
+    def replay(self, reports: list[tuple[float, list[int]]]) -> None:
+        """Offer what was reported, all at once: a referee's call takes milliseconds, and the run is over."""
+        device = next(iter(self.instances.values())).device
+        steps, place = max(len(actions) for _, actions in reports), len(self._curves)
+        told = [torch.tensor(actions, device=device)[None] for _, actions in reports]
+        offered = torch.stack([self.env.padded(self.instances, actions, steps) for actions in told], dim=1)
+        if self._first is None:
+            self._first = max(reports[0][0] - HANDOVER_SECONDS, 0.0)
+        values = self.offer(offered)[0].tolist()
+        broken = {violation.rollout for violation in self.env.violations(self.instances, offered)}
+        if broken:
+            self._doubted.add(0)
+        sound = [number for number in range(len(reports)) if number not in broken]
+        self._curves.insert(place, [[TracePoint(reports[n][0], n + 1, values[n]) for n in sound]])
 
 
 def solve_each(
@@ -362,6 +415,7 @@ def solve_each(
     *,
     view: Callable[[TensorDict], Any],
     job: Job,
+    starts: Int64[Tensor, "batch steps"] | None = None,
     workers: int = 1,
     progress_bar: bool = True,
 ) -> Solutions:
@@ -377,6 +431,7 @@ def solve_each(
         budget: its seconds limit each run.
         view: takes a TensorDict of batch size ``[1]`` and returns what the job needs of it, picklable for workers.
         job: solves one view, reporting to a `Run`; picklable for workers.
+        starts: a solution of each instance that is there before, and counts as found from the beginning.
         workers: processes; 1 solves in this one.
         progress_bar: show one on a terminal, if there is more than one instance; never where this is a worker itself.
 
@@ -386,23 +441,26 @@ def solve_each(
     """
     budget = budget or Budget()
     batch, workers = instances.batch_size[0], min(workers, instances.batch_size[0])
-    tasks = _tasks(instances, view)
+    tasks = _tasks(instances, view, None if starts is None else starts.tolist())
     runs = _in_workers(name, job, tasks, budget, workers) if workers > 1 else _here(job, tasks, budget)
     shown = progress_bar and batch > 1 and multiprocessing.parent_process() is None
     solutions: dict[int, Solution] = {}
     with closing(runs):
         for row, outcome in _with_bar(runs, name, batch) if shown else runs:
-            solutions[row] = _scored(name, env, instances[row : row + 1], budget, outcome)
+            solutions[row] = _scored(name, env, instances, row, budget, outcome, starts)
+    for row in range(batch if starts is not None else 0):
+        if row not in solutions:  # cancelled before it was begun
+            solutions[row] = _scored(name, env, instances, row, budget, _Outcome(0.0, [], False), starts)
     if len(solutions) < batch:
         raise NoSolutionFound(f"{name}: cancelled after {len(solutions)} of {batch} instances")
     return [solutions[row] for row in range(batch)]
 
 
-def _tasks(instances: TensorDict, view: Callable[[TensorDict], Any]) -> Iterator[_Task]:
-    """Yield each row, its view and the seconds that the view took, one at a time to spare memory."""
+def _tasks(instances: TensorDict, view: Callable[[TensorDict], Any], starts: list[list[int]] | None) -> Iterator[_Task]:
+    """Yield each row, its view, the seconds that the view took and its start, one at a time to spare memory."""
     for row in range(instances.batch_size[0]):
-        start = time.perf_counter()
-        yield row, view(instances[row : row + 1]), time.perf_counter() - start
+        begin = time.perf_counter()
+        yield row, view(instances[row : row + 1]), time.perf_counter() - begin, starts[row] if starts else None
 
 
 def _run(job: Job, problem: Any, run: Run) -> _Outcome:
@@ -411,10 +469,10 @@ def _run(job: Job, problem: Any, run: Run) -> _Outcome:
 
 
 def _here(job: Job, tasks: Iterator[_Task], budget: Budget) -> _Outcomes:
-    for row, problem, lead in tasks:
+    for row, problem, lead, start in tasks:
         if budget.cancel.is_set():
             return
-        yield row, _run(job, problem, Run(budget.seconds, budget.cancel.is_set, lead))
+        yield row, _run(job, problem, Run(budget.seconds, budget.cancel.is_set, lead, start))
 
 
 def _in_workers(name: str, job: Job, tasks: Iterator[_Task], budget: Budget, workers: int) -> _Outcomes:
@@ -466,11 +524,11 @@ def _work(pipe: Connection, job: Job, seconds: float, cancel: threading.Event) -
     torch.set_num_threads(1)
     while True:
         try:
-            problem, lead = pipe.recv()
+            problem, lead, start = pipe.recv()
         except EOFError:  # the parent is gone
             return
         try:
-            outcome: _Outcome | Exception = _run(job, problem, Run(seconds, cancel.is_set, lead))
+            outcome: _Outcome | Exception = _run(job, problem, Run(seconds, cancel.is_set, lead, start))
         except Exception as error:  # noqa: BLE001 - it is raised again by the parent
             outcome = error if isinstance(error, NcogymError) else SolverError(f"{type(error).__name__}: {error}")
             outcome.add_note(traceback.format_exc())
@@ -487,14 +545,17 @@ def _with_bar(runs: _Outcomes, name: str, batch: int) -> Iterable[tuple[int, _Ou
     return track(runs, description=name, total=batch, console=console, transient=True)
 
 
-def _scored(name: str, env: Any, instance: TensorDict, budget: Budget, outcome: _Outcome) -> Solution:
+def _scored(
+    name: str, env: Any, instances: TensorDict, row: int, budget: Budget, outcome: _Outcome, starts: Tensor | None
+) -> Solution:
     """Replay a run into the books of its instance and return the solution."""
+    instance = instances[row : row + 1]
     progress = _Replay(env, instance, budget)
-    device = next(iter(instance.values())).device
-    for seconds, actions in outcome.reports:
-        progress.seconds = seconds
-        progress.offer(torch.tensor(actions, device=device)[None, None])
+    if starts is not None:
+        progress.offer(starts[row : row + 1, None], rollouts=0)
+    progress.seconds = outcome.seconds
+    if outcome.reports:
+        progress.replay(outcome.reports)
     if outcome.proven:
         progress.prove([0])
-    progress.seconds = outcome.seconds
     return progress.solutions(name)[0]

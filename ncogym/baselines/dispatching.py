@@ -94,8 +94,7 @@ class Dispatching(Baseline):
         if self.randomised:
             pace = Pace(progress, CELLS // (durations.shape[0] * durations.shape[1]))
             wanted = math.inf if progress.budget.finite else SAMPLES
-            while progress.rollouts < wanted and not progress.spent:
-                rollouts = pace.next(wanted - progress.rollouts)
+            while rollouts := pace.next(wanted - progress.rollouts):
                 progress.offer(self._dispatch(durations, machines, rollouts, rng))
         return progress.solutions(self.name)
 

@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from jaxtyping import Bool, Float64, Int64
@@ -24,7 +23,7 @@ from torch import Tensor
 
 from ncogym.baselines.base import TourSolver
 from ncogym.errors import ArgumentError
-from ncogym.solver import Budget, Pace, Progress, Solution, Solutions, Solver, TracePoint
+from ncogym.solver import Budget, Improver, Pace, Progress, Solutions
 
 CELLS = 2**17  # distances looked at per step of a construction: enough to amortise its overhead, few enough for caches
 WEIGHED = 2**19  # moves looked at per step of the local search
@@ -51,10 +50,8 @@ class NearestNeighbour(TourSolver):
         batch, num_nodes = dists.shape[:2]
         pace = Pace(progress, CELLS // (batch * num_nodes))
         count = num_nodes if self.starts == "all" else 1
-        while progress.rollouts < count and not (progress.rollouts and progress.spent):
-            begin = progress.rollouts
-            end = begin + pace.next(count - begin)
-            starts = torch.arange(begin, end, device=dists.device).expand(batch, -1)
+        while more := pace.next(count - progress.rollouts):
+            starts = torch.arange(progress.rollouts, progress.rollouts + more, device=dists.device).expand(batch, -1)
             progress.offer(_nearest_neighbour(dists, starts))
         return progress.solutions(self.name)
 
@@ -89,68 +86,47 @@ class RandomInsertion(TourSolver):
         batch, num_nodes = dists.shape[:2]
         pace = Pace(progress, CELLS // (batch * num_nodes), first=1)
         wanted = math.inf if progress.budget.finite else 1
-        while progress.rollouts < wanted and not (progress.rollouts and progress.spent):
-            shape = (batch, pace.next(wanted - progress.rollouts), num_nodes)
-            order = torch.rand(shape, generator=rng, device=rng.device).argsort(-1)
+        while more := pace.next(wanted - progress.rollouts):
+            order = torch.rand((batch, more, num_nodes), generator=rng, device=rng.device).argsort(-1)
             progress.offer(_insertion(dists, order.to(dists.device)))
         return progress.solutions(self.name)
 
 
-class TwoOpt(TourSolver):
-    """Improve another solver's solution by 2-opt and Or-opt moves until there is none that shortens it.
+class TwoOpt(TourSolver, Improver):
+    """Improve tours by 2-opt and Or-opt moves until there is none that shortens them.
+
+    Called alone it begins from the tours of `NearestNeighbour`.
 
     Each step makes the best move of a neighbourhood: the reversal of a path (2-opt), or up to three nodes in a row
     moved elsewhere, either way round (Or-opt). At the end no 2-opt move shortens the tour, unless time ran out; Or-opt
     moves are sought near each node only.
 
-    Under a budget with seconds the other solver gets 90 % of them. Rollouts of the budget are for the other solver;
-    the local search counts none. The anytime curve goes on from that of the other solver.
-
-    Args:
-        start: the solver whose best solution is improved, by default `NearestNeighbour`.
+    It counts no rollouts.
     """
 
+    name = "two-opt"
+    brief = True
     symmetric_only = True
     takes = "closed tours on symmetric distances (the view `distances`)"
 
-    def __init__(self, start: Solver | None = None) -> None:
-        self.start: Solver = NearestNeighbour() if start is None else start
-        self.name = "two-opt" if start is None else f"{start.name}+two-opt"
-
-    def supports(self, env: Any) -> bool:
-        """Return whether ``env`` is a symmetric tour problem that the other solver takes too."""
-        started = getattr(self.start, "supports", None)
-        return super().supports(env) and (started is None or started(env))
-
-    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
-        self.check(env)
-        progress = Progress(env, instances, budget)
-        share = None if budget is None else replace(budget, seconds=0.9 * budget.seconds)
-        starts = self.start(env, instances, share, rng)
+    def improve(self, progress: Progress, rng: torch.Generator) -> None:
+        env, instances = progress.env, progress.instances
         dists = self.distances(env, instances)
+        if progress.actions is None:
+            progress.offer(_nearest_neighbour(dists, torch.zeros_like(dists[:, :1, 0], dtype=torch.int64)))
         num_nodes = dists.shape[-1]
-        tours = torch.stack([solution.actions[:num_nodes] for solution in starts]).to(dists.device)
-        progress.offer(tours[:, None], rollouts=0)
-        given, limit = progress.seconds, progress.budget.seconds
+        tours = cast(Tensor, progress.actions)[:, :num_nodes].clone()
+        begun, limit = progress.seconds, progress.budget.seconds
         rows = max(1, WEIGHED // (num_nodes * NEIGHBOURS * MOVES * 2))
         for begin in range(0, len(tours), rows):
             end = min(begin + rows, len(tours))
-            until = given + (limit - given) * end / len(tours)  # so that the last instances get their share
+            until = begun + (limit - begun) * end / len(tours)  # so that the last instances get their share
 
             def spent(until: float = until) -> bool:
                 return progress.seconds >= until or progress.budget.cancel.is_set()
 
             tours[begin:end] = local_search(dists[begin:end], tours[begin:end], spent)
         progress.offer(tours[:, None], rollouts=0)
-        improved = progress.solutions(self.name)
-        return [_continued(first, then, given) for first, then in zip(starts, improved, strict=True)]
-
-
-def _continued(first: Solution, then: Solution, given: float) -> Solution:
-    """Join the books of a solution and of its improvement, whose clock showed ``given`` when the other stopped."""
-    late = first.seconds - given  # not 0 where the other solver had worker processes, whose seconds are their own
-    points = [TracePoint(p.seconds + late, first.rollouts, p.objective) for p in then.trace[1:]]
-    return replace(then, seconds=then.seconds + late, rollouts=first.rollouts, trace=(*first.trace, *points))
 
 
 # ---------------------------------------------------------------------- constructions

@@ -27,7 +27,7 @@ class LKH(OutsideTourSolver):
     a million, a resolution of a millionth of the longest distance. The environment scores the tour.
 
     LKH knows no time limit and cannot be cancelled within a run. Under a budget with seconds one run is done and timed,
-    then as many (up to ``runs``) as that lets expect to fit into what is left; a single run may thus exceed a budget.
+    then as many (up to ``runs``) as that lets expect to fit into what is left; a budget below a single run is refused.
 
     Args:
         runs: independent runs of which the best tour is kept.

@@ -10,8 +10,9 @@ References:
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ import torch
 from numpy.typing import NDArray
 from tensordict import TensorDict
 
-from ncogym.baselines.base import OutsideSolver, Run, needs, to_integers
+from ncogym.baselines.base import OutsideImprover, Run, needs, to_integers
 from ncogym.errors import ArgumentError, SolverError
 from ncogym.solver import Budget
 
@@ -33,7 +34,21 @@ WATCH_SECONDS = 0.05  # between two looks at whether a run was cancelled
 
 Numbers = NDArray[np.float64]
 Read = Callable[[Callable[[Any], int]], list[int]]  # turns the values of a model's variables into actions
-Built = tuple[Read, bool]  # and whether the model has the instance's numbers as they are
+Hint = Callable[[list[int]], Iterable[tuple[Any, int]]]  # turns actions into variables and their values
+
+
+class Built(NamedTuple):
+    """What a model's variables mean.
+
+    Attributes:
+        actions: of the values.
+        hint: values of all variables, of actions.
+        exact: whether the model has the instance's numbers as they are.
+    """
+
+    actions: Read
+    hint: Hint
+    exact: bool
 
 
 class Problem(NamedTuple):
@@ -44,12 +59,13 @@ class Problem(NamedTuple):
     seed: int
 
 
-class CpSat(OutsideSolver):
+class CpSat(OutsideImprover):
     """CP-SAT on one instance after the other, until it has proven that nothing is better or its seconds are over.
 
-    It takes the seconds of the budget, or 10 s where the budget has none, and no hint. Rollouts are counted (each
-    solution that it reports is one) but do not limit it. It is deterministic but for the clock, given the generator's
-    seed. Durations, and other data that are whole, are handed over as they are, else
+    It takes the seconds of the budget, or 10 s where the budget has none. As an improver it gets the solution that is
+    there as a hint, of all variables. Rollouts are counted (each solution that it reports is one) but do not limit it.
+    It is deterministic but for the clock, given the generator's seed. Durations, and other data that are whole, are
+    handed over as they are, else
 
     - weights and values of items are scaled by powers of ten, so that the largest has 9 digits before the point, which
       leaves decimals of a file exact. Of what is then left, values are rounded, and weights rounded up, so that what
@@ -90,11 +106,13 @@ class CpSat(OutsideSolver):
         with run.paused():
             cp_model = _cp_model()
         model = cp_model.CpModel()
-        actions, exact = problem.build(model, *problem.arrays)
+        built = problem.build(model, *problem.arrays)
+        for variable, value in built.hint(run.start) if run.start else ():
+            model.add_hint(variable, value)
 
         class Reporting(cp_model.CpSolverSolutionCallback):  # type: ignore[name-defined]
             def on_solution_callback(self) -> None:
-                run.report(actions(self.value))
+                run.report(built.actions(self.value))
 
         solver = cp_model.CpSolver()
         solver.parameters.num_workers = self.threads
@@ -115,7 +133,7 @@ class CpSat(OutsideSolver):
                 solver.stop_search()
         if status == cp_model.MODEL_INVALID:
             raise SolverError(f"{self.name}: {model.validate()}")
-        if status == cp_model.OPTIMAL and exact:
+        if status == cp_model.OPTIMAL and built.exact:
             run.prove()
 
 
@@ -123,7 +141,7 @@ def _job_shop(model: Any, durations: NDArray[np.int64], machines: NDArray[np.int
     """Model start times ``[jobs, operations]``; the operations of a job in order, those of a machine apart."""
     horizon = int(durations[machines >= 0].sum())
     makespan = model.new_int_var(0, horizon, "")
-    jobs, lengths, starts = [], [], []
+    jobs, on, lengths, starts = [], [], [], []
     queues: dict[int, list[Any]] = {}
     for job, (times, route) in enumerate(zip(durations.tolist(), machines.tolist(), strict=True)):
         end: Any = 0
@@ -135,6 +153,7 @@ def _job_shop(model: Any, durations: NDArray[np.int64], machines: NDArray[np.int
             queues.setdefault(machine, []).append(model.new_fixed_size_interval_var(start, duration, ""))
             end = start + duration
             jobs.append(job)
+            on.append(machine)
             lengths.append(duration)
             starts.append(start)
         model.add(makespan >= end)
@@ -147,7 +166,18 @@ def _job_shop(model: Any, durations: NDArray[np.int64], machines: NDArray[np.int
         # where two begin at once, the one that takes no time is first; the sort keeps the order within a job
         return [jobs[place] for place in np.lexsort((begins + np.array(lengths), begins))]
 
-    return actions, horizon <= EXACT
+    def hint(order: list[int]) -> Iterator[tuple[Any, int]]:
+        job_ready, machine_ready = [0] * len(machines), dict.fromkeys(queues, 0)
+        following = [jobs.index(job) if job in jobs else 0 for job in range(len(machines))]
+        for job in order[: len(jobs)]:
+            place = following[job]
+            begin = max(job_ready[job], machine_ready[on[place]])
+            job_ready[job] = machine_ready[on[place]] = begin + lengths[place]
+            following[job] += 1
+            yield starts[place], begin
+        yield makespan, max(job_ready)
+
+    return Built(actions, hint, horizon <= EXACT)
 
 
 def _knapsack(model: Any, weights: Numbers, values: Numbers, capacity: Numbers) -> Built:
@@ -165,7 +195,10 @@ def _knapsack(model: Any, weights: Numbers, values: Numbers, capacity: Numbers) 
         items = [item for item, variable in enumerate(taken) if value(variable)]
         return items + [len(taken)] * (len(taken) - len(items))
 
-    return actions, exact
+    def hint(items: list[int]) -> Iterator[tuple[Any, int]]:
+        return ((variable, int(item in items)) for item, variable in enumerate(taken))
+
+    return Built(actions, hint, exact)
 
 
 def _tour(model: Any, dists: Numbers) -> Built:
@@ -183,7 +216,11 @@ def _tour(model: Any, dists: Numbers) -> Built:
             tour.append(successor[tour[-1]])
         return tour
 
-    return actions, exact
+    def hint(tour: list[int]) -> Iterator[tuple[Any, int]]:
+        taken = set(itertools.pairwise([*tour[: len(dists)], tour[0]]))
+        return ((literal, int(arc in taken)) for arc, literal in follows.items())
+
+    return Built(actions, hint, exact)
 
 
 def _cp_model() -> Any:

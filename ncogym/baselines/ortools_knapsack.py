@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from ncogym.baselines.base import Run, needs
+from ncogym.baselines.base import OutsideImprover, Run, needs
 from ncogym.baselines.knapsack import Numbers, Packing, PackingSolver, as_actions, fill
 
 LARGEST = 10**9  # what the capacity, and the largest value, are scaled to
@@ -18,7 +18,7 @@ LOADS = 2 * 10**8  # items times loads up to which the dynamic programme is take
 USUAL_SECONDS = 10.0
 
 
-class OrToolsKnapsack(PackingSolver):
+class OrToolsKnapsack(PackingSolver, OutsideImprover):
     """OR-Tools' dynamic programme (divide and conquer) where items times capacity are few, else its branch and bound.
 
     OR-Tools computes in whole numbers. Numbers that are whole, or are with up to 9 decimals, are handed over exactly.
@@ -29,7 +29,8 @@ class OrToolsKnapsack(PackingSolver):
 
     Branch and bound takes microseconds on random items and may take hours where weights and values go together; it is
     given the seconds of the budget, or 10 s where the budget has none, and then the best that it has is reported. The
-    dynamic programme cannot be interrupted, nor can either be cancelled.
+    dynamic programme cannot be interrupted, nor can either be cancelled. Neither takes a start: as an improver it keeps
+    the better of what there was and what it finds.
 
     Args:
         workers: see `OutsideSolver`.

@@ -15,7 +15,16 @@ from typing import Literal, get_args
 
 import numpy as np
 
-from ncogym.baselines.base import OutsideRouteSolver, Routing, Run, needs, to_actions, to_integers
+from ncogym.baselines.base import (
+    OutsideImprover,
+    OutsideRouteSolver,
+    Routing,
+    Run,
+    needs,
+    to_actions,
+    to_integers,
+    to_routes,
+)
 from ncogym.errors import ArgumentError
 
 # those of OR-Tools' own names that need nothing beyond arc costs and visits that are all mandatory
@@ -41,7 +50,7 @@ USUAL_SECONDS = 1.0
 READING_SHARE = 0.02  # of a run's time may go into reading improved tours for the anytime curve
 
 
-class OrToolsRouting(OutsideRouteSolver):
+class OrToolsRouting(OutsideRouteSolver, OutsideImprover):
     """OR-Tools routing on one thread per instance, of tours and of capacitated routes, symmetric or not.
 
     Routes get twice as many vehicles as the loads fill and three more, but no more than there are customers: where no
@@ -52,7 +61,8 @@ class OrToolsRouting(OutsideRouteSolver):
     through `to_loads`. The environment scores the solutions.
 
     Without a metaheuristic it stops by itself in a local optimum. With one it uses all seconds of the budget, or 1 s
-    where the budget has none. It is deterministic but for the clock.
+    where the budget has none. It is deterministic but for the clock. As an improver it begins from the routes that it
+    is given, unless these do not fit the rounded loads.
 
     Args:
         first_solution: OR-Tools' name of the first-solution strategy.
@@ -89,10 +99,12 @@ class OrToolsRouting(OutsideRouteSolver):
             from ortools.constraint_solver import pywrapcp, routing_enums_pb2
 
         num_nodes, loads, num_vehicles = len(problem.dists), problem.loads, 1
+        start = None if run.start is None else to_routes(run.start, num_nodes, loads is None)
         scaled = np.rint(problem.dists * (self.scale or 0)).astype(np.int64)
         matrix = to_integers(problem.dists, LONGEST) if self.scale is None else scaled
         if loads is not None:
             num_vehicles = min(num_nodes - 1, 2 * math.ceil(loads.sum() / problem.capacity) + 3)
+            num_vehicles = max(num_vehicles, len(start or ()))
         manager = pywrapcp.RoutingIndexManager(num_nodes, num_vehicles, 0)
         routing = pywrapcp.RoutingModel(manager)
         routing.SetArcCostEvaluatorOfAllVehicles(routing.RegisterTransitMatrix(matrix.tolist()))
@@ -136,7 +148,16 @@ class OrToolsRouting(OutsideRouteSolver):
             seconds = USUAL_SECONDS if seconds == math.inf else seconds
         if seconds < math.inf:
             parameters.time_limit.FromMicroseconds(int(seconds * 1e6))
-        solution = routing.SolveWithParameters(parameters)
+        initial = None
+        if start is not None:
+            routing.CloseModelWithParameters(parameters)
+            initial = routing.ReadAssignmentFromRoutes(
+                [[manager.NodeToIndex(node) for node in route] for route in start], True
+            )
+        if initial is None:
+            solution = routing.SolveWithParameters(parameters)
+        else:
+            solution = routing.SolveFromAssignmentWithParameters(initial, parameters)
         if solution is not None and solution.ObjectiveValue() < lowest:
             report(solution.ObjectiveValue(), lambda index: solution.Value(successors[index]))
 

@@ -13,14 +13,23 @@ from typing import Any
 
 import numpy as np
 
-from ncogym.baselines.base import OutsideRouteSolver, Routing, Run, needs, to_actions, to_integers
+from ncogym.baselines.base import (
+    OutsideImprover,
+    OutsideRouteSolver,
+    Routing,
+    Run,
+    needs,
+    to_actions,
+    to_integers,
+    to_routes,
+)
 
 LONGEST = 100_000
 HARDEST = 10 * LONGEST  # its own bound on the price of a unit of overload can be below that of a way back to the depot
 USUAL_ITERATIONS = 1000
 
 
-class PyVRP(OutsideRouteSolver):
+class PyVRP(OutsideRouteSolver, OutsideImprover):
     """PyVRP on one thread per instance, with as many vehicles as customers; tours too, symmetric or not.
 
     PyVRP computes in whole numbers: distances that are whole and at most 100000 are handed over as they are, others
@@ -29,7 +38,7 @@ class PyVRP(OutsideRouteSolver):
 
     A budget of rollouts allows as many iterations, one of patience as many without an improvement, and the same seed
     then gives the same routes; without a budget there are 1000, which is 0.2, 0.4 and 1 s at 20, 50 and 100 customers.
-    Every improvement that it reports counts as one rollout.
+    Every improvement that it reports counts as one rollout. As an improver it begins from the routes that it is given.
 
     Args:
         workers: see `OutsideSolver`.
@@ -61,6 +70,10 @@ class PyVRP(OutsideRouteSolver):
         )
         limits = (problem.rollouts, problem.patience, run.limit)
         most = USUAL_ITERATIONS if min(limits) == math.inf else problem.rollouts
+        start = None
+        if run.start is not None:
+            routes = to_routes(run.start, num_nodes, is_tour)
+            start = pyvrp.Solution(data, [[node - 1 for node in route] for route in routes])
         iterations, unimproved, lowest = 0, 0, math.inf
 
         def stop(best_cost: float) -> bool:
@@ -74,7 +87,9 @@ class PyVRP(OutsideRouteSolver):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", pyvrp.exceptions.PenaltyBoundWarning)  # that nothing was found tells it
             params = pyvrp.SolveParams(penalty=pyvrp.PenaltyParams(max_penalty=HARDEST))
-            best = pyvrp.solve(data, stop, problem.seed, collect_stats=False, params=params).best
+            best = pyvrp.solve(
+                data, stop, problem.seed, collect_stats=False, params=params, initial_solution=start
+            ).best
         if best.is_feasible():
             routes = [[visit.idx + 1 for visit in route if visit.is_client()] for route in best.routes()]
             run.report([0, *routes[0]] if is_tour else to_actions(routes))

@@ -175,18 +175,25 @@ class ATSPEnv(TSPEnv):
 
     # ------------------------------------------------------------------ symmetries, picture
 
-    def equivalent_actions(
-        self, instance: TensorDict, actions: Int64[Tensor, "batch steps"], count: int, rng: torch.Generator
-    ) -> Int64[Tensor, "batch {count} steps"]:
-        """Draw the tour's rotations to random starts; its reverse is another solution here."""
-        batch, nodes = actions.shape
-        offset = torch.randint(nodes, (batch, count, 1), generator=rng, device=rng.device)
+    def _rotated(
+        self, tours: Int64[Tensor, "batch rollouts nodes"], rng: torch.Generator
+    ) -> Int64[Tensor, "batch rollouts nodes"]:
+        """Return each tour from a random start on; its reverse is another solution here."""
+        *shape, nodes = tours.shape
+        offset = torch.randint(nodes, (*shape, 1), generator=rng, device=rng.device)
         place = (offset + torch.arange(nodes, device=rng.device)) % nodes
-        return actions.unsqueeze(1).expand(-1, count, -1).gather(-1, place.to(actions.device))
+        return tours.gather(-1, place.to(tours.device))
 
     def symmetries(self, instance: TensorDict, count: int = 8, rng: torch.Generator | None = None) -> list[TensorDict]:
-        """Return the instance alone, whatever the count: a matrix has no image that keeps its node numbers."""
-        return [instance]
+        """Return the instance and the one with all distances turned round, whose tours are those read backwards."""
+        turned = instance.replace(dists=instance["dists"].mT.contiguous())
+        return [instance, turned][:count]
+
+    def imaged(
+        self, instance: TensorDict, actions: Int64[Tensor, "batch rollouts steps"], number: int
+    ) -> Int64[Tensor, "batch rollouts steps"]:
+        """Return the tours backwards for the image with all distances turned round."""
+        return actions.flip(-1) if number % 2 else actions
 
     def render(self, instance: TensorDict, actions: Tensor, path: str | Path, title: str = "") -> None:
         """Draw the tour with arrows, nodes placed so that their distances resemble the mean of there and back."""

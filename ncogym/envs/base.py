@@ -59,6 +59,23 @@ def pinned(sets: Iterable[tuple[str, ReferenceSet]], digests: str) -> dict[str, 
     return {name: entry._replace(sha256=digest) for (name, entry), digest in zip(sets, digests.split(), strict=True)}
 
 
+class Neighbourhood(NamedTuple):
+    """Solutions of which some decisions are open, for a policy to take them anew.
+
+    Attributes:
+        env: what the policy acts in, by the functions that `ncogym.rollout.act` calls: the problem itself, or one that
+            allows less of it and ends once the open decisions are taken.
+        actions: int64 ``[batch, rollouts, steps]``, the solutions, in orders in which what is open lies side by side.
+        begin: the step of the first open decision.
+        end: the step of the first decision after these that is kept.
+    """
+
+    env: Any
+    actions: Tensor
+    begin: int
+    end: int
+
+
 class ConstructiveEnv(EnvBase):
     """A combinatorial problem whose solutions are built action by action.
 
@@ -173,9 +190,47 @@ class ConstructiveEnv(EnvBase):
         """
         return actions.unsqueeze(1).expand(-1, count, -1)
 
+    def neighbourhood(
+        self, instance: TensorDict, actions: Int64[Tensor, "batch rollouts steps"], free: int, rng: torch.Generator
+    ) -> Neighbourhood:
+        """Draw decisions of each solution that belong together, and open them.
+
+        Args:
+            instance: batch size ``[batch]``.
+            actions: int64 ``[batch, rollouts, steps]``, finished solutions.
+            free: decisions to open, at least 1; all where there are not so many, and more of longer solutions where
+                their lengths differ.
+            rng: source of the draw.
+
+        Returns:
+            A problem that knows no better opens the last ones.
+        """
+        return self._tail(actions, self.horizon(instance), free)
+
+    def _tail(self, actions: Tensor, length: int, free: int) -> Neighbourhood:
+        """Open the last ``free`` of the first ``length`` decisions, and all that follow."""
+        return Neighbourhood(self, actions, max(length - free, 0), actions.shape[-1])
+
     @abc.abstractmethod
     def symmetries(self, instance: TensorDict, count: int = 8, rng: torch.Generator | None = None) -> list[TensorDict]:
-        """Return images of the instance on which every action sequence has the same objective; the first is itself."""
+        """Return up to ``count`` images of the instance; the first is itself.
+
+        Every solution has its objective on each of them, by the actions that `imaged` gives.
+        """
+
+    def imaged(
+        self, instance: TensorDict, actions: Int64[Tensor, "batch rollouts steps"], number: int
+    ) -> Int64[Tensor, "batch rollouts steps"]:
+        """Return the actions of the same solutions on image ``number`` of `symmetries`, counted from 0.
+
+        Each of these maps is its own inverse, so it leads back from the image, too.
+
+        Args:
+            instance: batch size ``[batch]``.
+            actions: int64 ``[batch, rollouts, steps]``.
+            number: of the image; where all images share their actions, as on a plane, it does not matter.
+        """
+        return actions
 
     @abc.abstractmethod
     def render(self, instance: TensorDict, actions: Tensor, path: str | Path, title: str = "") -> None:

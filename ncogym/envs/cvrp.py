@@ -30,7 +30,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from ncogym.envs import geometry, mutations
-from ncogym.envs.base import ConstructiveEnv, ReferenceSet, pinned
+from ncogym.envs.base import ConstructiveEnv, Neighbourhood, ReferenceSet, pinned
 from ncogym.envs.formats.arrays import Arrays, Contents, holds, real, refuse, whole
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.features import EdgeFeatures, FeatureDims, InstanceFeatures, NodeFeatures, StepFeatures, Walk
@@ -423,23 +423,28 @@ class CVRPEnv(ConstructiveEnv):
         References:
             Drakulic et al. (2023), BQ-NCO: Bisimulation Quotienting for Efficient Neural CO, NeurIPS (the order).
         """
-        (batch, steps), home = actions.shape, torch.zeros_like(actions[:, :1])
-        path = torch.cat([actions, home], dim=1)  # each 0 ends a route, which may be empty
-        route = (path == 0).long().cumsum(1) - (path == 0).long()
+        path, route = _routes(actions.unsqueeze(1).expand(-1, count, -1))
         load = torch.zeros(path.shape, dtype=torch.float64, device=path.device)
-        load = load.scatter_add(1, route, instance["demand"].gather(1, path).double())
-        empty = torch.zeros_like(path).scatter_add(1, route, (path > 0).long()) == 0
-        noise, flip = torch.rand(2, batch, count, steps + 1, generator=rng, device=rng.device).to(path.device)
+        load = load.scatter_add(-1, route, _look_up(instance["demand"], path).double())
+        noise, flip = torch.rand(2, *path.shape, generator=rng, device=rng.device).to(path.device)
         gumbel = -(-noise.clamp_min(1e-8).log()).log()
-        fullness = (load / instance["capacity"].double().unsqueeze(1)).unsqueeze(1) + 0.1 * gumbel
-        rank = fullness.masked_fill(empty.unsqueeze(1), -torch.inf).argsort(-1, descending=True).argsort(-1)
-        # a node's new place follows from its route's rank and its own place, counted from the other end if flipped
-        place = torch.arange(steps + 1, device=path.device).expand(batch, count, -1)
-        owner = route.unsqueeze(1).expand(-1, count, -1)
-        place = torch.where(flip.gather(-1, owner) < 0.5, place, steps - place)
-        place = torch.where((path == 0).unsqueeze(1), steps + 1, place)
-        order = (rank.gather(-1, owner) * (steps + 2) + place).argsort(-1)
-        return path.unsqueeze(1).expand(-1, count, -1).gather(-1, order)[..., :-1]
+        fullness = load / instance["capacity"].double()[:, None, None] + 0.1 * gumbel
+        return _in_order(path, route, fullness, flip)
+
+    def neighbourhood(
+        self, instance: TensorDict, actions: Int64[Tensor, "batch rollouts steps"], free: int, rng: torch.Generator
+    ) -> Neighbourhood:
+        """Open the routes that come nearest to a random customer, and of the last of these a stretch at one end."""
+        customers, visits = self.instance_size(instance), actions > 0
+        begins = visits & ~torch.nn.functional.pad(visits, (1, 0))[..., :-1]
+        last = (visits * torch.arange(actions.shape[-1], device=actions.device)).amax()
+        steps, fewest = torch.stack([last + 1, begins.sum(-1).amin()]).tolist()
+        path, route = _routes(actions[..., :steps])
+        centre = torch.randint(1, customers + 1, path.shape[:2], generator=rng, device=rng.device).to(path.device)
+        away = geometry.lengths(instance, centre.unsqueeze(-1).expand_as(path), path).masked_fill(path == 0, torch.inf)
+        nearest = torch.full_like(away, torch.inf).scatter_reduce(-1, route, away, "amin")
+        flip = torch.rand(path.shape, generator=rng, device=rng.device).to(path.device)
+        return self._tail(_in_order(path, route, nearest, flip), customers + fewest - 1, free)
 
     def padded(self, instance: TensorDict, actions: Tensor, steps: int) -> Tensor:
         """Lengthen finished solutions ``[batch, ..., steps before]`` to ``steps`` by the depot."""
@@ -494,6 +499,45 @@ def routes_of(actions: list[int]) -> list[list[int]]:
         else:
             routes[-1].append(node)
     return [route for route in routes if route]
+
+
+def _routes(
+    actions: Int64[Tensor, "batch rollouts steps"],
+) -> tuple[Int64[Tensor, "batch rollouts nodes"], Int64[Tensor, "batch rollouts nodes"]]:
+    """Return actions and the way home, and for each of these nodes the number of its route, which may be empty."""
+    path = torch.nn.functional.pad(actions, (0, 1))
+    ends = (path == 0).long()
+    return path, ends.cumsum(-1) - ends
+
+
+def _in_order(
+    path: Int64[Tensor, "batch rollouts nodes"],
+    route: Int64[Tensor, "batch rollouts nodes"],
+    key: Float64[Tensor, "batch rollouts nodes"],
+    flip: Float32[Tensor, "batch rollouts nodes"],
+) -> Int64[Tensor, "batch rollouts steps"]:
+    """Return actions with the routes in another order, a single 0 between two of them and the others at the end.
+
+    Args:
+        path: of `_routes`.
+        route: of `_routes`.
+        key: of each route; the highest comes first.
+        flip: of each route; it turns round from 0.5 on.
+    """
+    nodes = path.shape[-1]
+    empty = torch.zeros_like(path).scatter_add(-1, route, (path > 0).long()) == 0
+    rank = key.masked_fill(empty, -torch.inf).argsort(-1, descending=True).argsort(-1)
+    # a node's new place follows from its route's rank and its own place, counted from the other end if flipped
+    place = torch.arange(nodes, device=path.device).expand_as(path)
+    place = torch.where(flip.gather(-1, route) < 0.5, place, nodes - 1 - place)
+    place = torch.where(path == 0, nodes, place)
+    order = (rank.gather(-1, route) * (nodes + 1) + place).argsort(-1)
+    return path.gather(-1, order)[..., :-1]
+
+
+def _look_up(table: Tensor, node: Int64[Tensor, "batch rollouts nodes"]) -> Tensor:
+    """Return entries of ``table`` ``[batch, nodes]``."""
+    return table.gather(1, node.flatten(1)).view_as(node)
 
 
 def _broken(steps: list[int], demand: list[float], capacity: float) -> list[str]:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from tensordict import TensorDict
 from torch import Tensor
 
-from ncogym.envs.base import ConstructiveEnv, ReferenceSet, pinned
+from ncogym.envs.base import ConstructiveEnv, Neighbourhood, ReferenceSet, pinned
 from ncogym.envs.formats.arrays import Arrays, Contents, holds, refuse, whole
 from ncogym.envs.formats.jobshop import TAILLARD_SEEDS, matrices_fault
 from ncogym.errors import ArgumentError
@@ -519,6 +519,27 @@ class JSSPEnv(ConstructiveEnv):
         found = self._ordered(instance, start, tie)[..., : actions.shape[-1]]
         return self.padded(instance, found, actions.shape[-1])
 
+    def neighbourhood(
+        self, instance: TensorDict, actions: Int64[Tensor, "batch rollouts steps"], free: int, rng: torch.Generator
+    ) -> Neighbourhood:
+        """Open a window of time: operations that begin one after the other; later ones keep their order.
+
+        The window is the same count of operations after the first in all solutions, and lies within the shortest of
+        them. With ``non_delay`` what is built in it need not be without delay.
+        """
+        tie = torch.rand(*actions.shape[:2], self.horizon(instance), generator=rng, device=rng.device)
+        start = self.schedule(instance, actions)
+        order = self._ordered(instance, start, tie.to(start.device).view_as(start))
+        length = int((instance["machine"] >= 0).sum((1, 2)).amin())
+        free = min(free, length)
+        # drawn with an overhang at both ends, so that the first and the last are opened as often as others
+        first = int(torch.randint(length + 1, (), generator=rng, device=rng.device)) - free // 2
+        first = min(max(first, 0), length - free)
+        placed = order[..., : first + free]
+        until = order.new_zeros(*order.shape[:2], instance["duration"].shape[1])
+        until = until.scatter_add(-1, placed, torch.ones_like(placed))
+        return Neighbourhood(_Window(self, until, first + free), order, first, first + free)
+
     def actions_from_start(
         self, instance: TensorDict, start: Int64[Tensor, "batch rollouts jobs machines"]
     ) -> Int64[Tensor, "batch rollouts steps"]:
@@ -548,8 +569,31 @@ class JSSPEnv(ConstructiveEnv):
         return [int(action) for action in actions[:count]]
 
     def symmetries(self, instance: TensorDict, count: int = 8, rng: torch.Generator | None = None) -> list[TensorDict]:
-        """Return the instance alone: other names of the machines are no image to a policy that sees none."""
-        return [instance]
+        """Return the instance and itself in reversed time, in which the operations of every job come backwards.
+
+        A schedule and its mirror are one graph of precedences, so their semi-active makespans are the same; with
+        ``non_delay`` and ``insertion`` they need not be, and the instance stands alone. Other names of the machines
+        are no image to a policy that sees none.
+        """
+        if count == 1 or self.non_delay or self.insertion:
+            return [instance]
+        exists = instance["machine"] >= 0
+        place = torch.arange(exists.shape[-1], device=exists.device)
+        place = torch.where(exists, exists.sum(-1, keepdim=True) - 1 - place, place)
+        return [
+            instance,
+            instance.replace(**{name: instance[name].gather(-1, place) for name in ("duration", "machine")}),
+        ]
+
+    def imaged(
+        self, instance: TensorDict, actions: Int64[Tensor, "batch rollouts steps"], number: int
+    ) -> Int64[Tensor, "batch rollouts steps"]:
+        """Return the jobs in reversed order for the image in reversed time."""
+        if number % 2 == 0:
+            return actions
+        last = (instance["machine"] >= 0).flatten(1).sum(-1).view(-1, 1, 1) - 1
+        steps = torch.arange(actions.shape[-1], device=actions.device)
+        return actions.gather(-1, (last - steps).clamp_min(0).expand_as(actions))
 
     def durations(self, instance: TensorDict) -> Int64[Tensor, "batch jobs machines"]:
         """Return the durations in processing order, 0 where there is no operation."""
@@ -577,6 +621,33 @@ class JSSPEnv(ConstructiveEnv):
             if begin >= 0 and duration > 0
         ]
         return Sketch(max((bar.x + bar.width for bar in bars), default=0), rows, False, [], [], [], bars)
+
+
+class _Window:
+    """A job shop that ends before some operations: those behind ``until`` in their jobs.
+
+    Args:
+        env: the whole.
+        until: int64 ``[batch, rollouts, jobs]``, operations of each job that are to be placed.
+        steps: their number in all jobs, the same in each rollout.
+    """
+
+    sense = JSSPEnv.sense
+
+    def __init__(self, env: JSSPEnv, until: Int64[Tensor, "batch rollouts jobs"], steps: int) -> None:
+        self.env, self.until, self.steps = env, until, steps
+        self.start, self.advance, self.objective = env.start, env.advance, env.objective
+
+    def horizon(self, instance: TensorDict) -> int:
+        return self.steps
+
+    earliest = horizon
+
+    def walk(self, instance: TensorDict) -> None:
+        """Return that kernels know of no window."""
+
+    def step_features(self, state: JSSPState) -> StepFeatures:
+        return self.env.step_features(state)._replace(action_mask=state.next_operation < self.until)
 
 
 # ---------------------------------------------------------------------- instances

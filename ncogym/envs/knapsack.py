@@ -33,7 +33,7 @@ from tensordict import TensorDict
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 
-from ncogym.envs.base import ConstructiveEnv, ReferenceSet, pinned
+from ncogym.envs.base import ConstructiveEnv, Neighbourhood, ReferenceSet, pinned
 from ncogym.envs.formats.arrays import Arrays, Contents, holds, real, refuse
 from ncogym.errors import ArgumentError
 from ncogym.features import FeatureDims, InstanceFeatures, NodeFeatures, StepFeatures
@@ -404,10 +404,20 @@ class KnapsackEnv(ConstructiveEnv):
         self, instance: TensorDict, actions: Int64[Tensor, "batch steps"], count: int, rng: torch.Generator
     ) -> Int64[Tensor, "batch {count} steps"]:
         """Draw random orders of the items taken, the stops at the end."""
-        shape = (actions.shape[0], count, actions.shape[1])
-        key = torch.rand(shape, generator=rng, device=rng.device).to(actions.device)
-        stopped = (actions == self.horizon(instance)).unsqueeze(1)
-        return actions.unsqueeze(1).expand(shape).gather(-1, (key + stopped).argsort(-1))
+        return self._shuffled(actions.unsqueeze(1).expand(-1, count, -1), self.horizon(instance), rng)
+
+    def neighbourhood(
+        self, instance: TensorDict, actions: Int64[Tensor, "batch rollouts steps"], free: int, rng: torch.Generator
+    ) -> Neighbourhood:
+        """Open random items, and all the stops."""
+        items = self.horizon(instance)
+        return self._tail(self._shuffled(actions, items, rng), int((actions < items).sum(-1).amin()), free)
+
+    @staticmethod
+    def _shuffled(actions: Tensor, items: int, rng: torch.Generator) -> Int64[Tensor, "batch rollouts steps"]:
+        """Return actions in random orders, the stops, which are ``items``, at the end."""
+        key = torch.rand(actions.shape, generator=rng, device=rng.device).to(actions.device)
+        return actions.gather(-1, (key + (actions == items)).argsort(-1))
 
     def symmetries(self, instance: TensorDict, count: int = 8, rng: torch.Generator | None = None) -> list[TensorDict]:
         """Return the instance alone, whatever ``count``: features are free of units, so no image shows anything new."""

@@ -23,7 +23,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from ncogym.envs import geometry, mutations
-from ncogym.envs.base import ConstructiveEnv, ReferenceSet, pinned
+from ncogym.envs.base import ConstructiveEnv, Neighbourhood, ReferenceSet, pinned
 from ncogym.envs.formats.arrays import Arrays, Contents, holds, real, whole
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.features import EdgeFeatures, FeatureDims, InstanceFeatures, NodeFeatures, StepFeatures, Walk
@@ -299,13 +299,24 @@ class TSPEnv(ConstructiveEnv):
         self, instance: TensorDict, actions: Int64[Tensor, "batch steps"], count: int, rng: torch.Generator
     ) -> Int64[Tensor, "batch {count} steps"]:
         """Draw the tour's rotations to random starts, each in a random direction."""
-        batch, nodes = actions.shape
-        at = rng.device
-        offset = torch.randint(nodes, (batch, count, 1), generator=rng, device=at)
-        direction = torch.randint(2, (batch, count, 1), generator=rng, device=at) * 2 - 1
-        steps = torch.arange(nodes, device=at)
-        place = ((offset + direction * steps) % nodes).to(actions.device)
-        return actions.unsqueeze(1).expand(-1, count, -1).gather(-1, place)
+        return self._rotated(actions.unsqueeze(1).expand(-1, count, -1), rng)
+
+    def neighbourhood(
+        self, instance: TensorDict, actions: Int64[Tensor, "batch rollouts steps"], free: int, rng: torch.Generator
+    ) -> Neighbourhood:
+        """Open a stretch of each tour."""
+        nodes = self.horizon(instance)
+        return self._tail(self._rotated(actions[..., :nodes], rng), nodes, free)
+
+    def _rotated(
+        self, tours: Int64[Tensor, "batch rollouts nodes"], rng: torch.Generator
+    ) -> Int64[Tensor, "batch rollouts nodes"]:
+        """Return each tour from a random start on, in a random direction."""
+        (*shape, nodes), at = tours.shape, rng.device
+        offset = torch.randint(nodes, (*shape, 1), generator=rng, device=at)
+        direction = torch.randint(2, (*shape, 1), generator=rng, device=at) * 2 - 1
+        place = (offset + direction * torch.arange(nodes, device=at)) % nodes
+        return tours.gather(-1, place.to(tours.device))
 
     def symmetries(self, instance: TensorDict, count: int = 8, rng: torch.Generator | None = None) -> list[TensorDict]:
         """Return images under the dihedral group of the square, then under random rotations and reflections.

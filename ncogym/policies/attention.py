@@ -16,7 +16,7 @@ import math
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 
@@ -99,7 +99,7 @@ class AttentionPolicy(Policy):
             "edge_bias": edge_bias,
             "edge_attention": edge_attention,
         }
-        self.dims, self.num_heads, self.clip = dims, num_heads, clip
+        self.dims, self.num_heads, self.clip, self.width = dims, num_heads, clip, dim
         self.numbers_per_action = 2 * num_heads + (2 * CandidateBias.HIDDEN if dims.candidates else 0)
         self.embed = NodeEmbedding(dims, dim)
         self.layers = nn.ModuleList(
@@ -152,36 +152,57 @@ class AttentionPolicy(Policy):
     def logits(
         self, encoded: Encoded, step: StepFeatures, condition: Tensor | None = None
     ) -> Float[Tensor, "batch queries actions"]:
-        batch, num_queries, _ = step.nodes.shape
-        nodes, dim = encoded.logit_keys.shape[1:]
-        query: Tensor | float = 0.0
+        dim = encoded.logit_keys.shape[-1]
         bias: Tensor | None = None
-        # where a node's row lies in the tables of all instances and roles, one below the other
-        rows = torch.where(step.nodes < 0, nodes, step.nodes)
-        rows = rows + torch.arange(batch * self.dims.roles, device=rows.device).view(batch, 1, self.dims.roles) * (
-            nodes + 1
-        )
-        for role in range(self.dims.roles):
-            # embedding rather than gather: ten times faster on a CPU
-            query = query + F.embedding(rows[..., role], encoded.queries.flatten(0, 2))
-            if encoded.bias is not None:
+        rows = self._rows(encoded, step)
+        if encoded.bias is not None:
+            for role in range(self.dims.roles):
                 table = F.embedding(rows[..., role], encoded.bias.flatten(0, 2))
                 bias = table if bias is None else bias + table
-        if self.scalars is not None:
-            query = query + self.scalars(_shown("scalars", step.scalars))
         if self.candidates is not None:
             numbers = self.candidates(_shown("candidates", step.candidates))
             bias = numbers if bias is None else bias + numbers
-        heads = torch.as_tensor(query).to(encoded.keys.dtype).view(batch, num_queries, self.num_heads, -1)
         shut = closed(step.action_mask)
-        seen = attention(heads.transpose(1, 2), encoded.keys, encoded.values, shut.unsqueeze(1))
-        seen = seen.transpose(1, 2).reshape(batch, num_queries, dim)
+        seen = self._seen(encoded, step, rows, shut)
         # few and quick passes over [batch, queries, actions]: beside attention they are what a step on a CPU consists
         # of; C tanh(u) is C (2 sigmoid(2u) - 1), which is four times as fast there
         keys = encoded.logit_keys.transpose(1, 2)
         scores = torch.baddbmm(seen.new_zeros(()), seen, keys, beta=0, alpha=2 * dim**-0.5)
         logits = torch.add(shut - self.clip, torch.sigmoid(scores.float()), alpha=2 * self.clip)
         return logits if bias is None else torch.add(logits, bias, alpha=self.clip)
+
+    def _rows(self, encoded: Encoded, step: StepFeatures) -> Int64[Tensor, "batch queries roles"]:
+        """Return where a node's row lies in the tables of all instances and roles, one below the other."""
+        batch, nodes, _ = encoded.logit_keys.shape
+        rows = torch.where(step.nodes < 0, nodes, step.nodes)
+        return rows + torch.arange(batch * self.dims.roles, device=rows.device).view(batch, 1, self.dims.roles) * (
+            nodes + 1
+        )
+
+    def _seen(
+        self,
+        encoded: Encoded,
+        step: StepFeatures,
+        rows: Int64[Tensor, "batch queries roles"],
+        shut: Float[Tensor, "batch queries actions"],
+    ) -> Float[Tensor, "batch queries dim"]:
+        """Return the glimpse of the open nodes."""
+        batch, num_queries, roles = rows.shape
+        query: Tensor | float = 0.0
+        for role in range(roles):
+            # embedding rather than gather: ten times faster on a CPU
+            query = query + F.embedding(rows[..., role], encoded.queries.flatten(0, 2))
+        if self.scalars is not None:
+            query = query + self.scalars(_shown("scalars", step.scalars))
+        heads = torch.as_tensor(query).to(encoded.keys.dtype).view(batch, num_queries, self.num_heads, -1)
+        seen = attention(heads.transpose(1, 2), encoded.keys, encoded.values, shut.unsqueeze(1))
+        return seen.transpose(1, 2).reshape(batch, num_queries, -1)
+
+    def summary(self, encoded: Encoded) -> Float[Tensor, "batch width"]:
+        return encoded.logit_keys.amax(1)
+
+    def reading(self, encoded: Encoded, step: StepFeatures) -> Float[Tensor, "batch queries width"]:
+        return self._seen(encoded, step, self._rows(encoded, step), closed(step.action_mask))
 
     def lowered(self, encoded: Encoded, dtype: torch.dtype) -> Encoded:
         return super().lowered(encoded._replace(bias=None), dtype)._replace(bias=encoded.bias)  # of logits, in float32

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ncogym.errors import UnsupportedFeatures
 from ncogym.features import FeatureDims, InstanceFeatures, Pointer, StepFeatures
 
 
@@ -20,12 +21,14 @@ class Policy(nn.Module, abc.ABC):
         numbers_per_action: float32 numbers that `logits` holds per action of a query, about; bounds rollouts at a time.
         numbers_per_node: float32 numbers that `encode` holds per node, about; bounds instances at a time.
         numbers_per_pair: and per ordered pair of nodes.
+        width: numbers of `summary` and of `reading`; 0 where a policy offers nothing to a value head.
     """
 
     dims: FeatureDims
     numbers_per_action: int = 16
     numbers_per_node: int = 2048
     numbers_per_pair: int = 64
+    width: int = 0
 
     @abc.abstractmethod
     def encode(self, features: InstanceFeatures) -> Any:
@@ -53,6 +56,21 @@ class Policy(nn.Module, abc.ABC):
     def as_pointer(self, encoded: Any) -> Pointer | None:
         """Return what `logits` computes as a `Pointer`, for kernels to decode from, or None where it is no pointer."""
         return None
+
+    def summary(self, encoded: Any) -> Float[Tensor, "batch width"]:
+        """Return what a value head reads of each instance, ``[batch, width]``.
+
+        The largest of each number over the nodes (operations) that are there. A mean would not do: behind a
+        normalisation over the nodes it is the same for every instance.
+        """
+        raise UnsupportedFeatures(f"{type(self).__name__} has no summary for a value head")
+
+    def reading(self, encoded: Any, step: StepFeatures) -> Float[Tensor, "batch queries width"]:
+        """Return what a value head reads of each state beside the `summary`, ``[batch, queries, width]``.
+
+        It is what the decoder reads of the nodes or candidates that are open.
+        """
+        raise UnsupportedFeatures(f"{type(self).__name__} has no reading of states for a value head")
 
     def lowered(self, encoded: Any, dtype: torch.dtype) -> Any:
         """Return what `encode` returned in a lower precision, for acting."""

@@ -238,6 +238,21 @@ class OperationNetwork(nn.Module):
         self, encoded: EncodedOperations, step: StepFeatures, condition: Tensor | None = None
     ) -> Float[Tensor, "batch queries actions"]:
         """Score each action by its operation, its numbers, and those of the other allowed actions."""
+        scores: Tensor = self.score(self._compared(encoded, step)).float()
+        return scores.view(step.action_mask.shape).masked_fill(~step.action_mask, -math.inf)
+
+    def summary(self, encoded: EncodedOperations) -> Float[Tensor, "batch width"]:
+        """Return the largest of each number over the operations that are there."""
+        absent = (encoded.operations == 0).all(-1, keepdim=True)
+        return encoded.operations.masked_fill(absent, -math.inf).amax(1)
+
+    def reading(self, encoded: EncodedOperations, step: StepFeatures) -> Float[Tensor, "batch queries width"]:
+        """Return the largest of each number over the candidates that are open, as they are compared."""
+        compared = self._compared(encoded, step).view(*step.action_mask.shape, -1)
+        return compared.masked_fill(~step.action_mask.unsqueeze(-1), -math.inf).amax(2)
+
+    def _compared(self, encoded: EncodedOperations, step: StepFeatures) -> Float[Tensor, "states actions dim"]:
+        """Return the candidates of each state as they are scored, all states of the batch in one list."""
         table, operation = encoded.operations, _shown("candidate_nodes", step.candidate_nodes)
         rows = table.shape[1]
         offset = torch.arange(table.shape[0], device=table.device).view(-1, 1, 1) * rows
@@ -247,9 +262,8 @@ class OperationNetwork(nn.Module):
             x = x + self.candidates(_shown("candidates", step.candidates))
         if self.scalars is not None:
             x = x + self.scalars(_shown("scalars", step.scalars)).unsqueeze(2)
-        x = self.compare(x.flatten(0, 1), step.action_mask.flatten(0, 1))
-        scores: Tensor = self.score(self.norm(x)).float()
-        return scores.view(operation.shape).masked_fill(~step.action_mask, -math.inf)
+        compared: Tensor = self.norm(self.compare(x.flatten(0, 1), step.action_mask.flatten(0, 1)))
+        return compared
 
 
 class NodeNetwork(AttentionPolicy):
@@ -305,7 +319,7 @@ class GraphPolicy(Policy):
         for name, value in (("num_layers", num_layers), ("feedforward", feedforward), ("neighbours", neighbours)):
             if value < 1:
                 raise ArgumentError(f"{name}: {value} is not allowed; it must be at least 1")
-        self.dims = dims
+        self.dims, self.width = dims, dim
         self._arguments = {
             "dim": dim,
             "num_layers": num_layers,
@@ -343,6 +357,12 @@ class GraphPolicy(Policy):
         self, encoded: Any, step: StepFeatures, condition: Tensor | None = None
     ) -> Float[Tensor, "batch queries actions"]:
         return self.network.logits(encoded, step, condition)
+
+    def summary(self, encoded: Any) -> Float[Tensor, "batch width"]:
+        return self.network.summary(encoded)
+
+    def reading(self, encoded: Any, step: StepFeatures) -> Float[Tensor, "batch queries width"]:
+        return self.network.reading(encoded, step)
 
     def as_pointer(self, encoded: Any) -> Pointer | None:
         return self.network.as_pointer(encoded) if isinstance(self.network, NodeNetwork) else None

@@ -6,6 +6,7 @@ from typing import Any
 
 from ncogym.search.active import Active
 from ncogym.search.beam import Beam
+from ncogym.search.compose import Compose
 from ncogym.search.eas import EAS
 from ncogym.search.greedy import Greedy
 from ncogym.search.multistart import MultiStart
@@ -36,6 +37,7 @@ __all__ = [
     "SGBS",
     "Active",
     "Beam",
+    "Compose",
     "Greedy",
     "MultiStart",
     "Reconstruct",

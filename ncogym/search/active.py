@@ -16,19 +16,17 @@ Differs from the paper in:
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
-from tensordict import TensorDict
 
 from ncogym.errors import ArgumentError
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Sample
 from ncogym.search.base import apart, descend, recording, rounds
-from ncogym.solver import Budget, Progress, Solutions
+from ncogym.solver import Improver, Progress, Solutions
 
 
-class Active:
+class Active(Improver):
     """Solve by tuning a copy of all the policy's weights to each instance.
 
     Instances come one after the other, each with the budget of one. Encoders that count edges (a graph's) cannot be
@@ -62,13 +60,20 @@ class Active:
         self.policy, self.rollouts, self.steps = policy, rollouts, steps
         self.learning_rate, self.imitation = learning_rate, imitation
 
-    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
-        """Return the best checked rollout of each instance."""
+    def improve(self, progress: Progress, rng: torch.Generator) -> None:
+        budget = progress.budget.remaining(progress)
+        found: Solutions = []
         with recording():
-            return [self._tuned(env, each, budget, rng).solutions(self.name)[0] for each in instances.split(1)]
+            for row, instance in enumerate(progress.instances.split(1)):
+                own = Progress(progress.env, instance.clone(), budget)
+                if progress.actions is not None:
+                    own.offer(progress.actions[row : row + 1, None], rollouts=0)
+                self._tune(own, rng)
+                found += own.solutions(self.name)
+        progress.take(found)
 
-    def _tuned(self, env: Any, instance: TensorDict, budget: Budget | None, rng: torch.Generator) -> Progress:
-        progress = Progress(env, instance.clone(), budget)
+    def _tune(self, progress: Progress, rng: torch.Generator) -> None:
+        env = progress.env
         policy = apart(self.policy, trained=True)
         optimizer = torch.optim.Adam(policy.parameters(), self.learning_rate)
         for encoded, drawn in rounds(
@@ -84,4 +89,3 @@ class Active:
             optimizer.zero_grad()
             descend(env, policy, encoded, drawn, progress, self.imitation)
             optimizer.step()
-        return progress

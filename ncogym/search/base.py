@@ -77,11 +77,16 @@ def rounds(
     instances = progress.instances
     pace = Pace(progress, rollouts_in_memory(env, policy, instances))
     for done in itertools.count(1):
-        count, encoded = pace.next(rollouts), encode()
+        count = pace.next(rollouts)
+        if not count:
+            return
+        begun, encoded = progress.seconds, encode()
         first = starts(env, instances, count, rng)
         drawn = act(env, policy, encoded, instances, decoding, rng, rollouts=count, first_actions=first)
         progress.offer(drawn.actions)
-        if progress.spent or done >= most:
+        now = progress.seconds
+        # the gradient takes as long as the rollouts at least, and is of no use without a round after it
+        if progress.spent or done >= most or progress.budget.seconds - now < 2 * (now - begun):
             return
         yield encoded, drawn
 

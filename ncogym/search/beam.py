@@ -44,21 +44,18 @@ class Beam:
     def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
         """Return the best checked sequence of each instance over all beams."""
         progress = Progress(env, instances, budget)
-        pace = Pace(progress, rollouts_in_memory(env, self.policy, instances))
+        pace = Pace(progress, rollouts_in_memory(env, self.policy, instances), share=0.9)
         widest = float("inf") if progress.budget.finite else self.width
         width, wanted = 0, 1.0
         with torch.inference_mode():
             encoded = encode(env, self.policy, instances)
-            while not (progress.spent and progress.rollouts):
-                fits = pace.next(wanted)
-                if fits <= width:
-                    break
+            while (fits := pace.next(wanted)) > width:
                 width = fits
                 actions, _, _ = grow(env, self.policy, encoded, instances, width, _likeliest)
                 progress.offer(actions)
                 if actions.shape[1] < width:
                     break
-                wanted, left = min(2.0 * width, widest), progress.rollouts_left
+                wanted, left = min(2.0 * width, widest), min(progress.rollouts_left, pace.affordable())
                 if left - wanted < 2 * wanted:  # too few for a wider one after the next
                     wanted = left
         return progress.solutions(self.name)

@@ -35,7 +35,6 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float
-from tensordict import TensorDict
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 
@@ -46,14 +45,14 @@ from ncogym.policies.decoding import Sample
 from ncogym.policies.layers import attention, closed
 from ncogym.rollout import encode, steps_seen
 from ncogym.search.base import apart, descend, recording, rounds
-from ncogym.solver import Budget, Progress, Solutions
+from ncogym.solver import Improver, Progress
 
 Variant = Literal["embeddings", "layer", "table"]
 NAMES = {"embeddings": "eas", "layer": "eas-lay", "table": "eas-tab"}
 RATES = {"embeddings": 3.2e-3, "layer": 1e-3}  # of learning; a table has none
 
 
-class EAS:
+class EAS(Improver):
     """Solve by tuning to each instance what a policy's decoder reads of it.
 
     Args:
@@ -97,21 +96,20 @@ class EAS:
         self.learning_rate, self.imitation, self.tuned = rate, imitation, tuned
         self.alpha, self.sigma, self.name = alpha, sigma, NAMES[variant]
 
-    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
-        """Return the best checked rollout of each instance.
+    def improve(self, progress: Progress, rng: torch.Generator) -> None:
+        """Tune to what there is, or to its own first rollouts.
 
         Raises:
             UnsupportedFeatures: the policy or the problem offers nothing that this variant could tune.
         """
         with recording():
-            progress = Progress(env, instances.clone(), budget)
+            progress.instances, env = progress.instances.clone(), progress.env  # what autograd may keep
             policy = apart(self.policy)
             if self.variant == "layer":
                 policy = _Layered(policy, rng)
             encoded = _owned(encode(env, policy, progress.instances))
             search = self._table if self.variant == "table" else self._descent
             search(env, policy, encoded, progress, rng)
-        return progress.solutions(self.name)
 
     def _rounds(self, *args: Any) -> Iterator[tuple[Any, Any]]:
         """Return `rounds` of ``(env, policy, encode, decoding, progress, rng)``."""

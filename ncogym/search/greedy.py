@@ -26,7 +26,7 @@ class Greedy:
         self.policy = policy
 
     def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
-        """Return one checked solution per instance; any budget pays for one rollout."""
+        """Return one checked solution per instance."""
         progress = Progress(env, instances, budget)
         with torch.inference_mode():
             encoded = encode(env, self.policy, instances)

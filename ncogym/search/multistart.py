@@ -46,11 +46,10 @@ class MultiStart:
             encoded = encode(env, self.policy, instances)
             for done in itertools.count(1):
                 starts = env.first_actions(instances, rng if limited else None)
-                while starts.shape[1] and not (progress.spent and progress.rollouts):
-                    count = pace.next(starts.shape[1])
+                while count := pace.next(starts.shape[1]) if starts.shape[1] else 0:
                     first, starts = starts[:, :count], starts[:, count:]
                     built = act(env, self.policy, encoded, instances, self.decoding, rng, first_actions=first)
                     progress.offer(built.actions)
-                if progress.spent or done >= rounds:
+                if starts.shape[1] or done >= rounds:
                     break
         return progress.solutions(self.name)

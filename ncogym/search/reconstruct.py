@@ -1,13 +1,21 @@
-"""Random re-construction: keep the first part of an equivalent of the best solution, and let the policy build the rest.
+"""Re-construction: a large neighbourhood search that lets the policy build anew what it takes from good solutions.
+
+Several solutions of each instance live side by side. In each round the problem opens a part of every one, decisions
+that belong together: a stretch of a tour, routes close to each other, a window of time (``neighbourhood`` of the
+environment). The policy rebuilds it several times, and the best takes the solution's place
+unless it is worse.
 
 References:
+    Shaw (1998), Using Constraint Programming and Local Search Methods to Solve Vehicle Routing Problems, CP (large
+    neighbourhood search; parts that belong together).
     Luo, Lin, Liu, Zhang, Wang (2023), Neural Combinatorial Optimization with Heavy Decoder: Toward Large Scale
     Generalization (LEHD), NeurIPS (random re-construct).
 
-Differs from the paper in:
-    - every problem takes part: what is cut is an equivalent action sequence that the problem draws (a tour's rotation,
-      routes or items in another order, operations by start time);
-    - several cuts of one length are rebuilt at once, and the rest is sampled; there one cut, greedily.
+Differs from the papers in:
+    - a part is rebuilt several times by sampling; there once, by a tree search or greedily;
+    - several solutions live side by side, and one that is as good as where it comes from takes its place;
+    - parts are of a few lengths, drawn anew each round; there of any length, or longer and longer;
+    - each round looks at another symmetric image of the instance, on which the policy makes other mistakes.
 """
 
 from __future__ import annotations
@@ -17,65 +25,159 @@ import math
 from typing import Any
 
 import torch
+from jaxtyping import Int64
 from tensordict import TensorDict
+from torch import Tensor
 
 from ncogym.errors import ArgumentError
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Greedy, Sample
-from ncogym.rollout import act, encode, rollouts_in_memory
+from ncogym.rollout import act, encode, rollouts_in_memory, search_memory
 from ncogym.search.base import starts
-from ncogym.solver import Budget, Pace, Progress, Solutions, Solver
+from ncogym.solver import Improver, Pace, Progress
+
+LENGTHS = (15, 25, 40, 60)  # decisions of a part
+ROUNDS = 48  # that a finite budget shall pay for, if parts cost as much as whole rollouts; else rounds are smaller
+FEWEST = 4  # rollouts of each solution in a round; where it has less, the best solutions alone are rebuilt
+STARTS = 2  # samples for each solution that is kept, where solutions may not begin anywhere
 
 
-class Reconstruct:
-    """Improve another solver's solutions by rebuilding random parts of them; the best so far is what is cut.
+class Reconstruct(Improver):
+    """Improve solutions by rebuilding parts of them.
 
     Args:
         policy: in evaluation mode.
-        start: gives the first solutions; None is one greedy rollout from each start where solutions may begin
-            anywhere, else ``rollouts`` samples.
-        rollouts: rebuilt at once, of each instance.
+        solutions: that live side by side, of each instance: the incumbent, and the best of a greedy rollout from each
+            start where solutions may begin anywhere, else of ``STARTS`` samples each.
+        rollouts: that rebuild a part of each solution, in a round.
+        images: symmetric images that the policy sees in turn, where the problem has them; fewer where memory is short.
+        temperature: of the rebuilding.
         rounds: after which it ends where no budget limits it.
-        share: of a finite budget that the start may use.
+        share: of a finite budget that the first solutions may use.
     """
 
+    name = "reconstruct"
+
     def __init__(
-        self, policy: Policy, start: Solver | None = None, rollouts: int = 16, rounds: int = 50, share: float = 0.25
+        self,
+        policy: Policy,
+        *,
+        solutions: int = 16,
+        rollouts: int = 8,
+        images: int = 8,
+        temperature: float = 0.6,
+        rounds: int = 50,
+        share: float = 0.25,
     ) -> None:
-        for name, value in (("rollouts", rollouts), ("rounds", rounds)):
+        counts = {"solutions": solutions, "rollouts": rollouts, "images": images, "rounds": rounds}
+        for name, value in counts.items():
             if value < 1:
                 raise ArgumentError(f"{name}: {value} is not allowed; it must be at least 1")
         if not 0 < share < 1:
             raise ArgumentError(f"share: {share} is not allowed; it must be between 0 and 1")
-        self.policy, self.start, self.rollouts, self.rounds, self.share = policy, start, rollouts, rounds, share
-        self.name = "reconstruct" if start is None else f"{start.name}+reconstruct"
+        self.decoding = Sample(temperature)
+        self.policy, self.solutions, self.rollouts, self.images = policy, solutions, rollouts, images
+        self.rounds, self.share = rounds, share
 
-    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
-        """Return the best checked solution of each instance."""
-        progress = Progress(env, instances, budget)
-        if self.start is not None:
-            found = self.start(env, instances, progress.budget.remaining(progress, self.share), rng)
-            progress.offer(torch.stack([s.actions for s in found])[:, None].to(instances.device), found[0].rollouts)
+    def improve(self, progress: Progress, rng: torch.Generator) -> None:
+        env: Any = progress.env
+        instances = progress.instances
         pace = Pace(progress, rollouts_in_memory(env, self.policy, instances))
+        # small problems are not rebuilt whole
+        lengths = [max(1, min(length, env.horizon(instances) // 2)) for length in LENGTHS]
         with torch.inference_mode():
-            encoded = encode(env, self.policy, instances)
-            if self.start is None:
-                wanted = env.first_actions(instances).shape[1] if env.multi_start else self.rollouts
-                count = pace.next(max(1, min(wanted, progress.budget.rollouts * self.share)))
-                first = starts(env, instances, count, rng)
-                decoding = Sample() if first is None else Greedy()
-                built = act(env, self.policy, encoded, instances, decoding, rng, rollouts=count, first_actions=first)
-                progress.offer(built.actions)
+            views = _Views(env, self.policy, instances, self.images)
+            seconds, rollouts = progress.seconds, progress.rollouts
+            current, cost = self._first(progress, views, pace, rng)
+            price = (progress.seconds - seconds) / max(progress.rollouts - rollouts, 1)
+            left = min(progress.rollouts_left, (progress.budget.seconds - progress.seconds) / price)
+            wanted = max(FEWEST, min(current.shape[1] * self.rollouts, left / ROUNDS))
             for done in itertools.count():
-                best = progress.actions
-                if progress.spent or best is None or done >= (math.inf if progress.budget.finite else self.rounds):
+                count = pace.next(wanted)
+                if not count or done >= (math.inf if progress.budget.finite else self.rounds):
                     break
-                count = pace.next(self.rollouts)
-                # up to the last change of action: padding repeats the last one, and has nothing to rebuild
-                changed = (best != best.roll(1, -1)) * torch.arange(best.shape[-1], device=best.device)
-                length = int(changed.amax(-1).min()) + 1
-                free = int(torch.randint(1, length + 1, (), generator=rng, device=rng.device))
-                kept = env.equivalent_actions(instances, best, count, rng)[..., : length - free]
-                built = act(env, self.policy, encoded, instances, Sample(), rng, first_actions=kept)
-                progress.offer(built.actions)
-        return progress.solutions(self.name)
+                several = max(1, min(count // FEWEST, current.shape[1]))
+                cost, chosen = cost.sort(dim=1)
+                current = _picked(current, chosen)
+                origin = current[:, :several].repeat_interleave(count // several, dim=1)
+                free = lengths[int(torch.randint(len(lengths), (), generator=rng, device=rng.device))]
+                built = self._rebuilt(env, origin, free, views.next(), rng)
+                found, best = self._cost(progress, built).unflatten(1, (several, -1)).min(-1)
+                best = best + torch.arange(0, built.shape[1], count // several, device=best.device)
+                steps = max(built.shape[-1], current.shape[-1])
+                current, built = (env.padded(instances, each, steps) for each in (current, _picked(built, best)))
+                worse = found > cost[:, :several]
+                built = torch.where(worse.unsqueeze(-1), current[:, :several], built)
+                current = torch.cat([built, current[:, several:]], dim=1)
+                cost = torch.cat([torch.minimum(found, cost[:, :several]), cost[:, several:]], dim=1)
+
+    def _rebuilt(
+        self,
+        env: Any,
+        solutions: Int64[Tensor, "batch rollouts steps"],
+        free: int,
+        view: tuple[int, TensorDict, Any],
+        rng: torch.Generator,
+    ) -> Int64[Tensor, "batch rollouts steps_after"]:
+        """Return solutions of which a part of ``free`` decisions is the policy's, as it sees it in an image."""
+        number, image, encoded = view
+        part = env.neighbourhood(image, env.imaged(image, solutions, number), free, rng)
+        kept, last = part.actions[..., : part.begin], part.actions[..., part.end :]
+        built = act(part.env, self.policy, encoded, image, self.decoding, rng, first_actions=kept).actions
+        back: Tensor = env.imaged(image, torch.cat([built, last], dim=-1), number)
+        return back
+
+    def _first(
+        self, progress: Progress, views: _Views, pace: Pace, rng: torch.Generator
+    ) -> tuple[Int64[Tensor, "batch solutions steps"], Tensor]:
+        """Return the incumbents and the best of some rollouts, and what each costs: less is better."""
+        env: Any = progress.env
+        instances = progress.instances
+        pool, costs = [], []
+        if progress.actions is not None:
+            pool.append(progress.actions.unsqueeze(1))
+            costs.append(self._cost(progress, pool[0], rollouts=0))
+        wanted = env.first_actions(instances).shape[1] if env.multi_start else STARTS * self.solutions
+        _, image, encoded = views.next()
+        first = starts(env, instances, wanted, rng)
+        with progress.part(self.share):
+            while wanted and (count := pace.next(wanted)):
+                given = None if first is None else first[:, wanted - count : wanted]
+                decoding = Sample() if first is None else Greedy()
+                built = act(env, self.policy, encoded, image, decoding, rng, rollouts=count, first_actions=given)
+                pool.append(built.actions)
+                costs.append(self._cost(progress, built.actions))
+                wanted -= count
+        steps, cost = max(each.shape[-1] for each in pool), torch.cat(costs, dim=1)
+        joined = torch.cat([env.padded(instances, each, steps) for each in pool], dim=1)
+        cost, best = cost.topk(min(self.solutions, cost.shape[1]), dim=1, largest=False)
+        return _picked(joined, best), cost
+
+    def _cost(self, progress: Progress, actions: Tensor, rollouts: int | None = None) -> Tensor:
+        objective = progress.offer(actions, rollouts)
+        return objective if progress.env.sense == "min" else -objective
+
+
+class _Views:
+    """The images of instances, one after the other and round again, each encoded when it is first looked at."""
+
+    def __init__(self, env: Any, policy: Policy, instances: TensorDict, count: int) -> None:
+        self.env, self.policy, self.turn = env, policy, itertools.count()
+        self.images = env.symmetries(instances, min(count, 8))
+        self.encoded: list[Any] = []
+
+    def next(self) -> tuple[int, TensorDict, Any]:
+        """Return the number of an image, the image and its encoding."""
+        number = next(self.turn) % len(self.images)
+        if number == len(self.encoded):
+            self.encoded.append(encode(self.env, self.policy, self.images[number]))
+            each = sum(value.nbytes for value in self.encoded[0] if isinstance(value, Tensor))
+            device = next(iter(self.images[0].values())).device
+            del self.images[max(1, int(search_memory(device) / each)) :]
+        return number, self.images[number], self.encoded[number]
+
+
+def _picked(
+    actions: Int64[Tensor, "batch rollouts steps"], index: Int64[Tensor, "batch picked"]
+) -> Int64[Tensor, "batch picked steps"]:
+    return actions.gather(1, index.unsqueeze(-1).expand(-1, -1, actions.shape[-1]))

@@ -37,8 +37,7 @@ class Sampling:
         pace = Pace(progress, rollouts_in_memory(env, self.policy, instances))
         with torch.inference_mode():
             encoded = encode(env, self.policy, instances)
-            while progress.rollouts < limit and not (progress.spent and progress.rollouts):
-                count = pace.next(limit - progress.rollouts)
+            while count := pace.next(limit - progress.rollouts):
                 drawn = act(env, self.policy, encoded, instances, self.decoding, rng, rollouts=count)
                 progress.offer(drawn.actions)
         return progress.solutions(self.name)

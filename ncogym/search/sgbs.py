@@ -128,8 +128,7 @@ class _Pass:
         """
         paths = [given.new_zeros(len(given), 0, self.steps)]
         scores = [torch.zeros(len(given), 0, dtype=torch.float64, device=given.device)]
-        while given.shape[1] and not (self.progress.spent and self.progress.rollouts):
-            count = self.pace.next(given.shape[1])
+        while count := self.pace.next(given.shape[1]) if given.shape[1] else 0:
             part, given = given[:, :count], given[:, count:]
             built = act(self.env, self.policy, self.encoded, self.instances, Greedy(), self.rng, first_actions=part)
             objective = self.progress.offer(built.actions)

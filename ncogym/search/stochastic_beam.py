@@ -60,8 +60,7 @@ class StochasticBeam:
 
         with torch.inference_mode():
             encoded = encode(env, self.policy, instances)
-            while not (progress.spent and progress.rollouts):
-                width = pace.next(self.width)
+            while width := pace.next(self.width):
                 actions, _, _ = grow(env, self.policy, encoded, instances, width, keys, self.decoding)
                 progress.offer(actions)
                 if not progress.budget.finite or actions.shape[1] < width:

@@ -1,4 +1,7 @@
-"""Symmetry: solve images of an instance under which every solution keeps its objective, and keep the best.
+"""Symmetry: solve images of an instance on which every solution has its objective, and keep the best.
+
+On a plane these are the symmetries of the square; a job shop can be read backwards in time, and a matrix of distances
+the other way round.
 
 References:
     Kwon et al. (2020), POMO, NeurIPS, section 4.3 (instance augmentation by the 8 symmetries of the square).
@@ -8,12 +11,13 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
 from tensordict import TensorDict
 
-from ncogym.errors import ArgumentError
+from ncogym.errors import ArgumentError, NoSolutionFound
 from ncogym.solver import Budget, Progress, Solutions, Solver
 
 
@@ -51,7 +55,15 @@ class Symmetry:
             share = 1 / max(images - number, 1)
             left = progress.budget.remaining(progress, share)  # without limits, too: it carries the cancel event
             image = fixed[number] if number < len(fixed) else env.symmetries(instances, 9, rng)[-1]
-            found = self.inner(env, image, left, rng)
-            progress.offer(torch.stack([s.actions for s in found])[:, None].to(instances.device), found[0].rollouts)
+            try:
+                found = self.inner(env, image, left, rng)
+            except NoSolutionFound:
+                if progress.actions is None:  # else an image before this one has some
+                    raise
+                break
+            for row, each in enumerate(found):  # not always equally long
+                actions = each.actions[None, None].to(next(iter(image.values())).device)
+                found[row] = replace(each, actions=env.imaged(image[row : row + 1], actions, number)[0, 0])
+            progress.take(found)
             quickest = min(quickest, progress.seconds - before)
         return progress.solutions(self.name)

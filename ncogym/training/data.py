@@ -1,4 +1,4 @@
-"""Where training instances come from: generated on the device at each step, or drawn from a labelled pool.
+"""Where training instances come from: generated on the device at each step, or drawn from labelled ones.
 
 A step draws from one or more streams, and each draws its own part of the batch. What a step sees follows from (seed,
 step, stream) alone: a resumed run continues with the numbers of an uninterrupted one, no state of a generator is saved,
@@ -15,7 +15,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from ncogym.errors import ArgumentError
-from ncogym.training.labels import LabelledPool
+from ncogym.training.labels import LabelledFile, LabelledPool
 
 
 class Batch(NamedTuple):
@@ -81,7 +81,7 @@ class Generated:
 
 
 class Labelled:
-    """Instances of a labelled pool under random symmetries.
+    """Instances of a labelled pool, or file, under random symmetries.
 
     Args:
         pool: where the labels are.
@@ -89,7 +89,7 @@ class Labelled:
         rotations: share of the parts under a random rotation; the others are under one of the first 8 symmetries.
     """
 
-    def __init__(self, pool: LabelledPool, nodes_per_batch: int, rotations: float = 0.25) -> None:
+    def __init__(self, pool: LabelledPool | LabelledFile, nodes_per_batch: int, rotations: float = 0.25) -> None:
         self.pool, self.env = pool, pool.env
         self.nodes_per_batch, self.rotations = nodes_per_batch, rotations
         self._sized = functools.cache(self.env.resized)
@@ -106,5 +106,6 @@ class Labelled:
         rows = torch.randperm(held, generator=stream.shared)[places]
         rotated = bool(torch.rand((), generator=stream.host) < self.rotations)
         image = 9 if rotated else int(torch.randint(8, (), generator=stream.host)) + 1
-        instances = env.symmetries(instances[rows], image, stream.host)[-1]
-        return Batch(env, instances.to(stream.rng.device), labels[rows].to(stream.rng.device))
+        images = env.symmetries(instances[rows], image, stream.host)
+        labels = env.imaged(instances[rows], labels[rows], len(images) - 1)
+        return Batch(env, images[-1].to(stream.rng.device), labels.to(stream.rng.device))

@@ -1,7 +1,8 @@
-"""Labelled instances for imitation: generated, solved by any Solver, kept on disk, resumable chunk by chunk.
+"""Labelled instances for imitation: a pool of mixed sizes that is made here, or a file of `ncogym generate --labels`.
 
-A chunk holds instances of one size and its own seed, so the whole pool follows from (env, sizes, seed, number of
-chunks) and from how good the labeller is in its time; a pool that was cut off goes on where it ended.
+A chunk of the pool holds instances of one size and its own seed, so the whole pool follows from (env, sizes, seed,
+number of chunks) and from how good the labeller is in its time; a pool that was cut off goes on where it ended. No file
+is trusted: each process has the referee check and score the labels of a chunk when it first reads it.
 """
 
 from __future__ import annotations
@@ -15,12 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from tensordict import TensorDict
 from torch import Tensor
 
 from ncogym.distributed import barrier, is_main, rank, world
-from ncogym.errors import ArgumentError
+from ncogym.errors import ArgumentError, InvalidSolution
+from ncogym.references import check_solutions, in_one
+from ncogym.sets import open_set
 from ncogym.solver import Budget, Solver
 
 
@@ -58,6 +62,7 @@ class LabelledPool:
         draw = torch.rand(chunks, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         sizes = torch.exp(math.log(low - 0.5) + draw * math.log((high + 0.5) / (low - 0.5))).round()
         self.sizes: list[int] = sizes.long().clamp(low, high).tolist()
+        self._checked: set[int] = set()
         recipe = {
             "env": env.name,
             "arguments": {k: v for k, v in env.arguments().items() if v != env.size},
@@ -81,18 +86,24 @@ class LabelledPool:
         return [chunk for chunk in range(rank(), self.chunks, world()) if not self.path(chunk).exists()]
 
     def label(self, chunk: int) -> None:
-        """Generate and solve one chunk; the file appears whole or not at all."""
+        """Generate and solve one chunk; the file appears whole or not at all.
+
+        Raises:
+            InvalidSolution: a solution of the labeller breaks a constraint, so that it is no label.
+        """
         env = self.env.resized(self.sizes[chunk])
         rng = torch.Generator().manual_seed(self.seed * 1_000_003 + chunk)
         instances = env.generate(self.chunk_size, rng)
         solutions = self.labeller(env, instances, self.budget, rng)
-        steps = max(len(s.actions) for s in solutions)
-        padded = [
-            env.padded(instances[row : row + 1], s.actions[None, None], steps)[0, 0] for row, s in enumerate(solutions)
-        ]
-        actions = torch.stack(padded).to(torch.int16)
+        for row, solution in enumerate(solutions):
+            if not solution.feasible:
+                raise InvalidSolution(f"label by {self.labeller.name}, instance {row}: {solution.violation}")
+        labels = {
+            "actions": in_one(env, [instances], [solution.actions for solution in solutions]),
+            "objective": torch.tensor([solution.objective for solution in solutions], dtype=torch.float64),
+        }
         partial = self.path(chunk).with_suffix(".partial")
-        save_file({**{k: v.contiguous() for k, v in instances.items()}, "actions": actions}, str(partial))
+        save_file({**{k: v.contiguous() for k, v in instances.items()}, **labels}, str(partial))
         partial.replace(self.path(chunk))
 
     def fill(self, workers: int = 1) -> Iterator[int]:
@@ -114,7 +125,53 @@ class LabelledPool:
         barrier()
 
     def load(self, chunk: int) -> tuple[TensorDict, Tensor]:
-        """Return a chunk's instances ``[chunk_size]`` and actions, int64 ``[chunk_size, 1, steps]``."""
-        tensors = load_file(str(self.path(chunk)))
-        actions = tensors.pop("actions").long().unsqueeze(1)
-        return TensorDict(tensors, batch_size=[actions.shape[0]]), actions
+        """Return a chunk's instances ``[chunk_size]`` and actions, int64 ``[chunk_size, 1, steps]``.
+
+        Raises:
+            ArgumentError: the chunk's file cannot be read.
+            InvalidSolution: a label breaks a constraint, or has another objective than the file says.
+        """
+        path = self.path(chunk)
+        try:
+            tensors = load_file(str(path))
+            actions, objective = tensors.pop("actions").long(), tensors.pop("objective")
+            instances = TensorDict(tensors, batch_size=[len(actions)])
+        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
+            raise ArgumentError(f"{path}: it cannot be read ({error}); delete it to label it again") from error
+        if chunk not in self._checked:
+            check_solutions(self.env, instances, actions, objective, path)
+            self._checked.add(chunk)
+        return instances, actions.unsqueeze(1)
+
+
+class LabelledFile:
+    """The instances of a labelled file, all of one size: a pool of one chunk.
+
+    Args:
+        env: the problem that is trained on, whose referee checks the labels.
+        path: a file that ``ncogym generate --labels`` wrote.
+
+    Attributes:
+        chunks: 1.
+        sizes: the size of the instances.
+
+    Raises:
+        ArgumentError: there is no such file, or an instance has no label. InstanceError: it is malformed.
+        InvalidSolution: a label breaks a constraint, or has another objective than the file says.
+    """
+
+    chunks = 1
+
+    def __init__(self, env: Any, path: str | Path) -> None:
+        held = open_set(str(path), env.name)
+        labels = [actions for actions in held.actions if actions is not None]
+        if len(labels) < held.count or len(held.blocks) > 1:
+            allowed = "it must have a label for each instance, and all of one size; `ncogym generate --labels` does"
+            raise ArgumentError(f"labels.file: {path} is not allowed; {allowed}")
+        self.env, self.sizes, (instances,), actions = env, [held.sizes[0]], held.blocks, torch.stack(labels)
+        check_solutions(env, instances, actions, held.best_known, path)  # by the dynamics that are trained on
+        self._chunk = instances, actions.unsqueeze(1)
+
+    def load(self, chunk: int) -> tuple[TensorDict, Tensor]:
+        """Return the instances ``[batch]`` and actions, int64 ``[batch, 1, steps]``."""
+        return self._chunk

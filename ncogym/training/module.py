@@ -12,11 +12,11 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from ncogym.algorithms.base import Algorithm
-from ncogym.distributed import average_, rank, world
-from ncogym.errors import ArgumentError
+from ncogym.distributed import average_, gather, rank, world
+from ncogym.errors import ArgumentError, CheckpointError
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Sample
-from ncogym.rollout import Acting, Precision, act, log_probs, replay
+from ncogym.rollout import Acting, Precision, Record, Trajectories, act, log_probs, record, replay, score_steps
 from ncogym.training.data import Generated, Labelled, Stream, step_generator, stream
 
 
@@ -74,6 +74,9 @@ class Drawn(NamedTuple):
 class TrainingModule(pl.LightningModule):
     """One training step: act or replay without gradients, score in parallel, ask the algorithm for the loss.
 
+    Where an algorithm learns from the same rollouts in several epochs, each epoch is a step, and rollouts are drawn at
+    steps that are multiples of their number. Those in use are in every checkpoint, each process's own.
+
     Args:
         policy: what is trained.
         algorithm: the estimator.
@@ -89,7 +92,7 @@ class TrainingModule(pl.LightningModule):
 
     Attributes:
         outcome: loss and mean objective of the last step in this process, on the device.
-        rollouts_in_step: of the last step in this process.
+        rollouts_in_step: new ones of the last step in this process.
     """
 
     def __init__(
@@ -110,7 +113,9 @@ class TrainingModule(pl.LightningModule):
         for empty in (parameter for parameter in policy.parameters() if not parameter.numel()):
             empty.requires_grad_(False)  # a policy of a problem without roles has one; DDP would wait for its gradient
         self.policy, self.algorithm = policy, algorithm
-        algorithm.attach(policy)
+        with torch.random.fork_rng(devices=[]):
+            torch.random.manual_seed(seed)
+            algorithm.attach(policy)
         self.source, self.optimiser = source, optimiser
         self.max_steps, self.steps_per_epoch = max_steps, steps_per_epoch
         self.seed, self.scoring_bytes = seed, scoring_bytes
@@ -118,6 +123,8 @@ class TrainingModule(pl.LightningModule):
         self.streams = streams
         self.outcome: dict[str, Tensor] = {}
         self.rollouts_in_step = 0
+        self._again: tuple[Drawn, Trajectories] | None = None  # what is learnt from once more
+        self._loaded: list[dict[str, Tensor]] = []  # the same out of a checkpoint, of each process
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the loss of one step; ``batch`` is ignored, since the step's number decides what is drawn."""
@@ -125,32 +132,21 @@ class TrainingModule(pl.LightningModule):
         if step and step % self.steps_per_epoch == 0:
             # counted in steps and not by Lightning's epochs, so that a resumed run can neither miss nor repeat it
             self.algorithm.epoch_end(self.source.env, self.policy, step_generator(self.seed + 2, step, 0, self.device))
-        env, instances, demonstrations, first_actions, noise = self.draw(step)
-        encoded = self.policy.encode(env.instance_features(instances))
-        if demonstrations is not None:
-            trajectories = replay(env, instances, demonstrations, forced=self.algorithm.forced)
-        else:
-            trajectories = act(
-                env,
-                self.policy,
-                encoded,
-                instances,
-                Sample(),
-                torch.Generator(),  # all that is drawn is drawn already
-                rollouts=self.algorithm.rollouts,
-                first_actions=first_actions,
-                noise=noise,
-                log_prob=True,
-                acting=self.acting,
-                precision=self.acting_precision,
+        epoch = step % self.algorithm.epochs
+        if epoch and self._again is None:
+            self._again = self._restored(step - epoch)
+        drawn, kept = self._again if epoch and self._again else (self.draw(step), None)
+        env = drawn.env
+        encoded = self.policy.encode(env.instance_features(drawn.instances))
+        trajectories = kept or self._begun(drawn, encoded)
+        critic = self.algorithm.critic
+        if critic is not None and self.algorithm.stepwise:
+            steps = score_steps(env, self.policy, encoded, trajectories, critic, memory=self.scoring_bytes)
+            trajectories = replace(
+                trajectories, steps=steps, record=trajectories.record or record(env, trajectories, steps)
             )
-        reward_baseline = self.algorithm.reward_baseline(env, trajectories)
-        if reward_baseline is not None and reward_baseline.ndim == 0:
-            average_(reward_baseline)  # in place, for it is the algorithm's: of the whole batch, not of one part
-        trajectories = replace(
-            trajectories,
-            reward_baseline=reward_baseline,
-            log_prob=log_probs(
+        else:
+            log_prob = log_probs(
                 env,
                 self.policy,
                 encoded,
@@ -158,13 +154,68 @@ class TrainingModule(pl.LightningModule):
                 memory=self.scoring_bytes,
                 carrying=self.algorithm.carrying,
                 acting=self.acting,
-            ),
-        )
+            )
+            trajectories = replace(trajectories, log_prob=log_prob)
         loss = self.algorithm.loss(trajectories)
-        self.rollouts_in_step = trajectories.reward.numel()
+        last = epoch + 1 == self.algorithm.epochs
+        self._again = None if last else (drawn, replace(trajectories, steps=None, summary=None))
+        self.rollouts_in_step = 0 if epoch else trajectories.reward.numel()
         objective = trajectories.reward.mean() * (-1 if env.sense == "min" else 1)
         self.outcome = {"loss": loss.detach(), "objective": objective}
         return loss
+
+    def _begun(self, drawn: Drawn, encoded: Any) -> Trajectories:
+        """Return new rollouts, with what the algorithm says that their rewards are compared with."""
+        env, algorithm = drawn.env, self.algorithm
+        if drawn.demonstrations is not None:
+            trajectories = replay(env, drawn.instances, drawn.demonstrations, forced=algorithm.forced)
+        else:
+            trajectories = act(
+                env,
+                self.policy,
+                encoded,
+                drawn.instances,
+                Sample(),
+                torch.Generator(),  # all that is drawn is drawn already
+                rollouts=algorithm.rollouts,
+                first_actions=drawn.first_actions,
+                noise=drawn.noise,
+                log_prob=not algorithm.stepwise,
+                acting=self.acting,
+                precision=self.acting_precision,
+            )
+        # what is averaged in place is the algorithm's: of the whole batch, not of one part
+        if algorithm.critic is not None:
+            average_(algorithm.critic.observe(trajectories.reward))
+            trajectories = replace(trajectories, summary=self.policy.summary(encoded).detach())
+        reward_baseline = algorithm.reward_baseline(env, trajectories)
+        if reward_baseline is not None and reward_baseline.ndim == 0:
+            average_(reward_baseline)
+        return replace(trajectories, reward_baseline=reward_baseline)
+
+    def _restored(self, step: int) -> tuple[Drawn, Trajectories]:
+        """Return what was drawn at a step, and this process's part of the rollouts that a checkpoint has of it."""
+        drawn, forced, parts = self.draw(step), self.algorithm.forced, self._loaded
+        if not parts:
+            raise CheckpointError(f"resume: the checkpoint has no rollouts of step {step}; epochs must be as before")
+        mine = parts[rank()] if len(parts) == world() else _shared(parts)
+        self._loaded = []
+        held = {name: value.to(self.device) for name, value in mine.items()}
+        trajectories = replay(drawn.env, drawn.instances, held.pop("actions"), forced=forced)
+        return drawn, replace(trajectories, record=Record(**held))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the rollouts that are learnt from once more, a part for each process."""
+        parts = self._loaded
+        if self._again is not None:
+            _, rollouts = self._again
+            tensors = {"actions": rollouts.actions, **(rollouts.record._asdict() if rollouts.record else {})}
+            parts = gather({name: value.cpu() for name, value in tensors.items()})
+        checkpoint["rollouts"] = parts
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take these rollouts out again."""
+        self._loaded = checkpoint.get("rollouts", [])  # there are none in checkpoints of earlier versions
 
     def draw(self, step: int) -> Drawn:
         """Draw what a step needs, stream by stream, so that it makes no difference which process draws which."""
@@ -190,19 +241,43 @@ class TrainingModule(pl.LightningModule):
         """Build AdamW and its schedule, stepped once per training step."""
         o = self.optimiser
         adam = torch.optim.AdamW(
-            self.policy.parameters(), lr=o.lr, betas=o.betas, weight_decay=o.weight_decay, fused=True
+            [*self.policy.parameters(), *self._of_algorithm()],
+            lr=o.lr,
+            betas=o.betas,
+            weight_decay=o.weight_decay,
+            fused=True,
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(adam, lambda step: o.factor(step, self.max_steps))
         return {"optimizer": adam, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def configure_gradient_clipping(self, optimizer: torch.optim.Optimizer, *_: Any, **__: Any) -> None:
-        """Clip the gradient; Lightning refuses to where a fused optimiser meets mixed precision."""
+        """Clip the gradients of the policy and of the algorithm, each by its own norm.
+
+        Lightning refuses to where a fused optimiser meets mixed precision.
+        """
         if self.optimiser.gradient_clip:
-            torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.optimiser.gradient_clip)
+            for parameters in (self.policy.parameters(), self._of_algorithm()):
+                torch.nn.utils.clip_grad_norm_(parameters, self.optimiser.gradient_clip)
+
+    def _of_algorithm(self) -> list[Tensor]:
+        return [parameter for parameter in self.algorithm.parameters() if parameter.requires_grad]
 
     def train_dataloader(self) -> Any:
         """Count the steps of an epoch; the instances are drawn in `training_step`, on the device."""
         return range(self.steps_per_epoch)
+
+
+def _shared(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Share among the processes the rollouts ``[batch, rollouts, steps]`` that another number of them had."""
+    longest = max(part["actions"].shape[-1] for part in parts)
+    shared = {}
+    for name in parts[0]:
+        # rollouts that are shorter end in padding, and more of it does not matter
+        missing = [longest - part["actions"].shape[-1] for part in parts]
+        ends = [part[name][..., -1:].expand(-1, -1, more) for part, more in zip(parts, missing, strict=True)]
+        whole = torch.cat([torch.cat([p[name], end], dim=-1) for p, end in zip(parts, ends, strict=True)])
+        shared[name] = whole.chunk(world())[rank()]
+    return shared
 
 
 def _joined(parts: Sequence[Tensor | None], dim: int = 0) -> Tensor | None:

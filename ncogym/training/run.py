@@ -8,10 +8,12 @@ import logging
 import math
 import os
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,7 +38,7 @@ from ncogym.rollout import Acting, Precision
 from ncogym.solver import Budget, MaxRollouts, MaxSeconds, Solver
 from ncogym.training.callbacks import Interrupted, Interruptible, Readings, Validation, ValidationSet
 from ncogym.training.data import Generated, Labelled
-from ncogym.training.labels import LabelledPool
+from ncogym.training.labels import LabelledFile, LabelledPool
 from ncogym.training.module import Optimiser, TrainingModule
 
 log = logging.getLogger(__name__)
@@ -44,9 +46,11 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Labels:
-    """Where labels come from, for algorithms that imitate.
+    """Where labels come from, for algorithms that imitate: a file, or a pool that is made first.
 
     Attributes:
+        file: labelled instances that ``ncogym generate --labels`` wrote, all of the size that is trained on; None makes
+            the pool that the others describe.
         solver: name of the solver that labels.
         seconds: its time per instance, or None.
         rollouts: its rollouts per instance (HGS: iterations without improvement), or None.
@@ -54,9 +58,10 @@ class Labels:
         chunk_size: instances per chunk.
         workers: processes that label at the same time.
         folder: where pools are kept, so that runs share them.
-        rotations: share of the batches under a random rotation instead of one of the first 8 symmetries.
+        rotations: share of the batches under a random rotation instead of one of the first 8 symmetries, of either.
     """
 
+    file: str | None = None
     solver: str = "fast-tsp"
     seconds: float | None = 0.01
     rollouts: int | None = None
@@ -108,6 +113,7 @@ def train(
     optimiser: Optimiser = OPTIMISER,
     validation: ValidationSettings = VALIDATION,
     max_steps: int = 1000,
+    max_seconds: float | None = None,
     steps_per_epoch: int = 250,
     precision: Literal["32-true", "bf16-mixed"] = "32-true",
     accelerator: str = "auto",
@@ -137,10 +143,12 @@ def train(
         sizes: smallest and largest size of the training instances; None trains on the environment's own size.
         nodes_per_batch: nodes (jobs, items) of a batch, all devices together; instances per batch follow from their
             size.
-        labels: the labelled pool, for algorithms that imitate.
+        labels: the labelled file or pool, for algorithms that imitate.
         optimiser: AdamW's settings and schedule.
         validation: what is solved after every epoch.
         max_steps: training steps in all.
+        max_seconds: wall-clock seconds, labelling included, after which a run ends as it does after ``max_steps``; None
+            sets no limit. The schedule of the learning rate counts steps alone.
         steps_per_epoch: steps between two validations.
         precision: of the network; objectives, logits and log-probabilities stay in float32.
         accelerator: Lightning's: auto, cpu or gpu.
@@ -167,10 +175,14 @@ def train(
         The run folder; ``policy/`` in it holds the weights and their card.
 
     Raises:
-        ArgumentError: a setting is not allowed, or the folder holds a run already and ``resume`` is false.
+        ArgumentError: a setting is not allowed, the folder holds a run already and ``resume`` is false, or labelling
+            alone, whose labels are kept, has used up ``max_seconds``.
         CheckpointError: there is nothing to resume.
         KeyboardInterrupt: the run was interrupted, after its checkpoint was written.
     """
+    begin = time.monotonic()
+    if max_seconds is not None and not max_seconds > 0:
+        raise ArgumentError(f"max_seconds: {max_seconds} is not allowed; it must be above 0")
     folder = Path(output)
     last = folder / "last.ckpt"
     if last.exists() and not resume:
@@ -184,7 +196,15 @@ def train(
     low, high = sizes or (env.size, env.size)
     folder.mkdir(parents=True, exist_ok=True)
     source: Generated | Labelled
-    if algorithm.imitates:
+    if labels.file is not None:
+        if not algorithm.imitates:
+            raise ArgumentError(f"labels.file: {labels.file} is not allowed with an algorithm that imitates nothing")
+        labelled = LabelledFile(env, labels.file)
+        if [low, high] != labelled.sizes * 2:
+            told = f"{low} to {high} is not allowed; the instances of {labels.file} have the size {labelled.sizes[0]}"
+            raise ArgumentError(f"sizes: {told}")
+        source = Labelled(labelled, nodes_per_batch, labels.rotations)
+    elif algorithm.imitates:
         budget = Budget(labels.seconds or math.inf, labels.rollouts or math.inf)
         labeller = make_solver(labels.solver)
         pool = LabelledPool(env, low, high, labels.chunks, labels.chunk_size, seed, labels.folder, labeller, budget)
@@ -204,6 +224,9 @@ def train(
     if init is not None:
         network.load_state_dict(load_policy(init).policy.state_dict())
 
+    left = None if max_seconds is None else max_seconds - (time.monotonic() - begin)
+    if left is not None and left <= 0:
+        raise ArgumentError(f"max_seconds: {max_seconds} is not allowed; the labels, which are kept, took all of them")
     log_every = min(25, steps_per_epoch)
     with _quiet():
         logger = CSVLogger(folder, name="", version="")
@@ -223,6 +246,7 @@ def train(
         try:
             trainer = pl.Trainer(
                 max_steps=max_steps,
+                max_time=None if left is None else timedelta(seconds=left),
                 accelerator=accelerator,
                 devices=devices,
                 num_nodes=num_nodes,

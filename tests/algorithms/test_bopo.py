@@ -8,7 +8,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from ncogym.algorithms.bopo import BOPO, decisions, evenly_spaced
+from ncogym.algorithms.bopo import BOPO, evenly_spaced
 from ncogym.errors import ArgumentError
 from ncogym.rollout import Trajectories
 
@@ -50,13 +50,6 @@ def test_no_preference_and_no_ratio() -> None:
         BOPO(samples=2, kept=2).loss(record(torch.tensor(reward), log_prob)).backward()
         expected = 0.0 if reward[0][0] == reward[0][1] else 0.5 / 3
         assert log_prob.grad[0].tolist() == pytest.approx([-expected, expected])
-
-
-def test_padding_is_no_decision() -> None:
-    """However far a record is padded, the decisions are as many."""
-    actions = torch.tensor([[[2, 1, 0, 3, 0], [1, 2, 3, 0, 0]]])
-    assert decisions(actions, 1).tolist() == [[4, 3]]
-    assert decisions(torch.cat([actions, torch.zeros(1, 2, 3, dtype=torch.int64)], -1), 1).tolist() == [[4, 3]]
 
 
 @pytest.mark.parametrize(

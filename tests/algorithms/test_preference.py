@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -37,6 +38,16 @@ def test_loss_by_hand(shift: float) -> None:
     assert log_prob.grad.flatten().tolist() == pytest.approx([-(one + two) / 3, one / 3, two / 3])
     with pytest.raises(ArgumentError, match="log_prob"):
         PO().loss(record(reward, None))
+
+
+def test_per_step_by_hand() -> None:
+    """Log-probabilities are compared per decision, of which neither a given action nor padding is one."""
+    log_prob = torch.tensor([[-1.0, -3.0]])
+    found = replace(
+        record(torch.tensor([[-3.0, -5.0]]), log_prob), actions=torch.tensor([[[0, 1, 2, 2], [0, 1, 2, 3]]])
+    )
+    loss = PO(alpha=0.5, per_step=True).loss(found)
+    assert loss.item() == pytest.approx(math.log1p(math.exp(-0.5 * (-1 / 2 + 3 / 3))))
 
 
 def test_rollouts(rng: torch.Generator) -> None:

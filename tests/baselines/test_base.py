@@ -11,10 +11,19 @@ import torch
 from tensordict import TensorDict
 
 from ncogym.baselines import SOLVERS, base
-from ncogym.baselines.base import OutsideTourSolver, Run, needs, solve_each, to_integers
+from ncogym.baselines.base import (
+    OutsideImprover,
+    OutsideTourSolver,
+    Run,
+    needs,
+    solve_each,
+    to_actions,
+    to_integers,
+    to_routes,
+)
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import ArgumentError, NoSolutionFound, SolverError, SolverNotInstalled, UnsupportedProblem
-from ncogym.solver import Budget, MaxRollouts, MaxSeconds
+from ncogym.solver import Budget, MaxRollouts, MaxSeconds, Progress
 
 
 class Given(OutsideTourSolver):
@@ -215,14 +224,22 @@ def test_a_run_knows_what_is_left(monkeypatch):
 
 
 def test_a_paused_clock_stands_still(monkeypatch):
-    """What goes on while a run is paused, such as a first import that takes seconds, costs its budget nothing."""
+    """What goes on while a run is paused, such as a first import of seconds, costs its budget a tenth at most."""
     now = [10.0]
     monkeypatch.setattr(base.time, "perf_counter", lambda: now[0])
     run = Run(1.0, lambda: False)
     with run.paused():
         now[0] += 5.0
     now[0] += 0.25
-    assert (run.elapsed, run.left) == (0.25, 0.75)
+    assert (run.elapsed, run.left) == pytest.approx((0.35, 0.65))
+    long = Run(100.0, lambda: False)
+    with long.paused():
+        now[0] += 5.0
+    assert long.elapsed == 5.0
+    endless = Run(float("inf"), lambda: False)
+    with endless.paused():
+        now[0] += 5.0
+    assert endless.elapsed == 0.0
 
 
 def test_a_cancelled_batch_begins_no_other_instance(three):
@@ -302,3 +319,104 @@ def test_the_bar_is_for_terminals(terminal, wanted, shown, three, monkeypatch, c
     out, err = capsys.readouterr()
     assert not out
     assert ("given" in err) == shown
+
+
+# ---------------------------------------------------------------------- starts
+
+
+class Shown(OutsideImprover):
+    """Keeps what it was given, and reports what it was told."""
+
+    name, takes = "shown", "anything"
+
+    def __init__(self, *tours: list[int]) -> None:
+        super().__init__()
+        self.tours, self.starts = tours, []
+
+    def supports(self, env):
+        return True
+
+    def _view(self, env, one, budget, rng):
+        return None
+
+    def _solve(self, problem, run):
+        self.starts.append(run.start)
+        for tour in self.tours:
+            run.report(tour)
+
+
+def test_each_run_gets_its_start_and_is_never_worse(square, rng):
+    """A start reaches the run of its instance and costs no rollout; a worse report does not replace it."""
+    env, two = TSPEnv(4), torch.cat([square] * 2)
+    around, across = [0, 1, 2, 3], [0, 2, 1, 3]
+    for told, tours in (([across], [around, around]), ([across, around], [around, around])):
+        progress = Progress(env, two, None)
+        progress.offer(torch.tensor([[around], [across]]))
+        solver = Shown(*told)
+        solver.improve(progress, rng)
+        assert solver.starts == [around, across]
+        best = tours if around in told else [around, across]
+        assert [s.actions.tolist() for s in progress.solutions("x")] == best
+        assert progress.rollouts == 1 + len(told)
+    assert solver(env, two, None, rng)[0].rollouts == 2
+    assert solver.starts[2:] == [None, None]
+
+
+def test_a_cancelled_improver_keeps_what_was_there(square, rng):
+    """Instances that are not begun any more keep their starts."""
+    budget, two = Budget(), torch.cat([square] * 2)
+    progress = Progress(TSPEnv(4), two, budget)
+    progress.offer(torch.tensor([[[0, 1, 2, 3]]] * 2))
+    budget.cancel.set()
+    solver = Shown([0, 2, 1, 3])
+    solver.improve(progress, rng)
+    assert solver.starts == []
+    assert [s.objective for s in progress.solutions("x")] == [4.0, 4.0]
+
+
+def test_starts_reach_workers(three):
+    """Worker processes get their starts, too."""
+    starts = torch.tensor([[0, 1, 2, 3], [0, 2, 1, 3], [0, 1, 2, 3]])
+    view, job = (lambda one: None), _report_start
+    found = solve_each("x", TSPEnv(4), three, None, view=view, job=job, starts=starts, workers=2, progress_bar=False)
+    assert [s.actions.tolist() for s in found] == starts.tolist()
+    assert [s.rollouts for s in found] == [1, 1, 1]
+
+
+def _report_start(problem, run: Run) -> None:
+    run.report(run.start)
+
+
+def test_actions_become_routes_from_the_depot():
+    """Routes part at the depot, empty ones and padding are none; a tour is one, from node 0 on, either way round."""
+    assert to_routes([2, 0, 0, 1, 3, 0, 0], 4, is_tour=False) == [[2], [1, 3]]
+    assert to_actions(to_routes([2, 0, 1, 3, 0], 4, is_tour=False)) == [2, 0, 1, 3]
+    assert to_routes([3, 1, 0, 2, 2, 2], 4, is_tour=True) == [[2, 3, 1]]
+
+
+def test_a_broken_report_is_in_no_curve(square, rng):
+    """Of what an outside solver reports, the curve has what the referee takes, with the report's own number."""
+    budget = MaxSeconds(100)
+    tours = [[0, 1, 1, 3], [0, 2, 1, 3], [0, 1, 2, 3]]
+    (found,) = Given(*tours)(TSPEnv(4), square, budget, rng)
+    assert [point.rollouts for point in found.trace] == [2, 3]
+    assert (found.rollouts, found.objective, found.feasible) == (3, 4.0, True)
+
+
+@pytest.mark.parametrize(("took", "refused"), [(0.14, False), (0.2, True)])
+def test_what_is_handed_over_late_may_be_too_late(square, monkeypatch, rng, took, refused):
+    """A solver that tells what it found at its end has a moment to do so, and no more."""
+    now = [10.0]
+    monkeypatch.setattr(base.time, "perf_counter", lambda: now[0])
+
+    class Late(Given):
+        def _solve(self, dists, run):
+            now[0] += took
+            super()._solve(dists, run)
+
+    late = Late([0, 1, 2, 3])
+    if refused:
+        with pytest.raises(NoSolutionFound, match=r"given: 0\.1 s is too small a budget"):
+            late(TSPEnv(4), square, MaxSeconds(0.1), rng)
+    else:
+        assert late(TSPEnv(4), square, MaxSeconds(0.1), rng)[0].objective == 4.0

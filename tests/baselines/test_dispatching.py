@@ -139,7 +139,7 @@ def test_randomised_keeps_its_budget(three, rng):
     assert solver(env, three, MaxRollouts(1), rng)[0].rollouts == 1
     (solution,) = solver(env, three, MaxSeconds(0.2), rng)
     assert solution.rollouts > 1
-    assert 0.2 <= solution.seconds < 5
+    assert 0.1 <= solution.seconds < 5  # it begins no round that would end too late
     cancel = threading.Event()
     cancel.set()
     assert solver(env, three, Budget(cancel=cancel), rng)[0].rollouts == 1

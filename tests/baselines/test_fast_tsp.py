@@ -37,7 +37,7 @@ def test_it_finds_the_shortest_tours(rng):
     rest = torch.tensor(list(itertools.permutations(range(1, 7))))
     tours = torch.cat([torch.zeros(len(rest), 1, dtype=torch.int64), rest], dim=1)
     best = env.objective(instances, tours.expand(10, -1, -1)).min(1).values
-    found = [solution.objective for solution in FastTSP()(env, instances, MaxSeconds(0.01), rng)]
+    found = [solution.objective for solution in FastTSP()(env, instances, MaxSeconds(1), rng)]
     assert found == pytest.approx(best.tolist(), rel=1e-12)
 
 

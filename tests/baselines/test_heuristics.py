@@ -11,8 +11,10 @@ from tensordict import TensorDict
 
 from ncogym.baselines import heuristics
 from ncogym.baselines.heuristics import FarthestInsertion, NearestNeighbour, RandomInsertion, TwoOpt, local_search
+from ncogym.envs.cvrp import CVRPEnv
 from ncogym.envs.tsp import TSPEnv
-from ncogym.errors import ArgumentError
+from ncogym.errors import ArgumentError, UnsupportedProblem
+from ncogym.search import Compose
 from ncogym.solver import Budget, MaxRollouts, MaxSeconds, Progress, TracePoint
 
 ALL = {
@@ -196,7 +198,7 @@ def test_two_opt_uncrosses_a_square(rng):
     """The two diagonals of a square are exchanged for sides."""
     locs = torch.tensor([[[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]])
     instance = TensorDict({"locs": locs}, batch_size=[1])
-    (solution,) = TwoOpt(Fixed([[0, 2, 1, 3]]))(TSPEnv(4), instance, None, rng)
+    (solution,) = Compose(Fixed([[0, 2, 1, 3]]), TwoOpt())(TSPEnv(4), instance, None, rng)
     assert solution.objective == 4.0
 
 
@@ -212,7 +214,7 @@ def test_no_two_opt_move_is_left(distribution, whole, neighbours, monkeypatch, r
     if whole:  # and so many distances are equal
         instances["dists"] = (env.distances(instances) * 20).round()
     start = Fixed([random.Random(row).sample(range(30), 30) for row in rows])
-    solutions = TwoOpt(start)(env, instances, None, rng)
+    solutions = Compose(start, TwoOpt())(env, instances, None, rng)
     for dists, solution in zip(env.distances(instances).tolist(), solutions, strict=True):
         tour = solution.actions.tolist()
         for i, j in itertools.combinations(range(30), 2):
@@ -224,7 +226,9 @@ def test_two_opt_sees_beyond_dense_clusters(rng):
     """Clusters of more nodes than neighbours are tried at first, visited crosswise, are uncrossed all the same."""
     corners = torch.tensor([[0.0, 0.0], [1.0, 1.0], [1.0, 0.0], [0.0, 1.0]]).repeat_interleave(15, 0)
     locs = corners + 1e-3 * torch.rand(60, 2, generator=rng)
-    (solution,) = TwoOpt(Fixed([list(range(60))]))(TSPEnv(60), TensorDict({"locs": locs[None]}, [1]), None, rng)
+    (solution,) = Compose(Fixed([list(range(60))]), TwoOpt())(
+        TSPEnv(60), TensorDict({"locs": locs[None]}, [1]), None, rng
+    )
     assert 4.0 < solution.objective < 4.1
 
 
@@ -233,7 +237,7 @@ def test_no_or_opt_move_is_left_where_all_nodes_are_near(rng):
     env, instances = cities(200, 9)
     start = Fixed([random.Random(row).sample(range(9), 9) for row in range(200)])
     for dists, solution in zip(
-        env.distances(instances).tolist(), TwoOpt(start)(env, instances, None, rng), strict=True
+        env.distances(instances).tolist(), Compose(start, TwoOpt())(env, instances, None, rng), strict=True
     ):
         tour = solution.actions.tolist()
         for begin, size in itertools.product(range(9), (1, 2, 3)):
@@ -277,20 +281,21 @@ def test_two_opt_is_never_worse_than_its_start(rng):
     """A start that cannot be improved comes back as it was."""
     env, instances = cities(3, 30)
     once = TwoOpt()(env, instances, None, rng)
-    again = TwoOpt(Fixed([s.actions.tolist() for s in once]))(env, instances, None, rng)
+    again = Compose(Fixed([s.actions.tolist() for s in once]), TwoOpt())(env, instances, None, rng)
     assert [s.objective for s in again] == pytest.approx([s.objective for s in once], rel=1e-12)
 
 
 def test_the_start_gets_its_share_of_the_budget(rng):
-    """The start gets nine tenths of the seconds, all rollouts, and the same wish to cancel; or no budget for none."""
+    """The start gets nine tenths of the seconds, all rollouts, and the same wish to cancel; or no limit for none."""
     env, instances = cities(1, 5)
     budget = MaxSeconds(100) | MaxRollouts(7)
     start = Fixed([[0, 1, 2, 3, 4]])
-    TwoOpt(start)(env, instances, budget, rng)
-    assert (start.budget.seconds, start.budget.rollouts, start.budget.patience) == (90, 7, math.inf)
+    Compose(start, TwoOpt())(env, instances, budget, rng)
+    assert start.budget.seconds == pytest.approx(90, abs=1)
+    assert (start.budget.rollouts, start.budget.patience) == (7, math.inf)
     assert start.budget.cancel is budget.cancel
-    TwoOpt(start)(env, instances, None, rng)
-    assert start.budget is None
+    Compose(start, TwoOpt())(env, instances, None, rng)
+    assert not start.budget.finite
 
 
 def test_no_move_is_made_once_cancelled(rng):
@@ -299,7 +304,7 @@ def test_no_move_is_made_once_cancelled(rng):
     tours = [random.Random(row).sample(range(20), 20) for row in range(2)]
     budget = Budget()
     budget.cancel.set()
-    solutions = TwoOpt(Fixed(tours))(env, instances, budget, rng)
+    solutions = Compose(Fixed(tours), TwoOpt())(env, instances, budget, rng)
     assert [length(d, t) for d, t in zip(env.distances(instances).tolist(), tours, strict=True)] == pytest.approx(
         [s.objective for s in solutions]
     )
@@ -315,7 +320,7 @@ def test_the_curve_goes_on_from_the_start(rng):
             trace = (TracePoint(40.0, 2, 99.0), TracePoint(50.0, 5, solution.objective))
             return [replace(solution, seconds=60.0, trace=trace)]
 
-    (solution,) = TwoOpt(Late([list(range(20))]))(env, instances, None, rng)
+    (solution,) = Compose(Late([list(range(20))]), TwoOpt())(env, instances, None, rng)
     assert solution.solver == "fixed+two-opt"
     assert solution.rollouts == 5
     assert [(p.seconds, p.rollouts) for p in solution.trace[:2]] == [(40.0, 2), (50.0, 5)]
@@ -325,13 +330,17 @@ def test_the_curve_goes_on_from_the_start(rng):
     assert len(solution.trace) == 3
 
 
-def test_two_opt_asks_its_start_too():
-    """What the start cannot take, two-opt from it cannot take."""
+def test_two_opt_asks_its_start_too(rng):
+    """What the start cannot take, two-opt from it cannot take, nor what two-opt cannot; then nothing is begun."""
 
     class Picky(Fixed):
-        def supports(self, env):
-            return False
+        def check(self, env):
+            raise UnsupportedProblem("picky cannot take tsp")
 
-    env = TSPEnv(5)
-    assert TwoOpt(Fixed([[0]])).supports(env)
-    assert not TwoOpt(Picky([[0]])).supports(env)
+    env, instances = cities(1, 5)
+    start = Picky([[0]])
+    with pytest.raises(UnsupportedProblem, match="picky cannot take tsp"):
+        Compose(start, TwoOpt())(env, instances, None, rng)
+    with pytest.raises(UnsupportedProblem, match="two-opt cannot take cvrp"):
+        Compose(Fixed([[0]]), TwoOpt())(CVRPEnv(5), instances, None, rng)
+    assert start.budget.rollouts == 999

@@ -11,7 +11,7 @@ from ncogym.baselines import base
 from ncogym.baselines.lkh import LKH
 from ncogym.envs.atsp import ATSPEnv
 from ncogym.envs.tsp import TSPEnv
-from ncogym.errors import ArgumentError, SolverNotInstalled
+from ncogym.errors import ArgumentError, NoSolutionFound, SolverNotInstalled
 from ncogym.solver import MaxSeconds
 
 
@@ -43,12 +43,19 @@ def test_a_closed_tour_is_read_without_its_end(elkai, rng):
     assert (solution.feasible, elkai.runs) == (True, [10])
 
 
-@pytest.mark.parametrize(("seconds", "runs"), [(1, [1]), (5, [1]), (7, [1, 2]), (13, [1, 5]), (1000, [1, 10])])
+@pytest.mark.parametrize(("seconds", "runs"), [(5, [1]), (7, [1, 2]), (13, [1, 5]), (1000, [1, 10])])
 def test_seconds_allow_as_many_runs_as_fit(elkai, seconds, runs, rng):
     """One run is timed (2 s); then as many follow, up to those wanted, as fit into what is left."""
     env = TSPEnv(6)
     (solution,) = LKH()(env, env.generate(1, rng), MaxSeconds(seconds), rng)
     assert (elkai.runs, solution.feasible) == (runs, True)
+
+
+def test_a_run_that_takes_longer_than_the_budget_is_an_error(elkai, rng):
+    """A single run (2 s) cannot be broken off, and is too late for one second."""
+    env = TSPEnv(6)
+    with pytest.raises(NoSolutionFound, match="lkh: 1 s is too small a budget"):
+        LKH()(env, env.generate(1, rng), MaxSeconds(1), rng)
 
 
 def test_distances_are_handed_over_as_whole_numbers(elkai, rng):

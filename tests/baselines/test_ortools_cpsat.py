@@ -18,7 +18,7 @@ from ncogym.envs.jssp import JSSPEnv
 from ncogym.envs.knapsack import KnapsackEnv
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import ArgumentError, NoSolutionFound, SolverError, SolverNotInstalled, UnsupportedProblem
-from ncogym.solver import Budget, MaxSeconds
+from ncogym.solver import Budget, MaxSeconds, Progress
 
 cp_model = pytest.importorskip("ortools.sat.python.cp_model")
 
@@ -230,3 +230,56 @@ def test_a_missing_package_names_its_extra(monkeypatch, rng):
     env = JSSPEnv(2, 2)
     with pytest.raises(SolverNotInstalled, match=r"ortools .* pip install 'ncogym\[solvers\]'"):
         CpSat()(env, env.generate(1, rng), None, rng)
+
+
+# ---------------------------------------------------------------------- starts
+
+
+def start_of(env, instances: TensorDict) -> Progress:
+    """Return books that hold random allowed solutions."""
+    state, actions = env.start(instances), []
+    for number in range(env.horizon(instances)):
+        mask = state.action_mask[:, 0]
+        actions.append((mask * ((torch.arange(mask.shape[1]) * 7 + number) % 5 + 1)).argmax(1, keepdim=True))
+        state = env.advance(state, actions[-1])
+    progress = Progress(env, instances, MaxSeconds(60))
+    progress.offer(torch.stack(actions, dim=-1))
+    return progress
+
+
+SHOPS = JSSPEnv(5, 4)
+
+
+@pytest.mark.parametrize("env", [SHOPS, KnapsackEnv(8), ATSPEnv(8)], ids=["job shop", "knapsack", "tour"])
+def test_its_hint_is_the_solution_that_is_there(env, rng, monkeypatch):
+    """A model whose variables are fixed to the hint is solved, and by that very solution."""
+    instances = env.generate(1, rng)
+    if env is SHOPS:
+        instances["machine"][0, 2, 3] = -1  # shorter than the others
+    progress = start_of(env, instances)
+    given, solve = [], cp_model.CpSolver.solve
+
+    def fixed(self, model, callback):
+        self.parameters.fix_variables_to_their_hinted_value = True
+        assert len(model.proto.solution_hint.vars) == len(model.proto.variables)
+        given.append(solve(self, model, callback))
+        return given[-1]
+
+    monkeypatch.setattr(cp_model.CpSolver, "solve", fixed)
+    before = progress.best.clone()
+    found = CpSat()._each(env, instances, MaxSeconds(10), rng, progress.actions)
+    assert given == [cp_model.OPTIMAL]
+    assert found[0].objective == pytest.approx(before.item(), rel=1e-6)
+    assert found[0].rollouts == 1  # found again, from the hint
+
+
+def test_what_is_there_counts_from_the_beginning(rng):
+    """Where its time is too short to find anything, what it was given is the answer; nothing is worse than that."""
+    env = JSSPEnv(30, 20)
+    instances = env.generate(2, rng)
+    progress = start_of(env, instances)
+    before = progress.best.clone()
+    progress.budget = MaxSeconds(progress.seconds + 1e-4)
+    CpSat().improve(progress, rng)
+    assert (progress.best <= before).all()
+    assert all(solution.feasible for solution in progress.solutions("x"))

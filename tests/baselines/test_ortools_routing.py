@@ -15,7 +15,7 @@ from ncogym.baselines.ortools_routing import FirstSolution, Metaheuristic, OrToo
 from ncogym.envs.cvrp import CVRPEnv
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import ArgumentError, NoSolutionFound, SolverNotInstalled
-from ncogym.solver import MaxSeconds
+from ncogym.solver import MaxSeconds, Progress
 
 pywrapcp = pytest.importorskip("ortools.constraint_solver.pywrapcp")
 enums = pytest.importorskip("ortools.constraint_solver.routing_enums_pb2")
@@ -198,3 +198,42 @@ def test_a_missing_package_names_its_extra(monkeypatch, rng):
     env = TSPEnv(5)
     with pytest.raises(SolverNotInstalled, match=r"ortools .* pip install 'ncogym\[solvers\]'"):
         OrToolsRouting()(env, env.generate(1, rng), None, rng)
+
+
+# ---------------------------------------------------------------------- starts
+
+
+@pytest.mark.parametrize("env", [TSPEnv(30), CVRPEnv(30)], ids=["tsp", "cvrp"])
+def test_it_goes_on_from_what_is_there(env, rng, monkeypatch):
+    """The first solution that it looks at is the one that it is given, and none is worse than that."""
+    instances = env.generate(1, rng)
+    best = OrToolsRouting()(env, instances, MaxSeconds(0.3), rng)
+    read = []
+
+    class Spy(pywrapcp.RoutingModel):
+        def SolveFromAssignmentWithParameters(self, assignment, parameters):  # noqa: N802 - OR-Tools' name
+            read.append(assignment.ObjectiveValue())
+            return super().SolveFromAssignmentWithParameters(assignment, parameters)
+
+    monkeypatch.setattr(pywrapcp, "RoutingModel", Spy)
+    progress = Progress(env, instances, MaxSeconds(60))
+    progress.take(best)
+    if not hasattr(env, "demands"):
+        progress.actions = progress.actions.roll(7, -1)
+    with progress.part(0.005):
+        OrToolsRouting().improve(progress, rng)
+    assert len(read) == 1
+    assert progress.best.item() <= best[0].objective
+    assert progress.solutions("x")[0].feasible
+
+
+def test_more_routes_than_vehicles_are_taken(rng):
+    """A start with a route for each customer has the vehicles that it needs."""
+    env = CVRPEnv(12)
+    instances = env.generate(1, rng)
+    progress = Progress(env, instances, MaxSeconds(60))
+    progress.offer(torch.tensor([[[node for customer in range(1, 13) for node in (customer, 0)][:-1]]]))
+    apart = progress.best.item()
+    with progress.part(0.005):
+        OrToolsRouting().improve(progress, rng)
+    assert progress.best.item() < apart

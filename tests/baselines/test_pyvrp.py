@@ -16,7 +16,7 @@ from ncogym.envs.cvrp import CVRPEnv
 from ncogym.envs.knapsack import KnapsackEnv
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import NoSolutionFound, SolverNotInstalled, UnsupportedProblem
-from ncogym.solver import MaxRollouts, MaxSeconds, NoImprovement
+from ncogym.solver import Budget, MaxRollouts, MaxSeconds, NoImprovement, Progress
 
 pyvrp = pytest.importorskip("pyvrp")
 
@@ -133,3 +133,29 @@ def test_it_is_close_to_published_optima(shared_instances, rng):
     (solution,) = PyVRP()(env, env.read(shared_instances / "cvrp" / "A-n32-k5.vrp"), MaxRollouts(1000), rng)
     assert solution.feasible
     assert 784 <= solution.objective <= 792
+
+
+# ---------------------------------------------------------------------- starts
+
+
+@pytest.mark.parametrize("env", [TSPEnv(40), ATSPEnv(40), CVRPEnv(40)], ids=["tsp", "atsp", "cvrp"])
+def test_it_goes_on_from_what_is_there(env, monkeypatch):
+    """It begins with the routes that it is given, in their own numbers, whatever node they begin with."""
+    instances = env.generate(2, torch.Generator().manual_seed(0))
+    good = PyVRP()(env, instances, MaxRollouts(300), torch.Generator().manual_seed(1))
+    given, solve = [], pyvrp.solve
+
+    def watched(data, *arguments, initial_solution, **named):
+        given.append(initial_solution.distance())
+        return solve(data, *arguments, initial_solution=initial_solution, **named)
+
+    progress = Progress(env, instances, MaxRollouts(1000))
+    progress.take(good)
+    if not hasattr(env, "demands"):
+        progress.actions = progress.actions.roll(7, -1)
+    progress.budget = Budget(rollouts=progress.rollouts + 2)
+    monkeypatch.setattr(pyvrp, "solve", watched)
+    PyVRP().improve(progress, torch.Generator().manual_seed(2))
+    peak = env.distances(instances).amax((1, 2))
+    assert given == pytest.approx([s.objective * 1e5 / p for s, p in zip(good, peak.tolist(), strict=True)], rel=1e-3)
+    assert all(float(b) <= s.objective for b, s in zip(progress.best, good, strict=True))

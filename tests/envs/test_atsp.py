@@ -92,6 +92,14 @@ def test_equivalent_actions_are_rotations(rng):
         assert set(map(tuple, others[row].tolist())) == rotations
 
 
+def test_neighbourhoods_are_stretches_in_the_direction_of_the_tour(rng):
+    """All stretches of three nodes are drawn, and none backwards."""
+    env = ATSPEnv(7)
+    part = env.neighbourhood(env.generate(1, rng), torch.arange(7).expand(1, 100, -1), 3, rng)
+    opened = set(map(tuple, part.actions[0, :, part.begin : part.end].tolist()))
+    assert opened == {(node, (node + 1) % 7, (node + 2) % 7) for node in range(7)}
+
+
 # ---------------------------------------------------------------------- instances
 
 
@@ -307,12 +315,18 @@ def test_equal_distances_have_finite_features(value):
 # ---------------------------------------------------------------------- symmetries, solvers, pictures
 
 
-@pytest.mark.parametrize("count", [1, 8, 20])
-def test_the_instance_is_its_only_image(count, rng):
-    """However many images are asked for, there is one: the instance."""
-    instances = ATSPEnv(5).generate(2, rng)
-    (image,) = ATSPEnv(5).symmetries(instances, count, rng)
-    assert torch.equal(image["dists"], instances["dists"])
+def test_the_other_way_round(rng):
+    """There are two images at most: the instance, and its ways back, on which tours are read backwards."""
+    env = ATSPEnv(5)
+    instances = env.generate(2, rng)
+    assert [len(env.symmetries(instances, count, rng)) for count in (1, 2, 8, 20)] == [1, 2, 2, 2]
+    same, turned = env.symmetries(instances)
+    assert torch.equal(same["dists"], instances["dists"])
+    tours = torch.tensor([[0, 3, 1, 4, 2]]).expand(2, 1, -1)
+    backwards = env.imaged(instances, tours, 1)
+    assert backwards[0, 0].tolist() == [2, 4, 1, 3, 0]
+    torch.testing.assert_close(env.objective(turned, backwards), env.objective(instances, tours))
+    assert not torch.allclose(env.objective(instances, backwards), env.objective(instances, tours))
 
 
 @pytest.mark.parametrize("name", ["two-opt"])

@@ -520,6 +520,26 @@ def test_fuller_routes_come_first(env, cross, rng):
     assert ((even[:, 0] == 1) | (even[:, 0] == 4)).float().mean() == pytest.approx(0.5, abs=0.05)
 
 
+def test_neighbourhoods_are_routes_close_to_each_other(env, rng):
+    """Of two pairs of routes, far apart, one pair is open, and each pair is at times."""
+    locs = torch.tensor([[5.0, 0], [0, 0], [0, 1], [1, 0], [1, 1], [9, 0], [9, 1], [10, 0], [10, 1]])
+    values = {"locs": locs, "demand": torch.tensor([0.0] + [1.0] * 8), "capacity": torch.tensor(2.0)}
+    instance = TensorDict(values).unsqueeze(0)
+    messy = torch.tensor([0, 5, 6, 0, 1, 2, 0, 0, 7, 8, 0, 3, 4, 0, 0]).expand(1, 100, -1)
+    part = env.neighbourhood(instance, messy, 5, rng)
+    assert (part.begin, part.end) == (6, part.actions.shape[-1])
+    opened = set(map(frozenset, part.actions[0, :, part.begin :].tolist()))
+    assert opened == {frozenset({0, 1, 2, 3, 4}), frozenset({0, 5, 6, 7, 8})}
+    assert len(set(map(tuple, part.actions[0].tolist()))) > 20
+
+
+def test_neighbourhoods_open_more_of_longer_solutions(env, cross, rng):
+    """What is kept is as long as the shortest solution allows, and no less than nothing."""
+    solutions = torch.tensor([[[1, 4, 0, 2, 3, 0, 0], [1, 0, 2, 0, 3, 0, 4]]])
+    assert env.neighbourhood(cross, solutions, 2, rng).begin == 3
+    assert env.neighbourhood(cross, solutions, 9, rng).begin == 0
+
+
 def test_shorter_solutions_are_padded_by_the_depot(env, cross):
     """A finished solution is lengthened by zeros, not by its last customer."""
     longer = env.padded(cross, torch.tensor([[1, 4, 0, 2, 3]]), 8)

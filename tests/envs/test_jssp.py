@@ -605,8 +605,52 @@ def test_equivalent_actions_are_the_same_schedule(options, rng):
     assert state.done.all()
 
 
-def test_the_instance_is_its_only_image(env, rng):
-    """Fewer images than asked for are returned, the instance alone."""
+def test_neighbourhoods_are_windows_of_time(rng):
+    """Only operations of the window may be placed in it; every operation is open at times."""
+    env = JSSPEnv(4, 3)
+    instance = env.generate(2, rng)
+    solution = torch.stack([torch.arange(12)[torch.randperm(12, generator=rng)] % 4 for _ in range(2)])[:, None]
+    start, opened = env.schedule(instance, solution), torch.zeros(4, 3)
+    for _ in range(60):
+        part = env.neighbourhood(instance, solution, 5, rng)
+        assert part.end - part.begin == 5
+        assert torch.equal(env.schedule(instance, part.actions), start)
+        times = start.flatten(2).sort(-1).values[..., part.begin : part.end]
+        inside = (start >= times[..., :1, None]) & (start <= times[..., -1:, None])
+        opened += inside[0, 0]
+        state = part.env.start(instance, 1)
+        for number in range(part.end):
+            if number == part.begin:
+                left = part.env.step_features(state).action_mask
+                window = part.actions[..., part.begin : part.end]
+                assert torch.equal(left, torch.zeros_like(left).scatter(-1, window, True))
+            state = part.env.advance(state, part.actions[..., number])
+        assert not part.env.step_features(state).action_mask.any()
+        assert part.env.horizon(instance) == part.end
+    assert (opened > 0).all()
+
+
+def test_time_can_be_reversed(rng):
+    """The second image has every job backwards; the mirrored order of jobs has the same makespan there, 9 by hand."""
+    env, empty = JSSPEnv(2, 2), -1
+    instance = TensorDict(
+        {"duration": torch.tensor([[[3, 2], [4, 0]]]), "machine": torch.tensor([[[0, 1], [1, empty]]])}, batch_size=[1]
+    )
+    same, mirrored = env.symmetries(instance, 8)
+    assert torch.equal(same["duration"], instance["duration"])
+    assert mirrored["duration"].tolist() == [[[2, 3], [4, 0]]]
+    assert mirrored["machine"].tolist() == [[[1, 0], [1, empty]]]
+    actions = torch.tensor([[[0, 0, 1, 1]]])  # the last is padding
+    backwards = env.imaged(instance, actions, 1)
+    assert backwards.tolist() == [[[1, 0, 0, 0]]]
+    assert env.objective(instance, actions).item() == env.objective(mirrored, backwards).item() == 9
+    assert env.imaged(mirrored, backwards, 1).tolist() == actions.tolist()
+
+
+@pytest.mark.parametrize("option", ["non_delay", "insertion"])
+def test_other_schedules_have_no_mirror(option, rng):
+    """What would place operations otherwise in reversed time stands alone."""
+    env = JSSPEnv(2, 2, **{option: True})
     instance = env.generate(2, rng)
     assert env.symmetries(instance, 8) == [instance]
 

@@ -406,6 +406,18 @@ def test_equivalent_actions_are_the_orders(rng):
     assert {tuple(row) for row in drawn} == {(*order, 5, 5) for order in itertools.permutations((0, 2, 4))}
 
 
+def test_neighbourhoods_are_random_items(rng):
+    """Every item is open as often as the others, and the stops are behind them."""
+    env = KnapsackEnv(20)
+    instance = knapsack([1.0] * 20, [20.0 - item for item in range(20)], 10.0)
+    solutions = torch.tensor([*range(10), 20, 20]).expand(1, 500, -1)
+    part = env.neighbourhood(instance, solutions, 4, rng)
+    assert (part.begin, part.end) == (6, 12)
+    opened = part.actions[0, :, 6:10].flatten().bincount(minlength=20) / 500
+    assert opened[:10].tolist() == pytest.approx([0.4] * 10, abs=0.1)
+    assert (part.actions[..., 10:] == 20).all()
+
+
 def test_a_packing_can_be_drawn(env, exact, tmp_path):
     """A picture file is written."""
     pytest.importorskip("matplotlib")

@@ -464,6 +464,19 @@ def test_equivalent_actions_are_the_same_tour(rng):
     assert len(set(map(tuple, others[0].tolist()))) > 7  # of 14: all starts and both directions
 
 
+def test_neighbourhoods_are_stretches(rng):
+    """The open nodes lie side by side in the tour; all stretches are drawn; padding is cut off."""
+    env = TSPEnv(7)
+    instances = env.generate(2, rng)
+    tours = torch.arange(7).roll(3).expand(2, 200, -1)
+    part = env.neighbourhood(instances, env.padded(instances, tours, 9), 3, rng)
+    assert (part.env, part.begin, part.end) == (env, 4, 7)
+    opened = part.actions[..., part.begin : part.end].flatten(0, 1)
+    steps = opened.diff(dim=1) % 7
+    assert ((steps == 1).all(1) | (steps == 6).all(1)).all()
+    assert len(set(map(tuple, opened.tolist()))) == 14
+
+
 def test_a_tour_can_be_drawn(env, rectangle, tmp_path):
     """A picture file is written, from coordinates and from distances alone."""
     pytest.importorskip("matplotlib")

@@ -247,6 +247,33 @@ def test_every_weight_is_used(features, step):
     assert idle == []
 
 
+@pytest.mark.parametrize("norm", ["instance", "layer"])
+def test_a_value_head_reads_more_than_the_mean(features, step, norm):
+    """Its words differ between instances and states whatever the normalisation; the order of nodes does not matter."""
+    policy = make_policy(norm=norm)
+    encoded = policy.encode(features)
+    summary, reading = policy.summary(encoded), policy.reading(encoded, step)
+    assert summary.shape == (BATCH, policy.width)
+    assert reading.shape == (BATCH, QUERIES, policy.width)
+    if norm == "instance":  # which is why it is no mean
+        mean = encoded.logit_keys.mean(1)
+        torch.testing.assert_close(mean, mean[:1].expand_as(mean), rtol=1e-3, atol=1e-5)
+    assert (summary[0] - summary[1]).abs().max() > 0.01
+    assert (reading[0, 1] - reading[0, 2]).abs().max() > 0.01
+    order = torch.tensor([3, 1, 5, 0, 2, 4])
+    nodes, edges = NodeFeatures(features[0].values[:, order]), EdgeFeatures(features[1].values[:, order][:, :, order])
+    torch.testing.assert_close(policy.summary(policy.encode((nodes, edges))), summary, rtol=1e-4, atol=1e-5)
+
+
+def test_a_value_head_reads_open_nodes_alone(features, step):
+    """What it reads of a state with one open node is that node's value."""
+    policy = make_policy()
+    encoded = policy.encode(features)
+    mask = F.one_hot(torch.full((BATCH, QUERIES), 2), NODES).bool()
+    reading = policy.reading(encoded, step._replace(action_mask=mask))
+    torch.testing.assert_close(reading, encoded.values[:, :, 2].flatten(1).unsqueeze(1).expand_as(reading))
+
+
 def test_unknown_features_are_refused(features):
     """A feature that the policy has no layer for is refused by a text that names both."""
 

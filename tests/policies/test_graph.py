@@ -152,6 +152,22 @@ def test_a_single_allowed_action_has_probability_one(rng):
     assert all(p.grad.isfinite().all() for p in policy.parameters() if p.grad is not None)
 
 
+def test_a_value_head_reads_what_is_there(rng):
+    """Padded to the size of others, an instance has the words that it has alone; only open candidates count."""
+    policy = make_policy(SHOP)
+    alone = [make("jssp", num_jobs=j, num_machines=m).generate(1, rng) for j, m in [(4, 3), (2, 5)]]
+    _, encoded, _, steps = recorded(SHOP, policy, rng, instances=stack_instances(alone))
+    summary, reading = policy.summary(encoded), policy.reading(encoded, steps)
+    assert summary.shape == (2, policy.width)
+    assert reading.shape == (*steps.action_mask.shape[:2], policy.width)
+    for row, instance in enumerate(alone):
+        one = policy.encode(SHOP.instance_features(instance))
+        torch.testing.assert_close(policy.summary(one)[0], summary[row], rtol=1e-4, atol=1e-5)
+    shut = policy.network._compared(encoded, steps).view(*steps.action_mask.shape, -1)[0, 4]
+    torch.testing.assert_close(reading[0, 4], shut[steps.action_mask[0, 4]].amax(0))
+    assert (reading[0, 0] - reading[0, 5]).abs().max() > 0.01
+
+
 def test_plain_products_are_attention(rng):
     """The form of attention for few keys is the fused kernel's function, whatever the size of the scores."""
     q, k, v = torch.randn(3, 5, 2, 7, 4, generator=rng)

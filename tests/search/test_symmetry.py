@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
 import torch
 
-from ncogym.errors import ArgumentError
+from ncogym.baselines import Savings
+from ncogym.envs import make
+from ncogym.errors import ArgumentError, NoSolutionFound
 from ncogym.search import Greedy, MultiStart, Sampling, Symmetry
 from ncogym.solver import Budget, MaxRollouts, MaxSeconds
 
@@ -127,3 +130,36 @@ def test_no_images_are_refused(policy) -> None:
     """A search that would build nothing is refused, with the value."""
     with pytest.raises(ArgumentError, match=r"images: 0 is not allowed; it must be at least 1"):
         Symmetry(Greedy(policy), images=0)
+
+
+def test_an_image_without_a_solution_costs_none(env, policy, instances, rng) -> None:
+    """Where the inner solver finds nothing for a later image, the best of those before it is the answer."""
+
+    class Once(Watched):
+        def __call__(self, *arguments):
+            if self.budgets:
+                raise NoSolutionFound("once: nothing")
+            return super().__call__(*arguments)
+
+    assert all(s.feasible and s.rollouts == 1 for s in Symmetry(Once(Greedy(policy)))(env, instances, None, rng))
+    tired = Once(Greedy(policy))
+    tired.budgets.append(None)
+    with pytest.raises(NoSolutionFound, match="once: nothing"):
+        Symmetry(tired)(env, instances, None, rng)
+
+
+def test_solutions_of_images_need_not_be_equally_long(rng) -> None:
+    """Routes of classical solvers end when they end."""
+    routes = make("cvrp", num_customers=8)
+    instances = routes.generate(4, rng)
+    found = Symmetry(Savings())(routes, instances, None, rng)
+    assert all(s.feasible for s in found)
+
+    class Short(Savings):
+        def __call__(self, env, *arguments):
+            whole = super().__call__(env, *arguments)
+            last = [int(s.actions.nonzero().max()) + 1 for s in whole]
+            return [replace(s, actions=s.actions[:end]) for s, end in zip(whole, last, strict=True)]
+
+    short = Symmetry(Short())(routes, instances, None, rng)
+    assert [s.objective for s in short] == [s.objective for s in found]

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from ncogym.algorithms import POMO, Imitation, Reinforce
+from ncogym.algorithms import POMO, PPO, Imitation, Reinforce
 from ncogym.cli import main
 from ncogym.envs import make
 from ncogym.policies import AttentionPolicy
@@ -61,6 +61,8 @@ def runs(folder: Path) -> dict[str, dict[str, object]]:
     return {
         "pomo": settings(folder / "pomo", env=env, algorithm=POMO(), validation=validation),
         "average": settings(folder / "average", env=env, algorithm=Reinforce("exponential", rollouts=2)),
+        "critic": settings(folder / "critic", env=env, algorithm=Reinforce("critic", rollouts=2)),
+        "ppo": settings(folder / "ppo", env=make("cvrp", num_customers=8), algorithm=PPO(2, epochs=3)),
         "unused": settings(folder / "unused", env=make("knapsack", num_items=8), algorithm=POMO()),
         "imitation": settings(folder / "imitation", env=env, algorithm=Imitation(2), labels=labels, sizes=(6, 9)),
     }

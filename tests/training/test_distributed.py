@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -69,11 +70,24 @@ def readings(folder: Path) -> list[float]:
         return [float(row[key]) for row in csv.DictReader(file) for key in ("loss", "objective", "gap") if row.get(key)]
 
 
-@pytest.mark.parametrize("name", ["pomo", "average", "unused", "imitation"])
+@pytest.mark.parametrize("name", ["pomo", "average", "critic", "ppo", "unused", "imitation"])
 def test_two_processes_do_what_one_does(both: Two, name: str) -> None:
     """With the same streams, loss, gap and weights after some steps are those of one process."""
     assert readings(both.two / name) == pytest.approx(readings(both.one / name), rel=1e-4)
     one, two = weights(both.one / name), weights(both.two / name)
+    for key, value in one.items():
+        assert torch.allclose(value, two[key], atol=1e-4), key
+
+
+def test_rollouts_are_shared_out_again(both: Two, tmp_path: Path) -> None:
+    """What two processes learnt from when their run ended amidst three epochs, one learns from when it goes on."""
+    settings = {**pair.runs(tmp_path)["ppo"], "max_steps": 6}
+    train(make_solver=make_solver, **settings)
+    cut = shutil.copytree(both.two / "ppo", tmp_path / "cut")
+    saved = torch.load(cut / "last.ckpt", weights_only=True)["rollouts"]
+    assert [part["actions"].shape[0] for part in saved] == [256 // 8 // 2] * 2
+    train(make_solver=make_solver, resume=True, **settings | {"output": str(cut)})
+    one, two = weights(tmp_path / "ppo"), weights(cut)
     for key, value in one.items():
         assert torch.allclose(value, two[key], atol=1e-4), key
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from ncogym.envs import make
-from ncogym.errors import ArgumentError
-from ncogym.solver import MaxSeconds, Progress
+from ncogym.errors import ArgumentError, InvalidSolution
+from ncogym.sets import open_set, unnamed, write_labelled
+from ncogym.solver import MaxRollouts, MaxSeconds, Progress
+from ncogym.study import label
+from ncogym.training import labels
 from ncogym.training.data import Labelled, stream
-from ncogym.training.labels import LabelledPool
+from ncogym.training.labels import LabelledFile, LabelledPool
 
 
 class Identity:
@@ -88,6 +95,125 @@ def test_streams_share_a_chunk(tmp_path: Path) -> None:
     assert len({part.instances["locs"].shape for part in parts}) == 1
     sizes = [torch.cdist(part.instances["locs"], part.instances["locs"]).sum().item() for part in parts]
     assert len({round(size, 3) for size in sizes}) == 4  # images keep distances
+
+
+# ---------------------------------------------------------------------- what is not believed
+
+
+def swapped(tensors: dict[str, torch.Tensor]) -> None:
+    """Change the third tour to another."""
+    tensors["actions"][2, :2] = tensors["actions"][2, :2].flip(0)
+
+
+@pytest.mark.parametrize(
+    ("tamper", "words"),
+    [
+        (swapped, "instance 2: its objective is said to be .*, its actions have"),
+        (lambda t: t["actions"][1, 0].fill_(2), "instance 1: node 2 is visited at step 0 and again at step 2"),
+        (lambda t: t["objective"][3].fill_(1), "instance 3: its objective is said to be 1, its actions have"),
+        (lambda t: t["locs"][0].zero_(), "instance 0: its objective is said to be"),
+        (lambda t: t.pop("objective"), "it cannot be read .*objective.*; delete it"),
+    ],
+)
+def test_a_chunk_is_not_believed(tmp_path: Path, tamper: Any, words: str) -> None:
+    """A chunk whose file was changed is refused, with its file and instance, and the others are not."""
+    list(pool(tmp_path, Identity()).fill())
+    whole = pool(tmp_path, Identity())
+    tensors = load_file(whole.path(1))
+    tamper(tensors)
+    save_file(tensors, whole.path(1))
+    with pytest.raises((ArgumentError, InvalidSolution), match=f"{whole.path(1).name}: {words}"):
+        whole.load(1)
+    assert whole.load(0)[1].shape[0] == 4
+
+
+def test_a_torn_chunk_is_named(tmp_path: Path) -> None:
+    """A file that was cut off is named, in a line that says what to do."""
+    whole = pool(tmp_path, Identity())
+    list(whole.fill())
+    whole.path(1).write_bytes(whole.path(1).read_bytes()[:-9])
+    with pytest.raises(ArgumentError, match=rf"{whole.path(1).name}: it cannot be read \(.*; delete it to label it"):
+        whole.load(1)
+
+
+def test_a_chunk_is_checked_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each chunk goes to the referee when it is first read, and not again."""
+    whole, checked = pool(tmp_path, Identity()), []
+    list(whole.fill())
+    monkeypatch.setattr(labels, "check_solutions", lambda *given: checked.append(given[-1]))
+    for chunk in (0, 2, 0, 2, 2):
+        whole.load(chunk)
+    assert checked == [whole.path(0), whole.path(2)]
+
+
+def test_a_broken_solution_is_no_label(tmp_path: Path) -> None:
+    """What the referee refuses ends the labelling, and leaves no chunk."""
+
+    class Lame(Identity):
+        """Stays where it is."""
+
+        def __call__(self, env, instances, budget, rng):
+            progress = Progress(env, instances, budget)
+            progress.offer(0 * env.first_actions(instances)[:, None])
+            return progress.solutions(self.name)
+
+    whole = pool(tmp_path, Lame())
+    with pytest.raises(InvalidSolution, match="label by identity, instance 0: node 0 is visited"):
+        next(whole.fill())
+    assert whole.missing() == [0, 1, 2]
+
+
+# ---------------------------------------------------------------------- a file
+
+
+def labelled(folder: Path, count: int = 6) -> Path:
+    """Write a labelled file of tours of five nodes, and return its path."""
+    env = make("tsp", num_nodes=5)
+    held = label(env, count, 3, "random-insertion", MaxRollouts(1), workers=1)
+    write_labelled(folder / "mine.npz", held, {"labels": "random-insertion"})
+    return folder / "mine.npz"
+
+
+def test_a_file_is_a_pool_of_one_chunk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A draw takes rows of the file with their labels, under a symmetry."""
+    monkeypatch.setenv("NCOGYM_CACHE", str(tmp_path))
+    env, path = make("tsp", num_nodes=5), labelled(tmp_path)
+    held = LabelledFile(env, path)
+    assert (held.chunks, held.sizes) == (1, [5])
+    assert held.load(0)[1].shape == (6, 1, 5)
+    drawn = Labelled(held, nodes_per_batch=20).draw(stream(1, 3, 0, 1, "cpu"))
+    assert drawn.instances["locs"].shape == (4, 5, 2)
+    known = open_set(str(path)).best_known
+    found = env.objective(drawn.instances, drawn.labels)[:, 0]
+    assert torch.isclose(found[:, None], known, rtol=1e-6).any(1).all()
+
+
+def test_a_file_must_have_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file without labels, of another problem, of other dynamics, or tampered with is refused in words."""
+    monkeypatch.setenv("NCOGYM_CACHE", str(tmp_path))
+    env, path = make("tsp", num_nodes=5), labelled(tmp_path)
+    with pytest.raises(ArgumentError, match=r"mine\.npz is of tsp, not of cvrp"):
+        LabelledFile(make("cvrp"), path)
+    with np.load(path) as file:
+        arrays = dict(file)
+    np.savez(tmp_path / "bare.npz", locs=arrays["locs"])
+    with pytest.raises(ArgumentError, match=r"labels\.file: .*bare\.npz is not allowed; it must have a label for each"):
+        LabelledFile(env, tmp_path / "bare.npz")
+    arrays["actions"][4] = 0
+    np.savez(path, **arrays)
+    with pytest.raises(
+        InvalidSolution, match=r"mine\.npz: instance 4: node 0 is visited at step 0 and again at step 1"
+    ):
+        LabelledFile(env, path)
+    shop = make("jssp", num_jobs=4, num_machines=3)
+    instances = shop.seeded(5, 1)
+    actions = torch.arange(4).repeat_interleave(3).expand(5, -1)  # job by job, which leaves gaps to fill
+    held = unnamed(shop, instances, "five", drawn=True)
+    known = {"best_known": shop.objective(instances, actions[:, None])[:, 0], "actions": tuple(actions)}
+    write_labelled(path, replace(held, **known), {"labels": "mine"})
+    LabelledFile(shop, path)
+    with pytest.raises(InvalidSolution, match=r"mine\.npz: instance \d: its objective is said to be"):
+        LabelledFile(make("jssp", num_jobs=4, num_machines=3, insertion=True), path)
 
 
 def test_refusal(tmp_path: Path) -> None:

@@ -13,14 +13,17 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ncogym.algorithms import POMO, Imitation, Reinforce
+from ncogym.algorithms import POMO, PPO, Imitation, Reinforce
 from ncogym.envs import make
 from ncogym.errors import ArgumentError, CheckpointError
 from ncogym.policies import AttentionPolicy
 from ncogym.policies.decoding import Greedy
 from ncogym.pretrained import load_policy
 from ncogym.rollout import act
+from ncogym.sets import write_labelled
+from ncogym.solver import MaxRollouts
 from ncogym.solving import make_solver
+from ncogym.study import label
 from ncogym.training.callbacks import Interruptible
 from ncogym.training.data import Batch
 from ncogym.training.module import Optimiser, TrainingModule
@@ -48,10 +51,22 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(str(folder / "policy" / "weights.safetensors"))
 
 
+ALGORITHMS = {
+    "rollout": partial(Reinforce, "rollout", evaluation_size=100),
+    "critic": partial(Reinforce, "critic"),
+    "ppo": partial(PPO, samples=2, epochs=3, entropy=0.01),
+}
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS.values(), ids=ALGORITHMS)
 @pytest.mark.parametrize("stop_at", [2, 3])
-def test_resume_after_a_signal_is_exact(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int) -> None:
-    """A run that was stopped by SIGTERM, in an epoch or at its end, ends with the very weights of one that was not."""
-    algorithm = partial(Reinforce, "rollout", evaluation_size=100)
+def test_resume_after_a_signal_is_exact(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int, algorithm: partial
+) -> None:
+    """A run that was stopped by SIGTERM, in an epoch or at its end, ends with the very weights of one that was not.
+
+    Its epochs are those of validation, and with PPO also those of the same rollouts.
+    """
     whole = run(tmp_path / "whole", algorithm=algorithm())
     on_batch_end = Interruptible.on_train_batch_end
 
@@ -147,6 +162,23 @@ def test_imitation_and_mixed_sizes(tmp_path: Path) -> None:
     assert losses[-1] < losses[0] < 3.0
 
 
+def test_imitation_of_a_labelled_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels of one's own file are learned without a pool; what does not fit the run is refused in words."""
+    monkeypatch.setenv("NCOGYM_CACHE", str(tmp_path / "cache"))
+    held = label(make("tsp", num_nodes=6), 40, 3, "two-opt", MaxRollouts(2), workers=1)
+    write_labelled(tmp_path / "mine.npz", held, {"labels": "two-opt"})
+    mine = Labels(file=str(tmp_path / "mine.npz"), folder=str(tmp_path / "labels"))
+    folder = run(tmp_path / "run", algorithm=Imitation(sequences=4), labels=mine, max_steps=50, steps_per_epoch=25)
+    with (folder / "metrics.csv").open() as file:
+        losses = [float(row["loss"]) for row in csv.DictReader(file) if row["loss"]]
+    assert losses[-1] < losses[0] < 3.0
+    assert not (tmp_path / "labels").exists()
+    with pytest.raises(ArgumentError, match=r"^sizes: 5 to 9 is not allowed; the instances of .*mine\.npz have"):
+        run(tmp_path / "sizes", algorithm=Imitation(), labels=mine, sizes=(5, 9))
+    with pytest.raises(ArgumentError, match=r"^labels\.file: .*mine\.npz is not allowed with an algorithm"):
+        run(tmp_path / "pomo", labels=mine)
+
+
 def test_global_generator_is_untouched(tmp_path: Path) -> None:
     """Training draws from its own generators only."""
     before = torch.random.get_rng_state()
@@ -173,6 +205,22 @@ def test_refusals(tmp_path: Path) -> None:
         run(tmp_path / "none", resume=True)
     with pytest.raises(ArgumentError, match="lr: 0"):
         Optimiser(lr=0)
+
+
+def test_seconds_end_a_run_as_steps_do(tmp_path: Path) -> None:
+    """After its seconds a run has weights and a checkpoint; labelling counts, and what it made is kept."""
+    folder = run(tmp_path / "timed", max_steps=10**9, max_seconds=0.5)
+    card = json.loads((folder / "policy" / "card.json").read_text())
+    assert 0 < card["training"]["steps"] < 10**6
+    assert (folder / "last.ckpt").exists()
+    labels = Labels(solver="two-opt", chunks=2, chunk_size=50, folder=str(tmp_path / "labels"))
+    with pytest.raises(
+        ArgumentError, match=r"^max_seconds: 0.001 is not allowed; the labels, which are kept, took all"
+    ):
+        run(tmp_path / "late", algorithm=Imitation(), labels=labels, max_steps=10**9, max_seconds=1e-3)
+    assert len(list((tmp_path / "labels").rglob("*.safetensors"))) == 2
+    with pytest.raises(ArgumentError, match=r"^max_seconds: 0 is not allowed; it must be above 0$"):
+        run(tmp_path / "none", max_seconds=0)
 
 
 def test_schedule() -> None:

@@ -1,0 +1,184 @@
+"""The training module: what an algorithm with parameters and one with epochs get out of it."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+
+from ncogym.algorithms import POMO, PPO, Reinforce
+from ncogym.algorithms.base import Algorithm
+from ncogym.envs import make
+from ncogym.errors import CheckpointError, UnsupportedFeatures
+from ncogym.policies import AttentionPolicy, GraphPolicy
+from ncogym.policies.base import Policy
+from ncogym.training.data import Generated
+from ncogym.training.module import Optimiser, TrainingModule
+
+SMALL = partial(AttentionPolicy, dim=16, num_layers=1, num_heads=2, feedforward=16)
+ENVS = {
+    "tsp": make("tsp", num_nodes=10),
+    "knapsack": make("knapsack", num_items=10),
+    "jssp": make("jssp", num_jobs=3, num_machines=2),
+}
+
+
+class Steps:
+    """A module and its optimiser, step by step without a trainer."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, env, algorithm: Algorithm, policy=SMALL, **changes) -> None:
+        torch.manual_seed(0)
+        source = Generated(env, env.size, env.size, changes.pop("nodes_per_batch", 60))
+        optimiser = changes.pop("optimiser", Optimiser(lr=1e-2))
+        self.module = TrainingModule(policy(env.feature_dims), algorithm, source, optimiser, 100, 100, 0, **changes)
+        self.module._fabric = None
+        self.adam = self.module.configure_optimizers()["optimizer"]
+        self.patch = monkeypatch
+
+    def take(self, step: int) -> float:
+        """Take a step, and return its objective."""
+        self.patch.setattr(TrainingModule, "global_step", step)
+        loss = self.module.training_step(None, step)
+        self.adam.zero_grad()
+        loss.backward()
+        self.module.configure_gradient_clipping(self.adam)
+        self.adam.step()
+        return self.module.outcome["objective"].item()
+
+
+@pytest.mark.parametrize("algorithm", [partial(PPO, 8), partial(PPO, 0), partial(Reinforce, "critic", rollouts=8)])
+@pytest.mark.parametrize("problem", ["tsp", "knapsack"])
+def test_it_learns(monkeypatch: pytest.MonkeyPatch, problem: str, algorithm) -> None:
+    """A few steps make a policy's samples better, whether the objective is minimised or maximised."""
+    env = ENVS[problem]
+    steps = Steps(monkeypatch, env, algorithm(), nodes_per_batch=320)
+    means = [steps.take(step) for step in range(42)]
+    gain = sum(means[-6:]) - sum(means[:6])
+    assert (gain if env.sense == "max" else -gain) > 0.02 * sum(means[:6])
+
+
+def test_a_critic_explains_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After some steps it tells new instances apart: its squared error is well below that of their mean."""
+    steps = Steps(
+        monkeypatch,
+        ENVS["knapsack"],
+        Reinforce("critic", rollouts=4),
+        nodes_per_batch=640,
+        optimiser=Optimiser(lr=2e-3),
+    )
+    seen, loss = [], steps.module.algorithm.loss
+    monkeypatch.setattr(steps.module.algorithm, "loss", lambda found: seen.append(found) or loss(found))
+    for step in range(60):
+        steps.take(step)
+    reward, baseline = (
+        torch.stack(each)
+        for each in zip(*((t.reward.mean(1), t.reward_baseline.detach()[:, 0]) for t in seen[-10:]), strict=True)
+    )
+    assert (reward - baseline).square().mean() < 0.8 * (reward - reward.mean()).square().mean()
+
+
+@pytest.mark.parametrize("algorithm", [partial(PPO, 2), partial(Reinforce, "critic")], ids=["ppo", "critic"])
+@pytest.mark.parametrize("problem", ENVS)
+def test_both_are_trained(monkeypatch: pytest.MonkeyPatch, problem: str, algorithm) -> None:
+    """Within two steps every weight of the value head moves, and the policy's do."""
+    policy = partial(GraphPolicy, dim=16, num_layers=1, num_heads=2) if problem == "jssp" else SMALL
+    steps = Steps(monkeypatch, ENVS[problem], algorithm(), policy, optimiser=Optimiser(lr=1e-2, weight_decay=0.0))
+    before = {name: value.clone() for name, value in steps.module.named_parameters()}
+    for step in range(2):
+        steps.take(step)
+    moved = {name: not torch.equal(value, before[name]) for name, value in steps.module.named_parameters()}
+    heads = [name for name in moved if name.startswith("algorithm.")]
+    assert len(heads) == 5
+    assert all(moved[name] for name in heads)
+    assert any(moved[name] for name in moved if name.startswith("policy."))
+
+
+def test_each_is_clipped_by_its_own_norm(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However large the head's gradient, the policy's is left alone, and the other way round."""
+    steps = Steps(monkeypatch, ENVS["tsp"], Reinforce("critic"), optimiser=Optimiser(gradient_clip=1.0))
+    policy, head = (list(part.parameters()) for part in (steps.module.policy, steps.module.algorithm))
+    for part, size in ((policy, 0.0), (head, 100.0)):
+        for parameter in part:
+            parameter.grad = torch.full_like(parameter, size)
+    policy[0].grad.view(-1)[0] = 0.5
+    steps.module.configure_gradient_clipping(steps.adam)
+    assert policy[0].grad.norm().item() == pytest.approx(0.5)
+    assert torch.cat([p.grad.flatten() for p in head]).norm().item() == pytest.approx(1.0, rel=1e-4)
+
+
+def test_a_frozen_champion_is_not_optimised(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The optimiser holds the policy's weights alone where the algorithm has none to train."""
+    for algorithm in (Reinforce("rollout"), POMO()):
+        steps = Steps(monkeypatch, ENVS["tsp"], algorithm)
+        held = {id(p) for group in steps.adam.param_groups for p in group["params"]}
+        assert held == {id(p) for p in steps.module.policy.parameters()}
+
+
+def test_epochs_share_rollouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rollouts are drawn at every third step, from what that step draws, and looked at unchanged at the two others."""
+    steps = Steps(monkeypatch, ENVS["tsp"], PPO(2, epochs=3))
+    drawn, seen, statistics, counts = [], [], [], []
+    draw, loss = steps.module.draw, steps.module.algorithm.loss
+    monkeypatch.setattr(steps.module, "draw", lambda step: drawn.append(step) or draw(step))
+    monkeypatch.setattr(steps.module.algorithm, "loss", lambda found: seen.append(found) or loss(found))
+    for step in range(7):
+        steps.take(step)
+        statistics.append(steps.module.algorithm.critic.moments.clone())
+        counts.append(steps.module.rollouts_in_step)
+    assert drawn == [0, 3, 6]
+    assert counts == [12, 0, 0, 12, 0, 0, 12]
+    for step in range(1, 6):
+        again = step % 3 != 0
+        assert torch.equal(seen[step].actions, seen[step - 1].actions) == again
+        assert torch.equal(seen[step].record.log_prob, seen[step - 1].record.log_prob) == again
+        assert torch.equal(statistics[step], statistics[step - 1]) == again
+        assert torch.equal(seen[step].steps.log_prob, seen[step].record.log_prob) != again
+
+
+def test_rollouts_of_other_epochs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkpoint that has none for the step at which it goes on is told in one line."""
+    steps = Steps(monkeypatch, ENVS["tsp"], PPO(2, epochs=3))
+    checkpoint: dict = {}
+    steps.take(0)
+    steps.module.on_save_checkpoint(checkpoint)
+    assert [set(part) for part in checkpoint["rollouts"]] == [{"actions", "reward", "open", "log_prob", "value"}]
+    steps.take(1)
+    steps.take(2)
+    steps.module.on_save_checkpoint(checkpoint)
+    assert checkpoint["rollouts"] == []
+    other = Steps(monkeypatch, ENVS["tsp"], PPO(2, epochs=2))
+    other.module.on_load_checkpoint(checkpoint)
+    with pytest.raises(
+        CheckpointError, match="resume: the checkpoint has no rollouts of step 2; epochs must be as before"
+    ):
+        other.take(3)
+
+
+def test_heads_are_the_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value head follows from the seed, and nothing is drawn from the global generator for it."""
+    modules = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        before = torch.random.get_rng_state()
+        policy = SMALL(ENVS["tsp"].feature_dims)
+        drawn = torch.random.get_rng_state()
+        assert not torch.equal(before, drawn)
+        source = Generated(ENVS["tsp"], 10, 10, 60)
+        modules.append(TrainingModule(policy, PPO(), source, Optimiser(), 10, 10, 7))
+        assert torch.equal(torch.random.get_rng_state(), drawn)
+    for one, two in zip(*(module.algorithm.parameters() for module in modules), strict=True):
+        assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("algorithm", [PPO(), Reinforce("critic")], ids=["ppo", "critic"])
+def test_a_policy_without_words_is_refused(algorithm: Algorithm) -> None:
+    """Where a policy offers a value head nothing to read, training with one does not begin."""
+
+    class Silent(Policy):
+        """Has no words for a value head."""
+
+        encode = logits = arguments = lambda self: None
+
+    with pytest.raises(UnsupportedFeatures, match="Silent offers a value head nothing to read"):
+        TrainingModule(Silent(), algorithm, Generated(ENVS["tsp"], 10, 10, 60), Optimiser(), 10, 10, 0)
