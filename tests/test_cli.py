@@ -192,7 +192,7 @@ def test_help_of_a_command_is_complete(run: Run, command: str, flags: str) -> No
         ("evaluate --env tsp --env.num_nodes few --solvers two-opt", "env.num_nodes: few is not allowed; it must be a"),
         (
             "evaluate --env tsp --env.distribution round --solvers two-opt",
-            "distribution: round is not allowed; it must",
+            "distribution: 'round' is not allowed; it must be one of uniform, clustered, explosion, mixed, or NAME:",
         ),
         ("evaluate --env tsp --env.batch_size 5 --solvers two-opt", "unrecognized arguments: --env.batch_size"),
         ("evaluate --env tsp --solvers two-opt --instances 0", "instances: 0 is not allowed; it must be at least 1"),

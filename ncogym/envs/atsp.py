@@ -12,7 +12,7 @@ lengthened by a factor of its own from ``U[1, 5]``: about as asymmetric as the r
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal, cast, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Float32, Int64
@@ -78,7 +78,7 @@ class ATSPEnv(TSPEnv):
             allowed = ", ".join(get_args(Distribution))
             raise ArgumentError(f"distribution: {distribution!r} is not allowed; it must be one of {allowed}")
         super().__init__(num_nodes, batch_size=batch_size, device=device)
-        self.distribution = cast(Any, distribution)  # the names are not those of the parent
+        self.distribution = distribution
 
     def resized(self, size: int) -> ATSPEnv:
         return ATSPEnv(**{**self.arguments(), "num_nodes": size})

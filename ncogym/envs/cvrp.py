@@ -12,7 +12,8 @@ Instance distributions, coordinates in ``[0, 1]^2``:
 - x: the generator of the X set (Uchoa et al., New Benchmark Instances for the CVRP, EJOR 257, 2017), each of its
   attributes drawn anew for each instance. Differs from the paper in: coordinates are not rounded to its 1000-grid, the
   cluster seeds are no customers themselves, and a customer that would fall outside of the box is mirrored at its side;
-- mixed: half of the rows uniform, a quarter clustered, a quarter x.
+- mixed: half of the rows uniform, a quarter clustered, a quarter x;
+- mutations of the coordinates of uniform instances, ``implosion:0.7`` and others (`ncogym.envs.mutations`).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from jaxtyping import Float32, Float64, Int64
 from tensordict import TensorDict
 from torch import Tensor
 
-from ncogym.envs import geometry
+from ncogym.envs import geometry, mutations
 from ncogym.envs.base import ConstructiveEnv, Neighbourhood, ReferenceSet, pinned
 from ncogym.envs.formats.arrays import Arrays, Contents, holds, real, refuse, whole
 from ncogym.errors import ArgumentError, InstanceError
@@ -70,12 +71,18 @@ def _reference_sets() -> Iterator[tuple[str, ReferenceSet]]:
             source = f"this library's distribution {kind}, seed 1234{note}"
             arguments = {"num_customers": n, "distribution": kind}
             yield f"ncogym-cvrp-{kind}-{n}", ReferenceSet(arguments, 1234, 1_000, "", source)
+    yield from mutations.reference_sets("cvrp", "num_customers")
 
 
 _SHA256 = """
 6cf296bb1d92b133 1f8cdeebe4f2d565 ea3184998ec6a1e0 47394fad1f04f15d 967259b77abac8e7 e206062bcc5fa1c9 d6ec4a13bc4ee6a6
 017e5148c24af85b 8ebd243d99e407f9 cfeced6fc30b2176 accc19875ed1dd65 9cedcd6704dceff8 9a366ceb118d83e2 4d76ebf48181963b
-d83cf9619789efa7 917b80e890f2770a 2f3ba66e20233005 f19ff76f0ede8099
+d83cf9619789efa7 917b80e890f2770a 2f3ba66e20233005 f19ff76f0ede8099 6af069f7813d187b b7245bb60dae9842 051f24181803c0bf
+80c841e4a05b6038 e554873abc3e0b7c 4381c032f1de4489 79feefa5fcb99140 bce45c8fd9d2f90e 2f4aa68743a96fa9 1ab90d0fa0a48637
+c1c09b11658faa81 6ba21b2030f38129 5db6ab1a0f97d676 2a8434760ffafddf 12c1a963dcc5bf21 e2a2b5a257b75410 2dff462bc8474058
+d1634d25ecb168f1 79b31f8a3e15d4da ac797fc5340b74a9 9785318417bc09c6 9a83cad0f236c29d c589ea82159f11c3 4be918aab52d9545
+15d344587251a784 999e41f25c26133f fc1bfe01c2f8dd51 7712e927706cda5d 4d6a24cb0555733e 3dc70d1d653d8b47 545b0ca72804bd71
+ccb88e441bf59e8e 920c540ae140305a 7051f6b2a3dce051 4b7de8a21316ca3d 45e5413da3e27535
 """
 
 
@@ -102,7 +109,7 @@ class CVRPEnv(ConstructiveEnv):
 
     Args:
         num_customers: customers per generated instance, at least 2; the depot is not counted.
-        distribution: of the generated instances.
+        distribution: of the generated instances; a mutation with its power is written ``implosion:0.7``.
         capacity: of generated instances, at least 9; None takes `CAPACITIES`, 30/40/50 for 20/50/100 customers. The
             distribution x, also as a part of mixed, draws its own.
         batch_size: of TorchRL's ``reset()``.
@@ -119,7 +126,7 @@ class CVRPEnv(ConstructiveEnv):
     def __init__(
         self,
         num_customers: int = 50,
-        distribution: Distribution = "uniform",
+        distribution: Distribution | str = "uniform",
         capacity: int | None = None,
         *,
         batch_size: tuple[int, ...] = (),
@@ -129,9 +136,7 @@ class CVRPEnv(ConstructiveEnv):
             raise ArgumentError(
                 f"num_customers: {num_customers} is not allowed; it must be a whole number of at least 2"
             )
-        if distribution not in get_args(Distribution):
-            allowed = ", ".join(get_args(Distribution))
-            raise ArgumentError(f"distribution: {distribution!r} is not allowed; it must be one of {allowed}")
+        distribution = mutations.checked(distribution, get_args(Distribution))
         if capacity is not None:
             if distribution in ("x", "mixed"):
                 raise ArgumentError(
@@ -178,6 +183,8 @@ class CVRPEnv(ConstructiveEnv):
             locs = torch.where(is_x[:, None, None], places, torch.where(is_grouped, grouped, locs))
             demand = torch.where(is_x[:, None], demands, demand)
             capacity = torch.where(is_x, capacities, capacity)
+        elif self.distribution != "uniform":
+            locs = mutations.mutated(locs, self.distribution, rng)
         return _instance(locs, demand, capacity).to(device or at)
 
     def seeded(self, count: int, seed: int) -> TensorDict:

@@ -6,7 +6,8 @@ length, to be minimised, in the instance's own units and with its own rounding w
 Instance distributions, ``[0, 1]^2``: uniform (Kool et al. 2019); clustered, a Gaussian mixture of 2 to 8 modes, and
 explosion, a uniform cloud with a hole blown into it (both after Bossek et al., Evolving Diverse TSP Instances, FOGA
 2019, in the form used by Zhou et al., Omni-Generalizable Neural Methods for VRPs, ICML 2023); mixed, half of the rows
-uniform and a quarter of each other kind.
+uniform and a quarter of each other kind; and mutations of uniform instances, ``implosion:0.7`` and others, which
+`ncogym.envs.mutations` defines.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from jaxtyping import Float, Float32, Float64, Int64
 from tensordict import TensorDict
 from torch import Tensor
 
-from ncogym.envs import geometry
+from ncogym.envs import geometry, mutations
 from ncogym.envs.base import ConstructiveEnv, Neighbourhood, ReferenceSet, pinned
 from ncogym.envs.formats.arrays import Arrays, Contents, holds, real, whole
 from ncogym.errors import ArgumentError, InstanceError
@@ -54,12 +55,18 @@ def _reference_sets() -> Iterator[tuple[str, ReferenceSet]]:
             source = f"this library's distribution {kind}, seed 1234 (to the bit on processors with AVX2)"
             arguments = {"num_nodes": n, "distribution": kind}
             yield f"ncogym-tsp-{kind}-{n}", ReferenceSet(arguments, 1234, 1_000, "", source)
+    yield from mutations.reference_sets("tsp", "num_nodes")
 
 
 _SHA256 = """
 816c230214946e30 d27b303132513356 e90542c803657d94 14cf72d0728a3f1e 5a674c3526dc9738 2ab6d49c187e419d c62e06ecc63524f4
 d7636bb613fe33ee bfc85139a150bb7f 70d4b674d851a43c b4cecb91de2d59dd a0058d4ebe3ba177 7d77337619779dc2 b18c6bfc4aefdc1b
-c188f92cbe978a6d
+c188f92cbe978a6d c554227a1b49a162 f1148b08e62db806 7a23f814731df304 e87c4d40a6cdeba7 d5b170ef2aa56916 64323eea2a6180a2
+b42ddd36d9cea3b8 442d28954db2de76 e09f27592ddfc20c b6f5114670f33c58 4f26fc63f8808271 a3ee2f6d5ad1d261 58509cafffa43f09
+5b75dd38c795168e e2aa4cf9919f0ead 080dc5fb9bb95bca 8b18e05f4fc29aa4 b18b4a82fef71c73 a3d0fd3f6c013de6 9747b2288ff66887
+7cfce273d461d978 c67d1479d37e1537 33e841ed83737bfb 5c19015248b9b7d9 f0f64c5ee8ee20d6 e1ee33fb51e569ba 1dd09cbea47aa213
+20da8680c7b5cc42 dc84245b6a304715 1566f52d29a43ad6 d846a9bbf94e7cea 1c756635d53c2244 659a0873c6d0a4ca 13f722d115a416f5
+e56184d56fefc0bf 2c3f1e8a26a5c0ce
 """
 
 
@@ -79,7 +86,7 @@ class TSPEnv(ConstructiveEnv):
 
     Args:
         num_nodes: nodes per generated instance, at least 3.
-        distribution: of the generated coordinates.
+        distribution: of the generated coordinates; a mutation with its power is written ``implosion:0.7``.
         batch_size: of TorchRL's ``reset()``.
         device: of TorchRL's ``reset()``.
     """
@@ -94,17 +101,14 @@ class TSPEnv(ConstructiveEnv):
     def __init__(
         self,
         num_nodes: int = 50,
-        distribution: Distribution = "uniform",
+        distribution: Distribution | str = "uniform",
         *,
         batch_size: tuple[int, ...] = (),
         device: torch.device | str = "cpu",
     ) -> None:
         if isinstance(num_nodes, bool) or not isinstance(num_nodes, int) or num_nodes < 3:
             raise ArgumentError(f"num_nodes: {num_nodes} is not allowed; it must be a whole number of at least 3")
-        if distribution not in get_args(Distribution):
-            allowed = ", ".join(get_args(Distribution))
-            raise ArgumentError(f"distribution: {distribution!r} is not allowed; it must be one of {allowed}")
-        self.num_nodes, self.distribution = num_nodes, distribution
+        self.num_nodes, self.distribution = num_nodes, mutations.checked(distribution, get_args(Distribution))
         super().__init__(batch_size=batch_size, device=device)
 
     def arguments(self) -> dict[str, Any]:
@@ -128,11 +132,13 @@ class TSPEnv(ConstructiveEnv):
         if self.distribution == "clustered":
             locs = geometry.clustered(batch_size, n, rng)
         elif self.distribution == "explosion":
-            locs = _explosion(locs, rng)
+            locs = _exploded(locs, rng)
         elif self.distribution == "mixed":
             kind = torch.rand(batch_size, 1, 1, generator=rng, device=at)
-            exploded, clustered = _explosion(locs, rng), geometry.clustered(batch_size, n, rng)
+            exploded, clustered = _exploded(locs, rng), geometry.clustered(batch_size, n, rng)
             locs = torch.where(kind < 0.5, locs, torch.where(kind < 0.75, exploded, clustered))
+        elif self.distribution != "uniform":
+            locs = mutations.mutated(locs, self.distribution, rng)
         return TensorDict({"locs": locs}, batch_size=[batch_size]).to(device or at)
 
     def seeded(self, count: int, seed: int) -> TensorDict:
@@ -369,11 +375,6 @@ def _broken(tour: list[int], num_nodes: int) -> str | None:
     return None
 
 
-def _explosion(locs: Float[Tensor, "batch nodes 2"], rng: torch.Generator) -> Float[Tensor, "batch nodes 2"]:
-    batch, at = locs.shape[0], locs.device
-    centre = torch.rand(batch, 1, 2, generator=rng, device=at)
-    radius = 0.1 + 0.3 * torch.rand(batch, 1, 1, generator=rng, device=at)
-    offset = locs - centre
-    away = offset.norm(dim=-1, keepdim=True).clamp_min(1e-6)
-    thrown = -torch.log1p(-torch.rand(*locs.shape[:2], 1, generator=rng, device=at)) / 10.0
-    return geometry.to_unit_box(torch.where(away < radius, centre + offset / away * (radius + thrown), locs))
+def _exploded(locs: Float[Tensor, "batch nodes 2"], rng: torch.Generator) -> Float[Tensor, "batch nodes 2"]:
+    everyone = torch.ones(locs.shape[:2], dtype=torch.bool, device=locs.device)
+    return geometry.to_unit_box(mutations.explosion(locs, everyone, rng))

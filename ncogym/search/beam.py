@@ -44,7 +44,7 @@ class Beam:
     def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
         """Return the best checked sequence of each instance over all beams."""
         progress = Progress(env, instances, budget)
-        pace = Pace(progress, rollouts_in_memory(env, self.policy, instances), share=0.9)
+        pace = Pace(progress, rollouts_in_memory(env, self.policy, instances), share=0.75)
         widest = float("inf") if progress.budget.finite else self.width
         width, wanted = 0, 1.0
         with torch.inference_mode():
