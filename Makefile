@@ -32,7 +32,7 @@ check: install  ## lint, format, types and the rooms: who may import whom
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest tests/test_rooms.py
 
-results: install  ## measure again what docs/results.md tells, and write it there (under an hour)
+results: install  ## measure again what docs/results.md tells, and write it there (over two hours)
 	$(BIN)/python benchmarks/results.py --output $(OUT)/results
 
 peers: install  ## random steps, training and decoding against rl4co 0.7.0 (an hour; installs 1.4 GB of its own)

@@ -214,10 +214,11 @@ def main() -> None:
             print(f"trained {number} of {len(runs)}: {runs[number - 1].at}", flush=True)
     lines = [line for problem in given.problems for line in table(problem, [r for r in runs if r.problem == problem])]
     seeds = " ".join(map(str, given.seeds))
+    options = f"--seconds {given.seconds:g} --seeds {seeds} --workers {given.workers}"
     lines += [
         f"- {given.seconds:g} s of training each, {given.workers} side by side, one thread",
         f"- mean over the seeds {seeds} ± half of its 95 % interval (Student's t), and each seed's value",
-        f"- `python benchmarks/algorithms.py --seconds {given.seconds:g} --seeds {seeds}`, commit {git_commit()}",
+        f"- `python benchmarks/algorithms.py {options}`, commit {git_commit()}",
         f"- {machine()}; " + ", ".join(f"{name} {version}" for name, version in versions().items()),
         "",
     ]
