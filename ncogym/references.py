@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 import json
 import math
 import multiprocessing
@@ -25,7 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import is_dataclass
+from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,7 +41,7 @@ from ncogym import _resources
 from ncogym.distributed import gather, share
 from ncogym.errors import ArgumentError, InvalidSolution, NoSolutionFound, SolverError
 from ncogym.journal import append_line, mend, read_lines
-from ncogym.solver import Budget, Referee, Solver, instances_sha256, interrupts_held
+from ncogym.solver import Budget, Referee, Solver, instances_sha256, interrupts_held, stacked
 
 SHIPPED = Path(__file__).parent / "data" / "references"
 HANDED_SECONDS = 0.5  # of work that a worker process is handed at a time, where instances are quick
@@ -101,8 +102,9 @@ def compute(
 ) -> References:
     """Return the solutions that a strong solver finds, or has found before.
 
-    The cache has a file for each problem, solver (its settings as far as public attributes tell them, the weights of
-    its policy included) and budget, with a line for each instance. Several calls may use it at the same time.
+    The cache has a file for each problem with its arguments, which may say what actions mean, solver (its settings as
+    far as public attributes tell them, the weights of its policy included) and budget, with a line for each instance.
+    Several calls may use it at the same time. A solution that comes too late for the budget counts all the same.
 
     Args:
         env: the problem; scores and checks.
@@ -124,7 +126,7 @@ def compute(
     """
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise ArgumentError(f"workers: {workers} is not allowed; it must be a whole number of at least 1")
-    budget = budget or Budget()
+    budget = replace(budget or Budget(), lenient=True)
     instances = [one for block in blocks for one in block.split(1)]
     blocks = [block.cpu() for block in blocks]
     names = [instances_sha256(one) for block in blocks for one in block.split(1)]
@@ -231,8 +233,8 @@ def in_one(env: Referee, blocks: Sequence[TensorDict], solutions: Sequence[Tenso
         solutions: int64 ``[steps]`` of each.
     """
     steps = max(map(len, solutions))
-    instances = (one for block in blocks for one in block.split(1))
-    actions = torch.cat([env.padded(one, row[None], steps) for one, row in zip(instances, solutions, strict=True)])
+    rest = iter(solutions)
+    actions = torch.cat([stacked(env, block, list(itertools.islice(rest, len(block))), steps) for block in blocks])
     dtype = next(kind for kind in (torch.uint8, torch.int16, torch.int32) if actions.max() <= torch.iinfo(kind).max)
     return actions.to(dtype)
 
@@ -272,7 +274,7 @@ def check_solutions(
 
 def _file_name(env: Referee, solver: Solver, budget: Budget) -> str:
     limits = _limits(budget)
-    about = json.dumps([env.name, solver.name, _told(solver), limits], sort_keys=True)
+    about = json.dumps([env.name, env.arguments(), solver.name, _told(solver), limits], sort_keys=True)
     words = "-".join([env.name, solver.name, *(f"{name}{value:g}" for name, value in limits.items())])
     readable = re.sub(r"[^\w.+-]", "_", words)
     return f"{readable}-{hashlib.sha256(about.encode()).hexdigest()[:10]}.jsonl"
@@ -435,11 +437,15 @@ def _begin(cancel: Any) -> None:
     _cancel = cancel
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which passes it on
     torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
 
 
-def _end_with_parent() -> None:
-    """Wait until the parent is gone, killed perhaps, and end: otherwise its workers would wait for work for ever."""
+def end_with_parent() -> None:
+    """Let this worker process end once its parent is gone, killed perhaps; else it would wait for work for ever."""
+    threading.Thread(target=_wait_and_end, daemon=True).start()
+
+
+def _wait_and_end() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -449,7 +455,7 @@ def _end_with_parent() -> None:
 @functools.lru_cache(maxsize=1)
 def _unpacked(work: bytes) -> tuple[Referee, Solver, Budget]:
     env, solver, limits = pickle.loads(work)  # noqa: S301 - from the parent's memory
-    return env, solver, Budget(**limits, cancel=_cancel)
+    return env, solver, Budget(**limits, cancel=_cancel, lenient=True)
 
 
 def _work(work: bytes, some: bytes) -> list[tuple[int, _Found]]:

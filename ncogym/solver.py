@@ -54,6 +54,8 @@ class Referee(Protocol):
     name: str
     sense: str
 
+    def arguments(self) -> dict[str, Any]: ...
+
     def objective(self, instance: TensorDict, actions: Tensor) -> Tensor: ...
 
     def violations(self, instance: TensorDict, actions: Tensor) -> list[Violation]: ...
@@ -122,14 +124,15 @@ class Budget:
         rollouts: complete solutions per instance.
         patience: rollouts in a row without an improvement of any instance of the batch.
         cancel: when set from outside (an interrupt), the search ends and returns the best so far.
-        nested: whether it is a part of another budget, which alone says when nothing came in time.
+        lenient: whether a first solution that comes too late counts all the same: in a part of another budget, which
+            says itself when nothing came in time, and for labels and references, which are judged by how good they are.
     """
 
     seconds: float = math.inf
     rollouts: float = math.inf
     patience: float = math.inf
     cancel: threading.Event = field(default_factory=threading.Event, compare=False, repr=False)
-    nested: bool = field(default=False, compare=False, repr=False)
+    lenient: bool = field(default=False, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("seconds", "rollouts", "patience"):
@@ -144,7 +147,7 @@ class Budget:
             min(self.rollouts, other.rollouts),
             min(self.patience, other.patience),
             self.cancel,
-            self.nested or other.nested,
+            self.lenient or other.lenient,
         )
 
     @property
@@ -159,7 +162,7 @@ class Budget:
             max((self.rollouts - progress.rollouts) * share, 1),
             self.patience,
             self.cancel,
-            nested=True,
+            lenient=True,
         )
 
 
@@ -381,13 +384,8 @@ class Progress:
         self._ahead = [(s + f.seconds - taken, r + f.rollouts - most) for (s, r), f in zip(ahead, found, strict=True)]
         if self._first is None:
             self._first = began + max(s.trace[0].seconds if s.trace else s.seconds for s in found)
-        steps = max(len(solution.actions) for solution in found)
-        device = next(iter(self.instances.values())).device
-        rows = (
-            self.env.padded(self.instances[row : row + 1], solution.actions[None].to(device), steps)
-            for row, solution in enumerate(found)
-        )
-        values = self.offer(torch.cat(list(rows))[:, None], rollouts=most)[:, 0].tolist()
+        actions = stacked(self.env, self.instances, [solution.actions for solution in found])
+        values = self.offer(actions[:, None], rollouts=most)[:, 0].tolist()
         curves: list[list[TracePoint]] = []
         for solution, value, (seconds, rollouts) in zip(found, values, ahead, strict=True):
             # an image of the instance may round otherwise, and the last point must be what was offered
@@ -431,7 +429,7 @@ class Progress:
         if self.actions is None or self.best is None or self._first is None:
             raise NoSolutionFound(f"{solver}: no solution of {self.env.name} within the budget")
         allowed = self.budget.seconds
-        if self._first > OVERRUN * allowed and not (self.budget.nested or self.budget.cancel.is_set()):
+        if self._first > OVERRUN * allowed and not (self.budget.lenient or self.budget.cancel.is_set()):
             took = f"its first solution was complete after {self._first:.3g} s"
             raise NoSolutionFound(f"{solver}: {allowed:g} s is too small a budget; {took}")
         seconds = self.seconds
@@ -453,6 +451,25 @@ class Progress:
             )
             for row, (more, rollouts) in enumerate(self._ahead)
         ]
+
+
+def stacked(
+    env: Referee, instances: TensorDict, solutions: Sequence[Int64[Tensor, " _"]], steps: int | None = None
+) -> Int64[Tensor, "batch _"]:
+    """Return a solution of each instance in one tensor, padded where one is longer than another.
+
+    Args:
+        env: the problem.
+        instances: batch size ``[batch]``.
+        solutions: int64 ``[steps]`` of each, on any device.
+        steps: length of the rows; None is that of the longest.
+    """
+    device = next(iter(instances.values())).device
+    steps = max(map(len, solutions)) if steps is None else steps
+    if all(len(actions) == steps for actions in solutions):  # as a batch's are; a row of a TensorDict costs much more
+        return torch.stack(list(solutions)).to(device)
+    rows = enumerate(solutions)
+    return torch.cat([env.padded(instances[row : row + 1], each[None].to(device), steps) for row, each in rows])
 
 
 class _Mark(NamedTuple):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import platform
 import threading
@@ -170,10 +168,8 @@ def label(
         KeyboardInterrupt: the budget was cancelled; what was done is kept.
         NcogymError: as `ncogym.references.compute` raises it, or the labeller is unknown or cannot take the problem.
     """
-    told = json.dumps([env.name, env.arguments()], sort_keys=True)
-    cache = references.cache_folder().parent / "labels" / f"{env.name}-{hashlib.sha256(told.encode()).hexdigest()[:10]}"
     drawn = _open(count, env, seed)
-    found = _computed(env, drawn.blocks, labeller, budget, workers, cache, progress)
+    found = _computed(env, drawn.blocks, labeller, budget, workers, progress)
     return replace(
         drawn,
         best_known=found.objective,
@@ -249,7 +245,7 @@ def _reference(
         finite = [budget.seconds for budget in budgets if budget.seconds < torch.inf]
         seconds = max(finite, default=torch.inf)
     limits = Budget(seconds=seconds, cancel=cancel)
-    return _computed(env, blocks, solver, limits, workers, references.cache_folder(), progress)
+    return _computed(env, blocks, solver, limits, workers, progress)
 
 
 def _computed(
@@ -258,7 +254,6 @@ def _computed(
     solver: str,
     budget: Budget,
     workers: int | None,
-    cache: Path,
     progress: Tick | None,
 ) -> References:
     """Return the solutions by a solver that is named, found side by side in processes: one for each core if None."""
@@ -266,6 +261,7 @@ def _computed(
     _without_bar(made, [env])
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = workers or (1 if needs_policy(solver) else cores)
+    cache = references.cache_folder()
     return references.compute(env, blocks, made, budget, cache=cache, workers=count, progress=progress)
 
 

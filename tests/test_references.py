@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from tensordict import TensorDict
 
 from ncogym import references
-from ncogym.baselines import CpSat, KnapsackDP, RandomInsertion, Savings, TwoOpt
+from ncogym.baselines import CpSat, Dispatching, KnapsackDP, RandomInsertion, Savings, TwoOpt
 from ncogym.envs import make
 from ncogym.errors import ArgumentError, InvalidSolution, NoSolutionFound
 from ncogym.policies import AttentionPolicy
@@ -491,3 +491,19 @@ def test_solutions_in_a_file_are_checked_at_once() -> None:
         broken = actions.long().index_fill(0, torch.tensor([row, 15]), 1)
         with pytest.raises(InvalidSolution, match=f"^here: instance {row}: customer 1 is visited at step 0 and again"):
             references.check_solutions(env, instances, broken, found.objective, "here")
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_late_reference_is_a_reference(workers: int) -> None:
+    """Only a search that a user waits for is refused when its first solution comes too late."""
+    found = compute(TOURS, [tours(2)], TwoOpt(), MaxSeconds(1e-9), workers=workers)
+    assert found.objective.isfinite().all()
+
+
+def test_arguments_that_change_what_actions_mean_have_a_cache_of_their_own(tmp_path: Path) -> None:
+    """The same job shop with and without gap insertion: neither takes the other's solutions for its own."""
+    shops = make("jssp", num_jobs=3, num_machines=3).generate(2, torch.Generator().manual_seed(0))
+    for insertion in (False, True, False):
+        env = make("jssp", num_jobs=3, num_machines=3, insertion=insertion)
+        compute(env, [shops], Dispatching("SPT"), cache=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2

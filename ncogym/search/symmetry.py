@@ -18,7 +18,7 @@ import torch
 from tensordict import TensorDict
 
 from ncogym.errors import ArgumentError, NoSolutionFound
-from ncogym.solver import Budget, Progress, Solutions, Solver
+from ncogym.solver import Budget, Progress, Solutions, Solver, stacked
 
 
 class Symmetry:
@@ -61,9 +61,8 @@ class Symmetry:
                 if progress.actions is None:  # else an image before this one has some
                     raise
                 break
-            for row, each in enumerate(found):  # not always equally long
-                actions = each.actions[None, None].to(next(iter(image.values())).device)
-                found[row] = replace(each, actions=env.imaged(image[row : row + 1], actions, number)[0, 0])
-            progress.take(found)
+            actions = stacked(env, image, [each.actions for each in found]).unsqueeze(1)
+            back = env.imaged(image, actions, number)[:, 0]
+            progress.take([replace(each, actions=own) for each, own in zip(found, back, strict=True)])
             quickest = min(quickest, progress.seconds - before)
         return progress.solutions(self.name)

@@ -12,6 +12,7 @@ import json
 import math
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from torch import Tensor
 
 from ncogym.distributed import barrier, is_main, rank, world
 from ncogym.errors import ArgumentError, InvalidSolution
-from ncogym.references import check_solutions, in_one
+from ncogym.references import check_solutions, end_with_parent, in_one
 from ncogym.sets import open_set
 from ncogym.solver import Budget, Solver
 
@@ -57,7 +58,7 @@ class LabelledPool:
     ) -> None:
         if not 0 < low <= high:
             raise ArgumentError(f"sizes: {low} to {high} is not allowed; it takes 0 < low <= high")
-        self.env, self.labeller, self.budget = env, labeller, budget
+        self.env, self.labeller, self.budget = env, labeller, replace(budget, lenient=True)
         self.chunks, self.chunk_size, self.seed = chunks, chunk_size, seed
         draw = torch.rand(chunks, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         sizes = torch.exp(math.log(low - 0.5) + draw * math.log((high + 0.5) / (low - 0.5))).round()
@@ -119,7 +120,8 @@ class LabelledPool:
         else:
             import multiprocessing
 
-            with ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn")) as pool:
+            context = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(workers, mp_context=context, initializer=end_with_parent) as pool:
                 for chunk, _ in zip(missing, pool.map(self.label, missing), strict=True):
                     yield chunk
         barrier()

@@ -220,3 +220,9 @@ def test_refusal(tmp_path: Path) -> None:
     """Sizes must be a range."""
     with pytest.raises(ArgumentError, match="sizes: 9 to 5"):
         LabelledPool(make("tsp"), 9, 5, 1, 1, 0, tmp_path, Identity(), MaxSeconds(1.0))
+
+
+def test_a_late_label_is_a_label(tmp_path: Path) -> None:
+    """A labeller that takes longer than it may labels all the same, as fast-tsp does up to 20 nodes, exactly."""
+    late = LabelledPool(make("tsp"), 5, 9, 1, 4, 7, tmp_path, Identity(), MaxSeconds(1e-9))
+    assert list(late.fill()) == [0]
