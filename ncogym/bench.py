@@ -215,7 +215,7 @@ def acted_by(setting: Setting) -> str:
     policy, env = _policy(setting), setting.env
     with torch.inference_mode():
         encoded = policy.encode(env.instance_features(setting.instances[:1]))
-        found = kernels.find(env, policy, encoded, setting.instances[:1], Greedy(), None)
+        found = kernels.find(env, policy, encoded, setting.instances[:1], Greedy())
     return "eager" if found is None else "kernel"
 
 

@@ -132,7 +132,7 @@ class Pointer(NamedTuple):
         logit_keys: float ``[batch, nodes, dim]``, of the pointer (L).
         queries: float ``[batch, roles, nodes + 1, dim]``: what a node in a role adds (Q); the last row is "nobody".
         bias: float32 ``[batch, roles, nodes + 1, nodes]``: what a node in a role adds to each logit (B), or None.
-        scalars: float ``[dim, scalars]``, what the scalars of a step add (W), or None.
+        scalars: float ``[batch, dim, scalars]``, what the scalars of a step add (W), or None.
         clip: of the logits.
     """
 

@@ -8,10 +8,11 @@ A `Sketch` is a solution in plain numbers and lists, for those who draw without 
 
 from __future__ import annotations
 
+import csv
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -25,6 +26,8 @@ COLOURS = ("#2f6690", "#d1495b", "#3a9d7c", "#e29030", "#7b5ea7", "#52b2cf", "#8
 LINES = ("-", "--", ":", "-.")
 
 SIDE = 1000  # of a sketch of places
+
+Axis = Literal["seconds", "rollouts"]  # what anytime curves move with
 
 
 # ---------------------------------------------------------------------- sketches
@@ -410,8 +413,9 @@ def draw_anytime(
     ylabel: str,
     title: str = "",
     threshold: float | None = None,
+    by: Axis = "seconds",
 ) -> None:
-    """Draw how the best value falls (or rises) with time: one step curve a solver.
+    """Draw how the best value falls (or rises) with time, or with rollouts: one step curve a solver.
 
     The time axis is logarithmic where the times span more than a factor of thirty. A curve begins at its first value;
     nothing is drawn before, for there was no solution yet.
@@ -422,6 +426,7 @@ def draw_anytime(
         ylabel: what the values are, with their unit.
         title: one line above the picture.
         threshold: the values' axis is logarithmic above it; see `linear_below`. None makes all of it linear.
+        by: what the times are, in the name of their axis.
 
     Raises:
         ArgumentError: the suffix or the folder is unknown, or there is no point to draw.
@@ -447,7 +452,7 @@ def draw_anytime(
         axes.set_yscale("symlog", linthresh=threshold)
         axes.set_ylim(-0.1 * threshold, 1.3 * highest)
         axes.yaxis.set_major_formatter("{x:g}")
-    axes.set_xlabel("seconds per instance", color=INK)
+    axes.set_xlabel(f"{by} per instance", color=INK)
     axes.set_ylabel(ylabel, color=INK)
     axes.set_title(title, loc="left", fontsize=12, color=INK)
     axes.grid(color=MUTED, alpha=0.25, linewidth=0.6)
@@ -455,6 +460,41 @@ def draw_anytime(
     axes.tick_params(colors=MUTED, which="both")
     place: dict[str, Any] = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if many else {}
     axes.legend(frameon=False, labelcolor=INK, **place)
+    _save(figure, path)
+
+
+def draw_population(metrics: str | Path, path: str | Path, ylabel: str, title: str = "") -> None:
+    """Draw what the log of a population's training says: the best and the mean member above, and who wins below.
+
+    Args:
+        metrics: ``metrics.csv`` of a run folder.
+        path: where the picture goes; the suffix is the format.
+        ylabel: what the objective is, with its unit.
+        title: one line above the picture.
+
+    Raises:
+        ArgumentError: the suffix or the folder is unknown, or the log has no members.
+    """
+    with Path(metrics).open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row.get("best_of_members")]  # validations have rows of their own
+    if not rows:
+        raise ArgumentError(f"metrics: {metrics} is not allowed; it must have a column best_of_members")
+    figure = _figure(path, (7.0, 5.4))
+    figure.set_layout_engine("constrained")
+    both = figure.subplots(2, sharex=True, height_ratios=[3, 2])
+    shown = (("best_of_members", "mean_member"), ("share_won_most", "share_won_least", "unique_winners"))
+    for axes, names, label in zip(both, shown, (ylabel, "share of starts"), strict=True):
+        for name, colour in zip(names, COLOURS, strict=False):
+            values = [float(row[name]) for row in rows]
+            axes.plot([int(row["step"]) for row in rows], values, color=colour, label=name.replace("_", " "), gid=name)
+        axes.set_ylabel(label, color=INK)
+        axes.grid(color=MUTED, alpha=0.25, linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(colors=MUTED, which="both")
+        axes.legend(frameon=False, labelcolor=INK)
+    both[1].set_ylim(0, 1)
+    both[1].set_xlabel("steps", color=INK)
+    both[0].set_title(title, loc="left", fontsize=12, color=INK)
     _save(figure, path)
 
 

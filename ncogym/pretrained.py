@@ -6,7 +6,9 @@ A policy is a folder with ``weights.safetensors`` and ``card.json``. Those that 
 
 from __future__ import annotations
 
+import functools
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +21,7 @@ from ncogym.errors import CheckpointError
 from ncogym.features import FeatureDims
 from ncogym.policies import POLICIES
 from ncogym.policies.base import Policy
+from ncogym.policies.population import Conditioned
 
 SHIPPED = Path(__file__).parent / "weights"
 FORMAT = 1
@@ -43,13 +46,14 @@ def available() -> list[str]:
     return sorted(path.parent.name for path in SHIPPED.glob("*/card.json"))
 
 
-def save_policy(policy: Policy, folder: str | Path, card: dict[str, Any]) -> None:
+def save_policy(policy: Policy, folder: str | Path, card: dict[str, Any], *, half: bool = False) -> None:
     """Write a policy's weights and card to ``folder``.
 
     Args:
         policy: of a class in `ncogym.policies.POLICIES`.
         folder: made if it does not exist.
         card: what is known of it: ``env``, ``sizes``, ``training``, measured gaps.
+        half: write weights as float16, in half the bytes; `load_policy` returns float32 in any case.
     """
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
@@ -63,7 +67,10 @@ def save_policy(policy: Policy, folder: str | Path, card: dict[str, Any]) -> Non
         },
         **card,
     }
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in policy.state_dict().items()}
+    tensors = {
+        name: (tensor.half() if half and tensor.is_floating_point() else tensor).detach().cpu().contiguous()
+        for name, tensor in policy.state_dict().items()
+    }
     save_file(tensors, str(target / "weights.safetensors"))
     (target / "card.json").write_text(json.dumps(described, indent=1, default=str) + "\n")
 
@@ -102,25 +109,43 @@ def load_policy(name_or_path: str | Path, device: torch.device | str = "cpu") ->
     """
     folder, card = load_card(name_or_path)
     described = card["policy"]
-    if described["class"] not in POLICIES:
-        raise CheckpointError(
-            f"{folder}: policy class {described['class']!r} is not known; allowed are {', '.join(POLICIES)}"
-        )
     try:
-        policy = POLICIES[described["class"]](FeatureDims(**described["dims"]), **described["arguments"])
+        policy = _make(folder, described)(FeatureDims(**described["dims"]))
         policy.load_state_dict(load_file(str(folder / "weights.safetensors"), device="cpu"))
-    except (OSError, SafetensorError, RuntimeError, TypeError, ValueError) as error:
+    except CheckpointError:
+        raise
+    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
         first_line = str(error).splitlines()[0]
         raise CheckpointError(f"{folder}: the weights do not fit the card ({first_line})") from error
     return Pretrained(policy.to(device).eval(), card, str(name_or_path))
 
 
-def find_policy(env_name: str, size: int) -> str | None:
-    """Return the shipped policy for a problem whose training sizes are nearest to ``size``, or None."""
+def _make(folder: Path, described: dict[str, Any]) -> Callable[[FeatureDims], Policy]:
+    """Return what makes the policy that a card describes, and within it the policy that it conditions."""
+    if described["class"] not in POLICIES:
+        raise CheckpointError(
+            f"{folder}: policy class {described['class']!r} is not known; allowed are {', '.join(POLICIES)}"
+        )
+    arguments = dict(described["arguments"])
+    if "base" in arguments:
+        arguments["base"] = _make(folder, arguments["base"])
+    return functools.partial(POLICIES[described["class"]], **arguments)
+
+
+def find_policy(env_name: str, size: int, classes: tuple[str, ...] | None = None) -> str | None:
+    """Return the shipped policy for a problem whose training sizes are nearest to ``size``, or None.
+
+    Args:
+        env_name: the problem.
+        size: of its instances.
+        classes: names of policy classes, any of which will do; None is all but those that take conditions.
+    """
+    if classes is None:
+        classes = tuple(name for name, kind in POLICIES.items() if not issubclass(kind, Conditioned))
     candidates = []
     for name in available():
         _, card = load_card(name)
-        if card["env"]["name"] == env_name:
+        if card["env"]["name"] == env_name and card["policy"]["class"] in classes:
             low, high = card["sizes"]
             candidates.append((max(low - size, size - high, 0), name))
     return min(candidates)[1] if candidates else None

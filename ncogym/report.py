@@ -25,7 +25,7 @@ from rich.text import Text
 
 from ncogym.evaluation import SOLVED_PERCENT, Evaluation, Record, Summary
 from ncogym.page import NOT_KNOWN, Chapter, Column, Grid, html_page, number
-from ncogym.plotting import Histogram, draw_anytime, draw_histogram, gap_histogram, linear_below
+from ncogym.plotting import Axis, Histogram, draw_anytime, draw_histogram, gap_histogram, linear_below
 from ncogym.solver import gap_percent
 
 POINTS = 200  # of a curve that is drawn
@@ -410,25 +410,29 @@ def _budget(budget: Mapping[str, float]) -> str:
 # ---------------------------------------------------------------------- curves and histograms
 
 
-def anytime_curves(evaluation: Evaluation) -> dict[str, list[tuple[float, float]]]:
-    """Return for each solver how the mean of the best so far moves with time.
+def anytime_curves(evaluation: Evaluation, by: Axis = "seconds") -> dict[str, list[tuple[float, float]]]:
+    """Return for each solver how the mean of the best so far moves with time, or with rollouts.
 
     The mean is over the solver's feasible records, of gaps if there is a reference and of objectives if there is none.
     A curve begins when the last of them has its first solution, and ends with the longest of them.
 
+    Args:
+        evaluation: a set under a budget.
+        by: what it moves with.
+
     Returns:
-        By solver, ``(seconds, mean)`` in order of time; an empty list where there is no solution.
+        By solver, ``(seconds, mean)`` or ``(rollouts, mean)`` in their order; an empty list where there is no solution.
     """
     curves, has_gaps = {}, _has_gaps(evaluation)
     for name in evaluation.solvers:
         records = [record for record in evaluation.by_solver[name].values() if record.feasible]
         if has_gaps:
-            traces = [_gaps(record, evaluation.sense) for record in records]
+            traces = [_gaps(record, evaluation.sense, by) for record in records]
         else:
-            traces = [[(point.seconds, point.objective) for point in record.trace] for record in records]
+            traces = [[(getattr(point, by), point.objective) for point in record.trace] for record in records]
         curves[name] = _mean_curve([trace for trace in traces if trace])
         if curves[name]:
-            end = max(record.seconds or 0.0 for record in records)
+            end = max(getattr(record, by) or 0.0 for record in records)
             if end > curves[name][-1][0]:
                 curves[name].append((end, curves[name][-1][1]))
     return curves
@@ -438,12 +442,12 @@ def _has_gaps(evaluation: Evaluation) -> bool:
     return any(record.gap_percent is not None for record in evaluation.records)
 
 
-def _gaps(record: Record, sense: str) -> list[tuple[float, float]]:
-    """Return a record's trace as seconds and gaps; empty if its reference is unknown."""
+def _gaps(record: Record, sense: str, by: Axis) -> list[tuple[float, float]]:
+    """Return a record's trace as seconds (rollouts) and gaps; empty if its reference is unknown."""
     if record.reference is None:
         return []
-    gaps = [(point.seconds, gap_percent(point.objective, record.reference, sense)) for point in record.trace]
-    return [(seconds, gap) for seconds, gap in gaps if gap is not None]
+    gaps = [(getattr(point, by), gap_percent(point.objective, record.reference, sense)) for point in record.trace]
+    return [(at, gap) for at, gap in gaps if gap is not None]
 
 
 def _mean_curve(traces: list[list[tuple[float, float]]]) -> list[tuple[float, float]]:

@@ -9,8 +9,9 @@ weights, so the gradient is exactly that of the sequential loop.
 from __future__ import annotations
 
 import functools
+import math
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
@@ -32,6 +33,7 @@ MEMORY_SHARE, MEMORY_MOST = (
     0.25,
     256e6,
 )  # of the scoring pass: share of what is free, and bytes, above which it gains nothing
+ROWS_MOST = 64e6  # bytes of the rows of a part of a batch under conditions, on CPUs, above which it gains nothing
 GRAPHS_KEPT = 4  # captured rollouts of a policy; each holds the memory of its shapes
 
 Acting = Literal["auto", "eager", "compile", "graph", "kernel"]
@@ -79,7 +81,8 @@ class Trajectories:
         forced: leading actions that were given (starts), whose log-probability does not count.
         log_prob: float32 ``[batch, rollouts]``: as acted, without gradients; once scored, with them. None: not known.
         reward_baseline: what the rewards are compared with, broadcastable to ``[batch, rollouts]``, or None.
-        condition: what stayed constant through each rollout, ``[batch, rollouts, ...]``, or None.
+        condition: what rollouts were run under (members, latents), ``[batch, conditions, ...]`` or, the same for all
+            instances, ``[1, conditions, ...]``; as many rollouts under each, those of the first first. None: nothing.
         summary: what the policy says of each instance, without gradients, ``[batch, dim]``, or None.
         steps: decisions, scored with gradients, or None.
         record: of the same decisions when the rollouts were new, or None.
@@ -130,7 +133,8 @@ def act(
         rollouts: rollouts per instance, where ``first_actions`` does not say.
         first_actions: int64 ``[batch, rollouts]``, forced as the first step (multi-start), or ``[batch, rollouts,
             given]``, forced as the first steps, or None.
-        condition: what stays constant through a rollout (a member's index, a latent), ``[batch, rollouts, ...]``.
+        condition: what rollouts are run under (members, latents), ``[batch, conditions, ...]`` or, the same for all
+            instances, ``[1, conditions, ...]``; as many rollouts under each, those of the first first.
         noise: uniform numbers from [0, 1), one a decision, at least as many steps as the horizon; None draws them where
             the decoding is stochastic.
         log_prob: tell the log-probability of what was done, that of the policy itself at temperature 1.
@@ -147,7 +151,7 @@ def act(
         all are done.
 
     Raises:
-        ArgumentError: there is no such way of acting, or not here.
+        ArgumentError: there is no such way of acting, or not here; or rollouts are no multiple of the conditions.
     """
     for name, value, allowed in (("acting", acting, get_args(Acting)), ("precision", precision, get_args(Precision))):
         if value not in allowed:
@@ -155,12 +159,15 @@ def act(
     device = next(iter(instances.values())).device
     batch = instances.batch_size[0]
     count = rollouts if first_actions is None else first_actions.shape[1]
+    if not decoding.stochastic:
+        noise = None
+    elif noise is None:
+        shape = (env.horizon(instances), batch, count)
+        noise = torch.rand(shape, generator=_nearby(rng, device), device=device)
+    if condition is not None:
+        under = _Rows(env, policy, encoded, instances, condition, count)
+        return under.act(decoding, rng, first_actions, noise, log_prob, acting, precision)
     with torch.inference_mode(), _products_in(precision), _uncached_autocast(device):
-        if not decoding.stochastic:
-            noise = None
-        elif noise is None:
-            shape = (env.horizon(instances), batch, count)
-            noise = torch.rand(shape, generator=_nearby(rng, device), device=device)
         given = torch.zeros(batch, count, 0, dtype=torch.int64, device=device)
         if first_actions is not None:
             given = first_actions.unsqueeze(-1) if first_actions.dim() == 2 else first_actions
@@ -168,20 +175,20 @@ def act(
             encoded = policy.lowered(encoded, torch.bfloat16)
         kernel = None
         if acting in ("auto", "kernel"):
-            kernel = kernels.find(env, policy, encoded, instances, decoding, condition, must=acting == "kernel")
+            kernel = kernels.find(env, policy, encoded, instances, decoding, must=acting == "kernel")
         if kernel is not None:
             actions, chosen = kernel.rollouts(given, decoding.temperature if decoding.stochastic else 1.0, noise)
         else:
             loop = _Loop(env, policy, decoding, log_prob, "eager" if acting == "auto" else acting)
             if acting == "graph":
-                actions, chosen = loop.captured(encoded, instances, given, noise, condition)
+                actions, chosen = loop.captured(encoded, instances, given, noise)
             else:
-                actions, chosen = loop(encoded, instances, given, noise, condition)
+                actions, chosen = loop(encoded, instances, given, noise)
         reward = _reward(env, instances, actions)
     # out of inference mode, so that autograd may keep them
     actions, reward = actions.clone(), reward.clone()
     forced = given.shape[-1]
-    return Trajectories(instances, actions, reward, forced, chosen.clone() if log_prob else None, condition=condition)
+    return Trajectories(instances, actions, reward, forced, chosen.clone() if log_prob else None)
 
 
 class _Loop:
@@ -198,7 +205,6 @@ class _Loop:
         instances: TensorDict,
         given: Int64[Tensor, "batch rollouts given"],
         noise: Tensor | None,
-        condition: Tensor | None,
     ) -> tuple[Tensor, Tensor]:
         """Return actions ``[batch, rollouts, steps]`` and the log-probability of each rollout ``[batch, rollouts]``."""
         env, batch_and_rollouts = self.env, given.shape[:2]
@@ -214,9 +220,7 @@ class _Loop:
                 state = env.advance(state, actions[-1])
             else:
                 drawn = None if noise is None else noise[number]
-                action, chosen, state = self.step(
-                    env, self.policy, self.decoding, encoded, state, drawn, condition, self.log_prob
-                )
+                action, chosen, state = self.step(env, self.policy, self.decoding, encoded, state, drawn, self.log_prob)
                 actions.append(action)
                 if chosen is not None:
                     total = total + chosen
@@ -225,20 +229,19 @@ class _Loop:
         return torch.stack(actions, dim=-1), total
 
     def captured(
-        self, encoded: Any, instances: TensorDict, given: Tensor, noise: Tensor | None, condition: Tensor | None
+        self, encoded: Any, instances: TensorDict, given: Tensor, noise: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """Do the same by a CUDA graph of all steps up to the horizon, captured at its first use for these shapes."""
         if given.device.type != "cuda":
             raise ArgumentError(f"acting: 'graph' is not allowed on {given.device.type}; it takes a CUDA device")
         tensors = {f"encoded {k}": v for k, v in encoded._asdict().items() if isinstance(v, Tensor)}
         tensors |= {f"instance {k}": v for k, v in instances.items()}
-        others = {"given": given, "noise": noise, "condition": condition}
-        tensors |= {k: v for k, v in others.items() if v is not None}
+        tensors |= {k: v for k, v in (("given", given), ("noise", noise)) if v is not None}
 
         def run(inputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
             mine = encoded._replace(**{k: inputs[f"encoded {k}"] for k in encoded._fields if f"encoded {k}" in inputs})
             held = TensorDict({k: inputs[f"instance {k}"] for k in instances.keys()}, instances.batch_size)
-            return self(mine, held, inputs["given"], inputs.get("noise"), inputs.get("condition"))
+            return self(mine, held, inputs["given"], inputs.get("noise"))
 
         kept = _GRAPHS.setdefault(self.policy, {})
         shapes = tuple((k, v.shape, v.dtype, v.device) for k, v in tensors.items())
@@ -287,11 +290,10 @@ def _step(
     encoded: Any,
     state: Any,
     noise: Tensor | None,
-    condition: Tensor | None,
     log_prob: bool,
 ) -> tuple[Tensor, Tensor | None, Any]:
     """Take one decision of every rollout: its action, log-probability where wanted, and the next state."""
-    logits = policy.logits(encoded, env.step_features(state), condition)
+    logits = policy.logits(encoded, env.step_features(state))
     action = decoding(logits, noise)
     chosen = _log_prob(logits, action) if log_prob else None
     return action, chosen, env.advance(state, action)
@@ -415,20 +417,20 @@ def score_steps(
     )
     summary = policy.summary(encoded).detach().unsqueeze(1)
 
-    def score(shown: tuple[StepFeatures, Tensor | None], taken: Tensor) -> Tensor:
-        log_prob = policy.logits(encoded, *shown).log_softmax(-1)
+    def score(shown: StepFeatures, taken: Tensor) -> Tensor:
+        log_prob = policy.logits(encoded, shown).log_softmax(-1)
         chosen = log_prob.gather(-1, taken.unsqueeze(-1)).squeeze(-1)
         entropy = -(log_prob.exp() * log_prob.masked_fill(log_prob == -torch.inf, 0.0)).sum(-1)
         # detached afterwards: what autocast casts without gradients it would keep for those who need them
-        read = policy.reading(encoded, shown[0]).detach()
+        read = policy.reading(encoded, shown).detach()
         return torch.stack([chosen, head(torch.cat([summary.expand_as(read), read], dim=-1)), entropy])
 
     if scoring.fits(actions):
-        found = [score(shown, taken) for _, shown, taken in scoring.chunks(actions, trajectories.condition)]
+        found = [score(shown, taken) for _, shown, taken in scoring.chunks(actions)]
     else:
         found = [
             checkpoint(score, shown, taken, use_reentrant=False, preserve_rng_state=False)
-            for _, shown, taken in scoring.chunks(actions, trajectories.condition)
+            for _, shown, taken in scoring.chunks(actions)
         ]
     return Steps(*torch.cat(found, dim=2).unflatten(2, (actions.shape[1], -1)))
 
@@ -461,44 +463,56 @@ def log_probs(
     Returns:
         float32 ``[batch, rollouts]``, the log-probability of the actions that were not forced.
     """
-    instances, actions, condition = trajectories.instances, trajectories.actions, trajectories.condition
-    kernel = None
-    if acting in ("auto", "kernel"):
-        kernel = kernels.find(env, policy, encoded, instances, None, condition)
+    instances, actions = trajectories.instances, trajectories.actions
     known, forced = trajectories.log_prob, trajectories.forced
-    if kernel is not None:
+    kernel = None
+    if trajectories.condition is None and acting in ("auto", "kernel"):
+        kernel = kernels.find(env, policy, encoded, instances, None)
+    if trajectories.condition is not None:
+        under = _Rows(env, policy, encoded, instances, trajectories.condition, actions.shape[1], memory)
         if known is None:
-            known = kernel.log_prob(actions, forced)
-        inputs: Sequence[Tensor | None] = kernel.inputs
+            known = under.log_prob(actions, forced, acting)
+        inputs: Sequence[Tensor | None] = [*under.shared, *under.parameters]
 
         def gradient(weights: Tensor) -> Sequence[Tensor | None]:
-            chosen, taken, _ = _carrying(carrying, weights, actions)
+            return under.gradient(weights, actions, forced, carrying, acting)
+
+    elif kernel is not None:
+        if known is None:
+            known = kernel.log_prob(actions, forced)
+        inputs = kernel.inputs
+
+        def gradient(weights: Tensor) -> Sequence[Tensor | None]:
+            chosen, taken = _carrying(carrying, weights, actions)
             return kernel.gradient(taken, forced, chosen)
 
     else:
         scoring = _Scoring(env, policy, encoded, instances, forced, memory or scoring_memory(actions.device))
         if known is None and scoring.fits(actions):
-            return scoring.whole(actions, condition)
+            return scoring.whole(actions)
         if known is None:
-            known = scoring.known(actions, condition)
+            known = scoring.known(actions)
         inputs = [*scoring.encoded, *scoring.parameters]
 
         def gradient(weights: Tensor) -> Sequence[Tensor | None]:
-            return scoring.gradient(*_carrying(carrying, weights, actions, condition))
+            return scoring.gradient(*_carrying(carrying, weights, actions))
 
     scored: Tensor = _Scored.apply(known, gradient, *inputs)
     return scored
 
 
-def _carrying(
-    count: int, weights: Tensor, actions: Tensor, condition: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor | None]:
+def _carrying(count: int, weights: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
     """Return the ``count`` trajectories of each instance whose derivatives ``weights`` are the largest."""
     if not 0 < count < weights.shape[1]:
-        return weights, actions, condition
+        return weights, actions
+    rows, index = _largest(count, weights)
+    return weights[rows, index], actions[rows, index]
+
+
+def _largest(count: int, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return row and column of the ``count`` largest numbers of each row, by magnitude."""
     index = weights.abs().topk(count, dim=1).indices
-    rows = torch.arange(index.shape[0], device=index.device).unsqueeze(1)
-    return weights[rows, index], actions[rows, index], None if condition is None else condition[rows, index]
+    return torch.arange(index.shape[0], device=index.device).unsqueeze(1), index
 
 
 class _Scored(torch.autograd.Function):
@@ -520,7 +534,7 @@ class _Scoring:
 
     def __init__(self, env: Any, policy: Any, encoded: Any, instances: TensorDict, forced: int, memory: float) -> None:
         self.env, self.policy, self.template, self.instances, self.forced = env, policy, encoded, instances, forced
-        self.encoded = [value for value in encoded if isinstance(value, Tensor) and value.is_floating_point()]
+        self.encoded = _floats(encoded)
         self.parameters = [p for p in policy.parameters() if p.requires_grad]
         self.autocast = _autocast_state(self.encoded[0].device)
         start, batch = env.start(instances[:1]), instances.batch_size[0]
@@ -533,37 +547,32 @@ class _Scoring:
         """Say whether all steps of all rollouts fit into one chunk."""
         return actions.shape[1] * actions.shape[2] <= min(self.queries, self.seen)
 
-    def whole(self, actions: Tensor, condition: Tensor | None) -> Tensor:
+    def whole(self, actions: Tensor) -> Tensor:
         """Score all at once, by a graph of autograd's own."""
-        chunks = self.chunks(actions, condition)
-        found = [_log_prob(self.policy.logits(self.template, *shown), taken) for _, shown, taken in chunks]
+        chunks = self.chunks(actions)
+        found = [_log_prob(self.policy.logits(self.template, shown), taken) for _, shown, taken in chunks]
         return torch.cat(found, dim=1).view(*actions.shape[:2], -1).sum(-1)
 
-    def known(self, actions: Tensor, condition: Tensor | None) -> Tensor:
+    def known(self, actions: Tensor) -> Tensor:
         """Score without gradients."""
         with torch.no_grad(), _uncached_autocast(actions.device):
-            return self.whole(actions, condition)
+            return self.whole(actions)
 
-    def gradient(self, weights: Tensor, actions: Tensor, condition: Tensor | None) -> list[Tensor | None]:
+    def gradient(self, weights: Tensor, actions: Tensor) -> list[Tensor | None]:
         """Return the gradients of the weighted sum of log-probabilities: of what was encoded, then of parameters."""
         leaves = [value.detach().requires_grad_() for value in self.encoded]
-        replaced = iter(leaves)
-        encoded = type(self.template)(
-            *(next(replaced) if any(v is mine for mine in self.encoded) else v for v in self.template)
-        )
+        encoded = _with(self.template, leaves)
         inputs = [*leaves, *self.parameters]
         sums: list[Tensor | None] = [None] * len(inputs)
         weights = weights.repeat_interleave(actions.shape[2] - self.forced, dim=1)
         with torch.enable_grad(), _uncached_autocast(actions.device, self.autocast):
-            for part, shown, taken in self.chunks(actions, condition):
-                scored = _log_prob(self.policy.logits(encoded, *shown), taken)
+            for part, shown, taken in self.chunks(actions):
+                scored = _log_prob(self.policy.logits(encoded, shown), taken)
                 found = torch.autograd.grad(scored, inputs, weights[:, part].to(scored.dtype), allow_unused=True)
-                sums = [b if a is None else a if b is None else a.add_(b) for a, b in zip(sums, found, strict=True)]
+                sums = _added(sums, found)
         return sums
 
-    def chunks(
-        self, actions: Tensor, condition: Tensor | None
-    ) -> Iterator[tuple[slice, tuple[StepFeatures, Tensor | None], Tensor]]:
+    def chunks(self, actions: Tensor) -> Iterator[tuple[slice, StepFeatures, Tensor]]:
         """Yield chunks of queries: which of ``rollouts * steps`` they are, what a policy is shown, what it took."""
         steps = actions.shape[2] - self.forced
         rollouts = max(1, self.seen // actions.shape[2])
@@ -575,10 +584,183 @@ class _Scoring:
             for begin in range(0, taken.shape[1], self.queries):
                 part = slice(begin, min(begin + self.queries, taken.shape[1]))
                 whole = slice(first * steps + part.start, first * steps + part.stop)
-                held = None
-                if condition is not None:
-                    held = condition[:, torch.arange(whole.start, whole.stop, device=condition.device) // steps]
-                yield whole, (seen.select(part), held), taken[:, part]
+                yield whole, seen.select(part), taken[:, part]
+
+
+def _floats(encoded: Any) -> list[Tensor]:
+    """Return the tensors of an encoding that may have gradients."""
+    return [value for value in encoded if isinstance(value, Tensor) and value.is_floating_point()]
+
+
+def _with(encoded: Any, floats: Iterable[Tensor]) -> Any:
+    """Return an encoding with other tensors in the places of those that `_floats` returns."""
+    others, mine = iter(floats), _floats(encoded)
+    return type(encoded)(*(next(others) if any(v is each for each in mine) else v for v in encoded))
+
+
+def _added(sums: Sequence[Tensor | None], more: Sequence[Tensor | None]) -> list[Tensor | None]:
+    return [b if a is None else a if b is None else a.add_(b) for a, b in zip(sums, more, strict=True)]
+
+
+# ---------------------------------------------------------------------- conditions
+
+
+class _Rows:
+    """Rollouts under conditions, as rollouts of more instances: a row for each instance under each condition.
+
+    The rows of a part of the batch are there at a time, so that many conditions take no more memory than few.
+
+    Args:
+        env: the problem.
+        policy: takes conditions (`Policy.under`).
+        encoded: ``policy.encode(...)``.
+        instances: batch size ``[batch]``.
+        condition: ``[batch, conditions, ...]`` or ``[1, conditions, ...]``.
+        rollouts: of an instance, all conditions together.
+        memory: bytes that the rows of a part may take; 0 is `scoring_memory`, on CPUs `ROWS_MOST` at most.
+
+    Attributes:
+        shared: tensors of what was encoded that have gradients.
+        parameters: of the policy that have them.
+    """
+
+    def __init__(
+        self,
+        env: Any,
+        policy: Any,
+        encoded: Any,
+        instances: TensorDict,
+        condition: Tensor,
+        rollouts: int,
+        memory: float = 0,
+    ) -> None:
+        count = condition.shape[1]
+        if rollouts % count:
+            raise ArgumentError(f"rollouts: {rollouts} is not allowed under {count} conditions; it must be a multiple")
+        self.env, self.policy, self.encoded, self.instances = env, policy, encoded, instances
+        self.condition, self.each, self.memory = condition, rollouts // count, memory
+        self.shared = _floats(encoded)
+        self.parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
+        device = self.shared[0].device
+        self.autocast = _autocast_state(device)
+        with torch.no_grad(), _uncached_autocast(device):
+            self.first = self.under(slice(0, 1), encoded, condition)
+        size = sum(v.numel() * v.element_size() for v in self.first if isinstance(v, Tensor))
+        most = memory or min(scoring_memory(device), ROWS_MOST if device.type == "cpu" else math.inf)
+        batch, part = instances.batch_size[0], max(1, int(most / size))
+        self.parts = [slice(begin, min(begin + part, batch)) for begin in range(0, batch, part)]
+
+    def under(self, part: slice, encoded: Any, condition: Tensor) -> Any:
+        """Return the rows of a part of the batch; what all instances share stays the tensor that it is."""
+        mine = type(encoded)(*(value[part] if isinstance(value, Tensor) else value for value in encoded))
+        return self.policy.under(mine, condition if len(condition) == 1 else condition[part])
+
+    def repeated(self, part: slice, count: int) -> TensorDict:
+        """Return the instances of a part, each as often as it has rows."""
+        numbers = torch.arange(part.start, part.stop, device=self.shared[0].device)
+        rows: TensorDict = self.instances[numbers.repeat_interleave(count)]
+        return rows
+
+    def act(
+        self,
+        decoding: Any,
+        rng: torch.Generator,
+        first_actions: Tensor | None,
+        noise: Tensor | None,
+        log_prob: bool,
+        acting: Acting,
+        precision: Precision,
+    ) -> Trajectories:
+        """Run the rollouts of each part."""
+        batch, count, acted = self.instances.batch_size[0], self.condition.shape[1], []
+        for part in self.parts:
+            with torch.inference_mode(), _products_in(precision), _uncached_autocast(self.shared[0].device):
+                rows = self.first if batch == 1 else self.under(part, self.encoded, self.condition)
+            given = None if first_actions is None else first_actions[part].unflatten(1, (count, -1)).flatten(0, 1)
+            drawn = None if noise is None else noise[:, part].unflatten(2, (count, -1)).flatten(1, 2)
+            acted.append(
+                act(
+                    self.env,
+                    self.policy,
+                    rows,
+                    self.repeated(part, count),
+                    decoding,
+                    rng,
+                    rollouts=self.each,
+                    first_actions=given,
+                    noise=drawn,
+                    log_prob=log_prob,
+                    acting=acting,
+                    precision=precision,
+                )
+            )
+        steps = max(each.actions.shape[-1] for each in acted)
+        actions = [self.env.padded(each.instances, each.actions, steps) for each in acted]
+        known = [each.log_prob for each in acted if each.log_prob is not None]
+        return Trajectories(
+            self.instances,
+            torch.cat(actions).view(batch, -1, steps),
+            torch.cat([each.reward for each in acted]).view(batch, -1),
+            acted[0].forced,
+            torch.cat(known).view(batch, -1) if known else None,
+            condition=self.condition,
+        )
+
+    def _scored(
+        self, rows: Any, part: slice, actions: Tensor, count: int, forced: int, known: bool, acting: Acting
+    ) -> Tensor:
+        """Return the log-probabilities ``[rows, rollouts]`` of the rollouts of a part, ``count`` rows an instance."""
+        mine = actions.unflatten(1, (count, -1)).flatten(0, 1)
+        # where gradients alone are wanted nobody looks at the values
+        values = torch.zeros(mine.shape[:2], device=mine.device)
+        rollouts = Trajectories(self.repeated(part, count), mine, values, forced, values if known else None)
+        return log_probs(self.env, self.policy, rows, rollouts, memory=self.memory, acting=acting)
+
+    def log_prob(self, actions: Tensor, forced: int, acting: Acting) -> Tensor:
+        """Score without gradients."""
+        found, count = [], self.condition.shape[1]
+        with torch.no_grad(), _uncached_autocast(actions.device):
+            for part in self.parts:
+                rows = self.under(part, self.encoded, self.condition)
+                found.append(self._scored(rows, part, actions[part], count, forced, False, acting))
+        return torch.cat(found).view(actions.shape[:2])
+
+    def gradient(
+        self, weights: Tensor, actions: Tensor, forced: int, carrying: int, acting: Acting
+    ) -> list[Tensor | None]:
+        """Return the gradients of the weighted sum of log-probabilities: of what was encoded, then of parameters.
+
+        Of the rollouts that carry one each gets a row of its own, or, where a kernel passes over those that do not and
+        there are fewer conditions, the rows are those that acted.
+        """
+        condition, count = self.condition, self.condition.shape[1]
+        if 0 < carrying < weights.shape[1] and (carrying < count or not self._kernel(acting)):
+            row, index = _largest(carrying, weights)
+            weights, actions, count = weights[row, index], actions[row, index], carrying
+            condition = condition.expand(len(index), *condition.shape[1:])[row, index // self.each]
+        whole = [torch.zeros_like(value) for value in self.shared]
+        sums: list[Tensor | None] = [None] * len(self.parameters)
+        for part in self._smaller(count):
+            leaves = [value.detach().requires_grad_() for value in self.shared]
+            with torch.enable_grad(), _uncached_autocast(actions.device, self.autocast):
+                rows = self.under(part, _with(self.encoded, leaves), condition)
+                scored = self._scored(rows, part, actions[part], count, forced, True, acting)
+                carried = weights[part].view(scored.shape).to(scored.dtype)
+                found = torch.autograd.grad(scored, [*leaves, *self.parameters], carried, allow_unused=True)
+            whole = [a if b is None else a.add_(b) for a, b in zip(whole, found[: len(leaves)], strict=True)]
+            sums = _added(sums, found[len(leaves) :])
+        return [*whole, *sums]
+
+    def _kernel(self, acting: Acting) -> bool:
+        first = self.repeated(slice(0, 1), self.condition.shape[1])
+        return acting in ("auto", "kernel") and kernels.find(self.env, self.policy, self.first, first, None) is not None
+
+    def _smaller(self, count: int) -> list[slice]:
+        """Return the parts, or smaller ones where an instance has more rows than it has conditions."""
+        size = self.parts[0].stop
+        size = max(1, size * self.condition.shape[1] // max(count, self.condition.shape[1]))
+        batch = self.instances.batch_size[0]
+        return [slice(begin, min(begin + size, batch)) for begin in range(0, batch, size)]
 
 
 # ---------------------------------------------------------------------- memory

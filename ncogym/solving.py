@@ -12,15 +12,16 @@ from typing import Any
 
 import torch
 from tensordict import TensorDict
+from torch import Tensor
 
 from ncogym import kernels
 from ncogym.baselines import SOLVERS, TwoOpt
 from ncogym.envs import ConstructiveEnv, make
 from ncogym.errors import ArgumentError, InstanceError, InvalidSolution, UnsupportedProblem
-from ncogym.policies.base import Policy
+from ncogym.policies import Conditioned, Latent, Policy
 from ncogym.policies.decoding import Sample
 from ncogym.pretrained import Pretrained, find_policy, load_policy
-from ncogym.search import SEARCHES, Compose, Greedy, MultiStart, Reconstruct, Sampling, Symmetry
+from ncogym.search import READS, SEARCHES, Compose, Greedy, MultiStart, Reconstruct, Sampling, Symmetry
 from ncogym.sets import recognise
 from ncogym.solver import Budget, MaxRollouts, MaxSeconds, Solution, Solutions, Solver, gap_percent
 
@@ -38,7 +39,7 @@ BUILDERS: dict[frozenset[str], Callable[[Policy], Solver]] = {
     frozenset({"multistart", "sampling"}): lambda policy: MultiStart(policy, Sample()),
     **{
         frozenset({name}): SEARCHES[name]
-        for name in ("stochastic-beam", "beam", "sgbs", "reconstruct", "active", "eas", "eas-lay", "eas-tab")
+        for name in ("stochastic-beam", "beam", "sgbs", "reconstruct", "active", "eas", "eas-lay", "eas-tab", *READS)
     },
 }
 IMPROVERS = ("reconstruct", "active", "eas", "eas-lay", "eas-tab", "ortools", "pyvrp", "cp-sat")
@@ -88,6 +89,31 @@ def _built(parts: list[str]) -> list[str]:
     return [part for place, part in enumerate(parts) if part not in FOLLOWERS and not (place and part in IMPROVERS)]
 
 
+def classes(name: str) -> tuple[type[Policy], ...]:
+    """Return the classes of conditioned policies that the solver of that name reads; none where it takes plain ones."""
+    return next((READS[part] for part in name.split("+") if part in READS), ())
+
+
+def _check_takes(name: str, policy: Policy) -> None:
+    """Refuse a policy that a search of that solver cannot read."""
+    kind = type(policy).__name__
+    for part in [part for part in name.split("+") if part in SEARCHES and part != "symmetry"] or [name]:
+        kinds = READS.get(part, ())
+        if isinstance(policy, kinds) if kinds else not isinstance(policy, Conditioned):
+            continue
+        allowed = " or ".join(each.__name__ for each in kinds) or "one without conditions"
+        able = ", ".join(solver for solver, taken in READS.items() if isinstance(policy, taken))
+        raise ArgumentError(
+            f"solver: {part} cannot use a policy of class {kind}; it takes {allowed}"
+            + (f" ({kind} is for {able})" if able else "")
+        )
+
+
+def _condition(policy: Policy) -> Tensor | None:
+    """Return a condition that a policy may act under, or None where it takes none."""
+    return policy.draw(1, torch.Generator()) if isinstance(policy, Latent) else policy.everyone
+
+
 def make_solver(name: str, policy: Policy | None = None) -> Solver:
     """Build a solver by its command-line name.
 
@@ -100,7 +126,7 @@ def make_solver(name: str, policy: Policy | None = None) -> Solver:
         policy: what the searches use.
 
     Raises:
-        ArgumentError: a part is unknown, the parts do not compose, or a search has no policy.
+        ArgumentError: a part is unknown, the parts do not compose, a search has no policy, or it cannot use that one.
     """
     parts = name.split("+")
     for part in parts:
@@ -116,6 +142,8 @@ def make_solver(name: str, policy: Policy | None = None) -> Solver:
         raise ArgumentError(f"solver: {name!r} does not compose; after what builds solutions may come {allowed}")
     if policy is None and needs_policy(name):
         raise ArgumentError(f"solver: {name!r} is a search and needs a policy")
+    if policy is not None and needs_policy(name):
+        _check_takes(name, policy)
     reads: Any = policy  # None where nothing below reads it
     if name == AUTO:
         return Auto(reads)
@@ -142,17 +170,17 @@ def check_reads(pretrained: Pretrained, env: ConstructiveEnv) -> None:
         )
 
 
-def choose_policy(name_or_path: str | None, env: ConstructiveEnv, size: int) -> Pretrained:
-    """Load the named policy, or the shipped one that suits problem and size best.
+def choose_policy(name_or_path: str | None, env: ConstructiveEnv, size: int, solver: str = AUTO) -> Pretrained:
+    """Load the named policy, or the shipped one that the solver can use and that suits problem and size best.
 
     Raises:
         UnsupportedProblem: no shipped policy solves the problem, or the named one was trained on another.
     """
-    chosen = name_or_path or find_policy(env.name, size)
+    kinds = tuple(kind.__name__ for kind in classes(solver))
+    chosen = name_or_path or find_policy(env.name, size, kinds or None)
     if chosen is None:
-        raise UnsupportedProblem(
-            f"policy: none ships for {env.name}; name one with --policy, or a --solver without one"
-        )
+        ships, other = (f"no {' or '.join(kinds)}", "another --solver") if kinds else ("none", "a --solver without one")
+        raise UnsupportedProblem(f"policy: {ships} ships for {env.name}; name one with --policy, or {other}")
     pretrained = load_policy(chosen)
     check_reads(pretrained, env)
     return pretrained
@@ -274,11 +302,11 @@ def solve(
         limits = limits | MaxSeconds(seconds)
     if rollouts is not None:
         limits = limits | MaxRollouts(rollouts)
-    chosen = choose_policy(policy, env, env.instance_size(data)) if needs_policy(solver) else None
+    chosen = choose_policy(policy, env, env.instance_size(data), solver) if needs_policy(solver) else None
     run = make_solver(solver, chosen.policy if chosen else None)
     if chosen:
         begin = time.perf_counter()
-        kernels.prepare(env, chosen.policy)
+        kernels.prepare(env, chosen.policy, _condition(chosen.policy))
         built = time.perf_counter() - begin
         if built > BUILD_SECONDS:  # it was compiled: the budget pays for that, but keeps half of itself for the search
             limits = replace(limits, seconds=max(limits.seconds - built, limits.seconds / 2))

@@ -24,7 +24,7 @@ from ncogym.pretrained import Pretrained
 from ncogym.references import References
 from ncogym.sets import InstanceSet, open_set, unnamed
 from ncogym.solver import Budget, Solver, instances_sha256
-from ncogym.solving import choose_policy, make_solver, needs_policy
+from ncogym.solving import choose_policy, classes, make_solver, needs_policy
 
 
 @dataclass(frozen=True)
@@ -196,16 +196,17 @@ def _prepare(
     entries: Iterable[Entry], env: ConstructiveEnv, policy: str | None, at: torch.device, threads: int
 ) -> tuple[dict[str, Solver], dict[str, Pretrained]]:
     """Return the solvers by label, and the policies of those that have one."""
-    loaded: dict[str | None, Pretrained] = {}
+    loaded: dict[Any, Pretrained] = {}
     ready: dict[str, Solver] = {}
     policies: dict[str, Pretrained] = {}
     for entry in entries:
         chosen = None
         if needs_policy(entry.solver):
-            name = entry.policy or policy
-            if name not in loaded:
-                loaded[name] = choose_policy(name, env, env.size)
-            chosen = policies[entry.label] = loaded[name]
+            named = entry.policy or policy
+            key = named or classes(entry.solver)
+            if key not in loaded:
+                loaded[key] = choose_policy(named, env, env.size, entry.solver)
+            chosen = policies[entry.label] = loaded[key]
         elif entry.policy is not None:
             raise ArgumentError(f"solvers: {entry.label} is not allowed; {entry.solver} uses no policy")
         solver: Any = make_solver(entry.solver, chosen.policy.to(at) if chosen else None)
@@ -257,7 +258,7 @@ def _computed(
     progress: Tick | None,
 ) -> References:
     """Return the solutions by a solver that is named, found side by side in processes: one for each core if None."""
-    made = make_solver(solver, choose_policy(None, env, env.size).policy if needs_policy(solver) else None)
+    made = make_solver(solver, choose_policy(None, env, env.size, solver).policy if needs_policy(solver) else None)
     _without_bar(made, [env])
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = workers or (1 if needs_policy(solver) else cores)

@@ -17,6 +17,7 @@ from ncogym.plotting import (
     draw_gantt,
     draw_histogram,
     draw_packing,
+    draw_population,
     draw_routes,
     draw_tour,
     gap_histogram,
@@ -180,6 +181,13 @@ def test_time_is_logarithmic_where_it_spans_much(longest: float, logarithmic: bo
     across = [float(x) for x in re.findall(r"[ML] ([\d.]+)", paths[0])]
     half = (across[1] - across[0]) / (across[-1] - across[0])
     assert (half > 0.7) is logarithmic
+
+
+def test_anytime_names_its_axis(tmp_path: Path) -> None:
+    """The picture says whether a curve moves with seconds or with rollouts."""
+    for by in ("seconds", "rollouts"):
+        draw_anytime(CURVES, tmp_path / "any.svg", "gap (%)", by=by)
+        assert f"<!-- {by} per instance -->" in (tmp_path / "any.svg").read_text()
 
 
 def test_anytime_without_a_point_is_refused(tmp_path: Path) -> None:
@@ -369,3 +377,22 @@ def test_packing_that_does_not_fit_is_refused(weight, value, chosen, words, tmp_
     with pytest.raises(ArgumentError, match=words):
         draw_packing(weight, value, np.array(chosen), 1.0, tmp_path / "packing.png")
     assert not (tmp_path / "packing.png").exists()
+
+
+def test_population_shows_members_and_winners(tmp_path: Path) -> None:
+    """Each measure of the log is a line with a point a row, without the rows of validations."""
+    names = ("best_of_members", "mean_member", "share_won_most", "share_won_least", "unique_winners")
+    rows = [f"step,gap,{','.join(names)}", "9,,7.0,8.0,0.5,0.2,0.6", "9,1.5,,,,,", "19,,6.0,7.5,0.4,0.3,0.7"]
+    (tmp_path / "metrics.csv").write_text("\n".join(rows) + "\n")
+    draw_population(tmp_path / "metrics.csv", tmp_path / "population.svg", "tour length")
+    drawn = tmp_path / "population.svg"
+    for name in names:
+        assert len(re.findall(r"[ML] [\d.]+ [\d.]+", group(drawn, name))) == 2
+        assert f"<!-- {name.replace('_', ' ')} -->" in drawn.read_text()
+
+
+def test_population_without_members_is_refused(tmp_path: Path) -> None:
+    """The log of one policy has none to draw."""
+    (tmp_path / "metrics.csv").write_text("step,loss\n9,1.0\n")
+    with pytest.raises(ArgumentError, match=r"^metrics: .* best_of_members"):
+        draw_population(tmp_path / "metrics.csv", tmp_path / "population.svg", "tour length")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from ncogym import pretrained
 from ncogym.baselines import SOLVERS
 from ncogym.envs import make
 from ncogym.errors import CheckpointError
-from ncogym.policies import AttentionPolicy, Policy
+from ncogym.policies import AttentionPolicy, Latent, Policy, PolyNet, Population
 from ncogym.pretrained import available, find_policy, load_card, load_policy, save_policy
 from ncogym.solver import MaxRollouts
 from ncogym.solving import make_solver
@@ -47,6 +48,46 @@ def test_load_gives_back_what_was_saved(policy: Policy, folder: Path) -> None:
     assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
+@pytest.mark.parametrize("kind", [Population, Latent, PolyNet])
+def test_load_gives_back_a_policy_within_a_policy(tmp_path: Path, kind: type[Policy]) -> None:
+    """A conditioned policy comes back with its base, and no weight of either differs."""
+    base = functools.partial(AttentionPolicy, dim=8, num_layers=1, num_heads=2, feedforward=8, norm="layer")
+    policy = kind(make("tsp").feature_dims, base=base)
+    save_policy(policy, tmp_path, CARD)
+    loaded = load_policy(tmp_path).policy
+    assert type(loaded) is kind
+    assert loaded.arguments() == policy.arguments()
+    ours, theirs = policy.state_dict(), loaded.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
+
+
+def test_unknown_base_is_refused(tmp_path: Path) -> None:
+    """A card whose base is of no known class is refused in one line."""
+    base = functools.partial(AttentionPolicy, dim=8, num_layers=1, num_heads=2, feedforward=8)
+    save_policy(Population(make("tsp").feature_dims, members=2, base=base), tmp_path, CARD)
+    card = json.loads((tmp_path / "card.json").read_text())
+    card["policy"]["arguments"]["base"]["class"] = "os.system"
+    (tmp_path / "card.json").write_text(json.dumps(card))
+    with pytest.raises(CheckpointError, match=r"policy class 'os\.system' is not known; allowed are AttentionPolicy"):
+        load_policy(tmp_path)
+
+
+def test_half_the_bytes_are_the_weights_rounded(policy: Policy, folder: Path, tmp_path: Path) -> None:
+    """Weights written in half the bytes come back as float32, each rounded to float16 and no more."""
+    save_policy(policy, tmp_path / "half", CARD, half=True)
+    size = {
+        name: (path / "weights.safetensors").stat().st_size
+        for name, path in (("whole", folder), ("half", tmp_path / "half"))
+    }
+    parameters = sum(p.numel() for p in policy.parameters())
+    assert size["whole"] - size["half"] == pytest.approx(2 * parameters, rel=0.05)
+    loaded = load_policy(tmp_path / "half").policy.state_dict()
+    for name, value in policy.state_dict().items():
+        assert loaded[name].dtype == torch.float32
+        assert torch.equal(loaded[name], value.half().float())
+
+
 def test_folder_holds_nothing_pickled(folder: Path) -> None:
     """A policy on disk is safetensors and JSON, and nothing else."""
     assert {path.name for path in folder.iterdir()} == {"weights.safetensors", "card.json"}
@@ -69,7 +110,7 @@ def test_everything_that_ships_loads() -> None:
         loaded = load_policy(name)
         low, high = loaded.card["sizes"]
         assert 0 < low <= high
-        assert find_policy(loaded.card["env"]["name"], low) is not None
+        assert find_policy(loaded.card["env"]["name"], low, (loaded.card["policy"]["class"],)) is not None
 
 
 def test_nearest_sizes_are_found(policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -80,6 +121,23 @@ def test_nearest_sizes_are_found(policy: Policy, tmp_path: Path, monkeypatch: py
     assert [find_policy("tsp", size) for size in (1, 15, 29, 31, 50, 500)] == ["a", "a", "a", "b", "b", "b"]
     assert find_policy("other", 5) == "c"
     assert find_policy("third", 5) is None
+
+
+def test_plain_searches_find_plain_policies(policy: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Policies that take conditions are found only where their class is asked for."""
+    monkeypatch.setattr(pretrained, "SHIPPED", tmp_path)
+    base = functools.partial(AttentionPolicy, dim=8, num_layers=1, num_heads=2, feedforward=8)
+    for name, each, sizes in [
+        ("plain", policy, [10, 20]),
+        ("many", Population(policy.dims, members=2, base=base), [50, 60]),
+        ("latent", Latent(policy.dims, base=base), [90, 100]),
+    ]:
+        save_policy(each, tmp_path / name, {"env": {"name": "tsp"}, "sizes": sizes})
+    assert find_policy("tsp", 55) == "plain"
+    assert find_policy("tsp", 55, ("Population",)) == "many"
+    assert find_policy("tsp", 10, ("Population", "Latent")) == "many"
+    assert find_policy("tsp", 95, ("Population", "Latent")) == "latent"
+    assert find_policy("tsp", 55, ("PolyNet",)) is None
 
 
 def test_unknown_policy_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -477,6 +477,15 @@ def test_anytime_curve_ends_at_the_mean_gap() -> None:
     assert [curves[s.solver][-1][1] for s in summaries] == pytest.approx([s.mean_gap_percent for s in summaries])
 
 
+def test_anytime_curve_may_move_with_rollouts() -> None:
+    """By rollouts a curve has the same values as by time, at the rollouts of the traces, and ends with the last."""
+    records = list(mixed().by_solver["good"].values())
+    curve = anytime_curves(mixed(), by="rollouts")["good"]
+    assert {at for at, _ in curve} <= {p.rollouts for r in records for p in r.trace} | {r.rollouts for r in records}
+    assert curve[-1][0] == max(record.rollouts or 0 for record in records)
+    assert curve[-1][1] == pytest.approx(anytime_curves(mixed())["good"][-1][1])
+
+
 def test_curves_of_a_batch_share_their_times() -> None:
     """Improvements of several instances at one time are one step of the curve."""
     records = [record("a", row, (0.5, 12.0), (1.0, 11.0)) for row in range(3)]

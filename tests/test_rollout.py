@@ -42,7 +42,7 @@ class Nearby(Policy):
     def encode(self, features):
         return Places(torch.tanh(features[0].values.double() @ self.embed))
 
-    def logits(self, encoded, step, condition=None):
+    def logits(self, encoded, step):
         self.queries.append(step.nodes.shape[1])
         current = step.nodes[..., 1].clamp_min(0).unsqueeze(-1).expand(-1, -1, 3)
         liked = encoded.nodes.gather(1, current) @ self.bilinear @ encoded.nodes.transpose(1, 2)
@@ -193,24 +193,71 @@ def test_only_what_carries_a_gradient_is_scored(env, instances):
     assert_same(found[1], found[0], 1e-12)
 
 
-@pytest.mark.parametrize("queries", [1, 7, 1000])
-def test_a_condition_follows_its_rollout(env, instances, queries):
-    """Whatever the chunks, each step is scored under the condition of its own rollout, in acting and in scoring."""
+class Strong(Nearby):
+    """A condition is a factor of what is liked; each has a weight of its own."""
 
-    class Conditioned(Nearby):
-        def logits(self, encoded, step, condition=None):
-            return super().logits(encoded, step) * condition
+    def __init__(self) -> None:
+        super().__init__()
+        self.factors = nn.Parameter(torch.linspace(0.1, 3, 3, dtype=torch.float64))
 
-    policy, strength = Conditioned(), torch.linspace(0.1, 3, 12, dtype=torch.float64).view(3, 4, 1)
-    acted = play(env, policy, instances, condition=strength)
+    def under(self, encoded, condition):
+        each = encoded.nodes.unsqueeze(1) * self.factors[condition].view(*condition.shape, 1, 1)
+        return Places(each.flatten(0, 1))
+
+
+def plainly(env, policy, instances, acted):
+    """Return the log-probabilities of rollouts under conditions, one (instance, condition) after the other."""
+    found = []
+    for row in range(3):
+        for part, number in zip(acted.actions[row].chunk(3), acted.condition.expand(3, -1)[row], strict=True):
+            features = env.instance_features(instances[row : row + 1])
+            encoded = policy.under(policy.encode(features), number.view(1, 1))
+            taken = replay(env, instances[row : row + 1], part.unsqueeze(0), forced=acted.forced)
+            found.append(log_probs(env, policy, encoded, taken)[0])
+    return torch.cat(found).view(3, -1)
+
+
+@pytest.mark.parametrize("most", [1.0, 400.0, 64e6])
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("carrying", [0, 2, 5])
+def test_a_condition_follows_its_rollout(env, instances, most, shared, carrying, monkeypatch):
+    """However the batch is parted, rollouts act and are scored under their own condition, with its own gradient."""
+    monkeypatch.setattr(rollout, "ROWS_MOST", most)
+    policy, drawn = Strong(), torch.tensor([[2, 0, 1], [1, 1, 0], [0, 2, 2]])
+    condition = drawn[:1] if shared else drawn
+    noise, first = torch.rand(6, 3, 6, generator=torch.Generator().manual_seed(1)), torch.arange(6).expand(3, -1)
+    acted = play(env, policy, instances, condition=condition, noise=noise, first_actions=first)
+    assert acted.condition is condition
+    assert acted.actions.shape == (3, 6, 6)
+    assert acted.actions[..., 0].equal(first)
+    expected = plainly(env, policy, instances, acted)
+    torch.testing.assert_close(acted.log_prob, expected, check_dtype=False, rtol=1e-6, atol=1e-6)
     encoded = policy.encode(env.instance_features(instances))
-    memory = memory_of(policy, env, instances, queries)
-    known = log_probs(env, policy, encoded, acted, memory=memory)
-    labelled = log_probs(env, policy, encoded, replace(acted, log_prob=None), memory=memory)
-    torch.testing.assert_close(labelled, known)
-    expected = loss_and_gradients(policy, log_probs(env, policy, encoded, acted, memory=1e9))
-    encoded = policy.encode(env.instance_features(instances))
-    assert_same(loss_and_gradients(policy, log_probs(env, policy, encoded, acted, memory=memory)), expected, 1e-12)
+    labelled = log_probs(env, policy, encoded, replace(acted, log_prob=None))
+    torch.testing.assert_close(labelled, expected)
+    weights = torch.zeros(3, 6, dtype=torch.float64)
+    weights[:, :carrying] = torch.linspace(1, 2, carrying, dtype=torch.float64)
+    weights = weights.flip(1) if carrying else weights + torch.linspace(1, 2, 6, dtype=torch.float64)
+    parameters = list(policy.parameters())
+    wanted = torch.autograd.grad((expected * weights).sum(), parameters)
+    scored = log_probs(env, policy, encoded, acted, carrying=carrying)
+    found = torch.autograd.grad((scored * weights).sum(), parameters)
+    assert_same((scored.detach(), found), (expected.detach(), wanted), 1e-6)
+
+
+def test_one_instance_under_conditions_is_encoded_once(env, instances):
+    """A search on one instance pays for the tables of its conditions once a round."""
+    policy, calls = Strong(), []
+    under = policy.under
+    policy.under = lambda *given: (calls.append(1), under(*given))[1]
+    play(env, policy, instances[:1], condition=torch.arange(3).view(1, 3), rollouts=6)
+    assert calls == [1]
+
+
+def test_rollouts_are_shared_out_among_conditions(env, instances):
+    """A number of rollouts that the conditions do not divide is refused."""
+    with pytest.raises(ArgumentError, match="rollouts: 4 is not allowed under 3 conditions; it must be a multiple"):
+        play(env, Strong(), instances, condition=torch.arange(3).view(1, 3))
 
 
 def test_the_encoder_runs_backward_once(env, instances):
@@ -465,7 +512,9 @@ def test_encoding_in_parts_changes_nothing(env, rng, bytes_):
     each = 4 * (policy.numbers_per_node * 6 + policy.numbers_per_pair * 36)
     assert calls == [len(part) for part in torch.arange(7).split(max(1, int(bytes_ / each)))]
     for mine, theirs in zip(found, encoder(env.instance_features(instances)), strict=True):
-        torch.testing.assert_close(mine, theirs.detach(), rtol=1e-4, atol=1e-5)
+        assert (mine is None) is (theirs is None)
+        if theirs is not None:
+            torch.testing.assert_close(mine, theirs.detach(), rtol=1e-4, atol=1e-5)
 
 
 def test_memory_is_a_share_of_what_is_free(monkeypatch):

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import functools
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 from ncogym import pretrained, solving
 from ncogym.envs import make
 from ncogym.errors import ArgumentError, InstanceError, InvalidSolution, UnsupportedProblem
-from ncogym.policies import AttentionPolicy, Policy
+from ncogym.policies import AttentionPolicy, Latent, Policy, PolyNet, Population
 from ncogym.pretrained import save_policy
 from ncogym.search import Greedy
 from ncogym.solver import Budget, MaxRollouts, Solution
@@ -24,6 +26,18 @@ def policy() -> Policy:
     with torch.random.fork_rng():
         torch.random.manual_seed(0)
         return AttentionPolicy(make("tsp").feature_dims, dim=16, num_layers=1, num_heads=2, feedforward=16).eval()
+
+
+@pytest.fixture(scope="module")
+def conditioned() -> Callable[[type[Policy]], Policy]:
+    """Return a function that makes a policy of a class, with conditions or without, for tours."""
+
+    def made(kind: type[Any]) -> Policy:
+        tiny = functools.partial(AttentionPolicy, dim=8, num_layers=1, num_heads=2, feedforward=16)
+        dims = make("tsp").feature_dims
+        return (tiny(dims) if kind is AttentionPolicy else kind(dims, base=tiny)).eval()
+
+    return made
 
 
 @pytest.fixture
@@ -137,6 +151,55 @@ def test_name_that_makes_no_sense_is_refused(policy: Policy, name: str, words: s
     assert "\n" not in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("poppy", Population),
+        ("poppy", PolyNet),
+        ("poppy+symmetry", Population),
+        ("symmetry+poppy+two-opt", PolyNet),
+        ("compass", Latent),
+        ("compass-random", Latent),
+        ("compass+symmetry+two-opt", Latent),
+        ("two-opt", Latent),
+    ],
+)
+def test_search_under_conditions_takes_its_policy(conditioned, name: str, kind: type[Policy]) -> None:
+    """A population and a policy with latents are solved with, alone and composed; a baseline looks at no policy."""
+    env, rng = make("tsp", num_nodes=5), torch.Generator().manual_seed(0)
+    (solution,) = make_solver(name, conditioned(kind))(env, env.generate(1, rng), MaxRollouts(3), rng)
+    assert solution.feasible
+    assert sorted(solution.solver.split("+")) == sorted(name.split("+"))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "words"),
+    [
+        ("auto", Population, "auto cannot use a policy of class Population; it takes one without conditions"),
+        ("sampling", Population, "sampling cannot use .* Population; .* \\(Population is for poppy\\)"),
+        ("symmetry", Latent, "symmetry cannot use .* Latent; .* \\(Latent is for compass, compass-random\\)"),
+        ("compass", AttentionPolicy, "compass cannot use a policy of class AttentionPolicy; it takes Latent$"),
+        (
+            "poppy",
+            AttentionPolicy,
+            "poppy cannot use .* AttentionPolicy; it takes Population or PolyNet$",
+        ),
+        ("poppy", Latent, "it takes Population or PolyNet \\(Latent is for compass, compass-random\\)"),
+        ("compass", PolyNet, "it takes Latent \\(PolyNet is for poppy\\)"),
+        ("compass+reconstruct", Latent, "solver: reconstruct cannot use a policy of class Latent"),
+        ("poppy+eas", Population, "solver: eas cannot use a policy of class Population"),
+        ("savings+reconstruct", Population, "solver: reconstruct cannot use a policy of class Population"),
+        ("two-opt+symmetry", Population, "cannot use a policy of class Population"),
+        ("poppy+compass", Population, "does not compose"),
+    ],
+)
+def test_policy_that_a_search_cannot_use_is_refused(conditioned, name: str, kind: type[Policy], words: str) -> None:
+    """The class that a solver takes is told in one line, and the solver that takes this one."""
+    with pytest.raises(ArgumentError, match=words) as refused:
+        make_solver(name, conditioned(kind))
+    assert "\n" not in str(refused.value)
+
+
 @pytest.mark.parametrize("name", ["auto", "greedy", "multistart+symmetry+two-opt"])
 def test_search_without_a_policy_is_refused(name: str) -> None:
     """A search that gets no policy says so."""
@@ -182,6 +245,21 @@ def test_shipped_policy_of_the_nearest_sizes_is_chosen(
     assert chosen == ["small", "small", "small", "large", "large"]
 
 
+def test_shipped_policy_is_of_a_class_that_the_solver_takes(
+    policy: Policy, conditioned, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a name a search gets a policy that it can use, even where another one's sizes are nearer."""
+    monkeypatch.setattr(pretrained, "SHIPPED", tmp_path)
+    shipped = {"plain": (policy, [40, 90]), "latent": (conditioned(Latent), [4, 9])}
+    for name, (each, sizes) in shipped.items():
+        save_policy(each, tmp_path / name, {"env": {"name": "tsp"}, "sizes": sizes})
+    solvers = ("auto", "eas+symmetry", "compass", "compass-random+two-opt")
+    chosen = [choose_policy(None, make("tsp"), 5, solver).name for solver in solvers]
+    assert chosen == ["plain", "plain", "latent", "latent"]
+    with pytest.raises(UnsupportedProblem, match="no Population or PolyNet ships for tsp; name one with --policy, or"):
+        choose_policy(None, make("tsp"), 5, "poppy+symmetry")
+
+
 def test_problem_without_a_shipped_policy_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no policy ships for a problem, the line says what to name instead."""
     monkeypatch.setattr(pretrained, "SHIPPED", tmp_path)
@@ -221,6 +299,17 @@ def test_solve_answers_with_the_record(folder: Path, data: Path) -> None:
     assert 0 < seconds < 60
     assert sorted(actions) == [0, 1, 2, 3]
     json.dumps(actions)
+
+
+@pytest.mark.parametrize(("solver", "kind"), [("poppy", Population), ("compass", Latent)])
+def test_solve_with_conditions(conditioned, data: Path, tmp_path: Path, solver: str, kind: type[Policy]) -> None:
+    """A folder with a population or a policy with latents solves a file, and a search that cannot use it says so."""
+    save_policy(conditioned(kind), tmp_path / "own", {"env": {"name": "tsp", "arguments": {}}, "sizes": [4, 9]})
+    settings: dict[str, Any] = {"policy": str(tmp_path / "own"), "rollouts": 50}
+    record = solve(data / "rectangle4.tsp", solver=solver, **settings).record()
+    assert (record["solver"], record["rollouts"], record["objective"]) == (solver, 50, 14)
+    with pytest.raises(ArgumentError, match=f"auto cannot use a policy of class {kind.__name__}"):
+        solve(data / "rectangle4.tsp", **settings)
 
 
 def test_baseline_loads_no_policy(data: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -394,7 +483,7 @@ def test_the_kernel_is_ready_before_the_clock_starts(monkeypatch: pytest.MonkeyP
         return run
 
     monkeypatch.setattr(solving, "make_solver", watched)
-    monkeypatch.setattr(solving.kernels, "prepare", lambda env, policy: order.append("prepare"))
+    monkeypatch.setattr(solving.kernels, "prepare", lambda *_: order.append("prepare"))
     file = Path(__file__).parent / "data" / "square4.tsp"
     solving.solve(file, solver="greedy")
     solving.solve(file, solver="nearest-neighbour")

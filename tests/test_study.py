@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import threading
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from ncogym import references
+from ncogym import pretrained, references
 from ncogym.envs import make
 from ncogym.errors import ArgumentError, UnsupportedProblem
+from ncogym.policies import AttentionPolicy, Latent
+from ncogym.pretrained import save_policy
 from ncogym.sets import InstanceSet
 from ncogym.solver import Budget, MaxRollouts
 from ncogym.study import Entry, label, study
@@ -65,6 +68,17 @@ def test_several_policies_in_one_run(tmp_path: Path) -> None:
     study(None, ["kool-tsp20:1"], ["a=greedy@tsp-attention", "greedy"], [Budget()], journals=journals)
     line = (journals / "00.jsonl").read_text().splitlines()[0]
     assert line.count('"a": "') == line.count('"greedy": "') == 1
+
+
+def test_each_entry_gets_a_policy_that_it_can_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where none is named, a search in latents and one without conditions get a shipped policy each."""
+    monkeypatch.setattr(pretrained, "SHIPPED", tmp_path)
+    env, tiny = make("tsp", num_nodes=5), partial(AttentionPolicy, dim=8, num_layers=1, num_heads=2, feedforward=16)
+    for name, policy in {"plain": tiny(env.feature_dims), "latent": Latent(env.feature_dims, base=tiny)}.items():
+        save_policy(policy, tmp_path / name, {"env": {"name": "tsp", "arguments": {}}, "sizes": [5, 5]})
+    (found,) = study(env, [2], ["greedy", "compass", "compass-random"], [MaxRollouts(9)])
+    used = {entry: card["name"] for entry, card in found.sessions[0]["policies"].items()}
+    assert used == {"greedy": "plain", "compass": "latent", "compass-random": "latent"}
 
 
 def test_references_of_the_set_come_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, data: Path) -> None:

@@ -35,7 +35,7 @@ class Uniform:
 class Anything:
     """Policy that finds every allowed action equally good: its logits are the mask, from which `uniform` draws."""
 
-    def logits(self, encoded: Any, step: Any, condition: Any = None) -> torch.Tensor:
+    def logits(self, encoded: Any, step: Any) -> torch.Tensor:
         """Return the mask."""
         return step.action_mask
 

@@ -2,8 +2,10 @@
 
 from ncogym.algorithms.base import Algorithm
 from ncogym.algorithms.bopo import BOPO
+from ncogym.algorithms.compass import Compass
 from ncogym.algorithms.imitation import Imitation
 from ncogym.algorithms.pomo import POMO
+from ncogym.algorithms.poppy import Poppy
 from ncogym.algorithms.ppo import PPO
 from ncogym.algorithms.preference import PO
 from ncogym.algorithms.reinforce import Reinforce
@@ -17,6 +19,20 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "PO": PO,
     "BOPO": BOPO,
     "PPO": PPO,
+    "Poppy": Poppy,
+    "Compass": Compass,
 }
 
-__all__ = ["ALGORITHMS", "BOPO", "PO", "POMO", "PPO", "Algorithm", "Imitation", "Reinforce", "SelfLabelling"]
+__all__ = [
+    "ALGORITHMS",
+    "BOPO",
+    "PO",
+    "POMO",
+    "PPO",
+    "Algorithm",
+    "Compass",
+    "Imitation",
+    "Poppy",
+    "Reinforce",
+    "SelfLabelling",
+]

@@ -66,7 +66,6 @@ def find(
     encoded: Any,
     instances: TensorDict,
     decoding: Any | None,
-    condition: Tensor | None,
     *,
     must: bool = False,
 ) -> Kernel | None:
@@ -78,13 +77,12 @@ def find(
         encoded: ``policy.encode(...)`` of the instances.
         instances: batch size ``[batch]``.
         decoding: how actions are chosen; None looks for a kernel that scores.
-        condition: what rollouts carry, or None.
         must: refuse in words where there is none; else one is found only where it is known to be the faster.
 
     Raises:
         ArgumentError: there is none and there must be.
     """
-    found = _find(env, policy, encoded, instances, decoding, condition)
+    found = _find(env, policy, encoded, instances, decoding)
     if isinstance(found, Kernel):
         return found if must or found.backend.FASTER else None
     if must:
@@ -92,26 +90,26 @@ def find(
     return None
 
 
-def prepare(env: Any, policy: Any) -> None:
+def prepare(env: Any, policy: Any, condition: Tensor | None = None) -> None:
     """Build the kernel that a policy takes in an environment, if there is one, before a clock starts.
 
     Args:
         env: the problem, of any size.
         policy: what will act.
+        condition: under which it may, or None where it takes none.
     """
     small = env.resized(8)
     instances = small.generate(1, torch.Generator().manual_seed(0))
     if small.walk(instances) is not None:
         with torch.inference_mode():
-            find(small, policy, policy.encode(small.instance_features(instances)), instances, None, None)
+            encoded = policy.encode(small.instance_features(instances))
+            if condition is not None:
+                encoded = policy.under(encoded, condition[:, :1])
+            find(small, policy, encoded, instances, None)
 
 
-def _find(
-    env: Any, policy: Any, encoded: Any, instances: TensorDict, decoding: Any | None, condition: Tensor | None
-) -> Kernel | str:
+def _find(env: Any, policy: Any, encoded: Any, instances: TensorDict, decoding: Any | None) -> Kernel | str:
     """Return the kernel, or why there is none."""
-    if condition is not None:
-        return "its rollouts carry no condition"
     if decoding is not None and not decoding.plain:
         return "it samples without top-k and top-p"
     walk, pointer = env.walk(instances), policy.as_pointer(encoded)

@@ -107,19 +107,19 @@ def gradient(
     weights: Float32[Tensor, "batch rollouts"],
 ) -> Sequence[Tensor | None]:
     """Return the gradient of the weighted sum of log-probabilities, for each tensor of the pointer in its order."""
-    parts, batch = _parts(actions), actions.shape[0]
-    whole: dict[str, Any] = {}
-    for name in ("keys", "values", "logit_keys", "queries", "bias"):
-        value = getattr(pointer, name)
-        whole[f"d_{name}"] = None if value is None else torch.zeros(parts, *value.shape)
-    if pointer.scalars is not None:
-        whole["d_weights"] = torch.zeros(parts, batch, *pointer.scalars.T.shape)
+    parts = _parts(actions)
+    whole = {f"d_{name}": None if v is None else torch.zeros(parts, *v.shape) for name, v in _tables(pointer).items()}
     _run("score", pointer, walk, forced, 1.0, actions, carried=weights, **whole)
-    scalars = whole.pop("d_weights", None)
-    summed = [g if g is None else g[0] if parts == 1 else g.sum(0) for g in whole.values()]
-    found = [*summed, None if scalars is None else scalars.sum((0, 1)).T]
+    *found, scalars = [g if g is None else g[0] if parts == 1 else g.sum(0) for g in whole.values()]
+    found.append(scalars if scalars is None else scalars.mT)
     kinds = [value is None or value.dtype for value in pointer[:-1]]
     return [g if g is None else g.to(kind) for g, kind in zip(found, kinds, strict=True)]
+
+
+def _tables(pointer: Pointer) -> dict[str, Tensor | None]:
+    """Return the tensors of a decoder as walk.cpp has them, in the order of the pointer."""
+    *tables, scalars = pointer[:-1]
+    return dict(zip(_POINTERS, [*tables, scalars if scalars is None else scalars.mT], strict=False))
 
 
 def _parts(actions: Tensor) -> int:
@@ -136,8 +136,7 @@ def _run(
     library = _library(heads * width, heads, len(walk.roles), len(walk.scalars))
     if isinstance(library, str):
         raise ArgumentError(f"acting: 'kernel' is not allowed here; {library}")
-    tensors |= {name: getattr(pointer, name) for name in ("keys", "values", "logit_keys", "queries", "bias")}
-    tensors |= {"weights": None if pointer.scalars is None else pointer.scalars.T, "actions": actions}
+    tensors |= {**_tables(pointer), "actions": actions}
     kinds = {"actions": torch.int64, "forced": torch.int64}
     held = {k: v.detach().to(kinds.get(k, torch.float32)).contiguous() for k, v in tensors.items() if v is not None}
     for name in ("demand", "capacity", "slack"):

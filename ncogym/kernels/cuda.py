@@ -209,6 +209,8 @@ def _rollouts(
     queries += instance * roles * (nodes + 1) * dim
     if bias is not None:
         bias += instance * roles * (nodes + 1) * nodes
+    if scalars > 0:
+        weights += instance * dim * scalars
     given += (instance * rollouts + row) * num_given
     actions += (instance * rollouts + row) * steps
     log_probs += (instance * rollouts + row) * steps

@@ -41,7 +41,7 @@ struct job_t {
     const float *logit_keys;          /* [batch, nodes, dim] */
     const float *queries;             /* [batch, roles, nodes + 1, dim] */
     const float *bias;                /* [batch, roles, nodes + 1, nodes] or null */
-    const float *weights;             /* [scalars, dim] */
+    const float *weights;             /* [batch, scalars, dim] */
     const double *demand, *capacity, *slack; /* [batch, nodes], [batch], [batch] */
     const float *noise;               /* [steps, batch, rollouts], or null: greedy */
     const int64_t *forced;            /* [batch, rollouts, given] */
@@ -263,7 +263,7 @@ static int rollouts_of(const job_t *job, int64_t b, int64_t part) {
     by_node(values, job->values + b * nodes * DIM, nodes);
     memset(made, 0, (size_t)rows);
     for (int64_t s = 0; s < SCALARS; s++)
-        products(of_scalars + s * HEADS * blocks, tops + (rows + s) * HEADS, job->weights + s * DIM, keys, blocks);
+        products(of_scalars + s * HEADS * blocks, tops + (rows + s) * HEADS, job->weights + (b * SCALARS + s) * DIM, keys, blocks);
 
     for (int64_t r = part * job->rollouts / job->parts; r < (part + 1) * job->rollouts / job->parts; r++) {
         int64_t *actions = job->actions + (b * job->rollouts + r) * job->steps;
@@ -512,7 +512,7 @@ static float score_tile(const job_t *job, int64_t b, int64_t to, tile_t *t, int 
             for (int v = 0; v < VECS; v++) query[v] += row[v];
         }
         for (int64_t k = 0; k < SCALARS; k++) {
-            const chans *row = (const chans *)(job->weights + k * DIM);
+            const chans *row = (const chans *)(job->weights + (b * SCALARS + k) * DIM);
             for (int v = 0; v < VECS; v++) query[v] += t->scalar[q][k] * row[v];
         }
         for (int v = 0; v < VECS; v++) query[v] *= glimpse_scale;

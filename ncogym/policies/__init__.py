@@ -3,10 +3,16 @@
 from ncogym.policies.attention import AttentionPolicy
 from ncogym.policies.base import Policy
 from ncogym.policies.graph import GraphPolicy
+from ncogym.policies.latent import Latent
+from ncogym.policies.polynet import PolyNet
+from ncogym.policies.population import Conditioned, Population
 
 POLICIES: dict[str, type[Policy]] = {
     "AttentionPolicy": AttentionPolicy,
     "GraphPolicy": GraphPolicy,
+    "Population": Population,
+    "Latent": Latent,
+    "PolyNet": PolyNet,
 }
 
-__all__ = ["POLICIES", "AttentionPolicy", "GraphPolicy", "Policy"]
+__all__ = ["POLICIES", "AttentionPolicy", "Conditioned", "GraphPolicy", "Latent", "Policy", "PolyNet", "Population"]

@@ -53,7 +53,16 @@ class EdgeBias(nn.Module):
         self.network = nn.Sequential(nn.Linear(dims.edge, hidden), nn.SiLU(), last)
 
     def forward(self, edges: Float[Tensor, "batch nodes nodes features"]) -> Float[Tensor, "batch roles nodes nodes"]:
-        biased: Tensor = self.network(edges)
+        return self.table(self.hidden(edges))
+
+    def hidden(self, edges: Float[Tensor, "batch nodes nodes features"]) -> Float[Tensor, "batch nodes nodes hidden"]:
+        """Return what the last layer reads of each edge: the part that members of a population share."""
+        read: Tensor = self.network[1](self.network[0](edges))
+        return read
+
+    def table(self, hidden: Float[Tensor, "batch nodes nodes hidden"]) -> Float[Tensor, "batch roles nodes nodes"]:
+        """Return the table from what `hidden` returned."""
+        biased: Tensor = self.network[2](hidden)
         return biased.permute(0, 3, 1, 2)
 
 
@@ -98,4 +107,4 @@ def _(feature: NodeFeatures, policy: Any) -> Tensor | None:
 
 @embed.register
 def _(feature: EdgeFeatures, policy: Any) -> Tensor | None:
-    return None if policy.edge_bias is None else policy.edge_bias(feature.values)
+    return None if policy.edge_bias is None else policy.edge_bias.hidden(feature.values)

@@ -36,10 +36,11 @@ from ncogym.features import (
     Pointer,
     StepFeatures,
 )
-from ncogym.policies.attention import AttentionPolicy
+from ncogym.policies.attention import AttentionPolicy, residual
+from ncogym.policies.attention import Embedded as EmbeddedNodes
 from ncogym.policies.attention import Encoded as EncodedNodes
 from ncogym.policies.base import Policy
-from ncogym.policies.layers import attention
+from ncogym.policies.layers import attention, of_member
 
 KINDS = 4  # of edges between operations: from the one before in the job, from the one after, same machine, itself
 FEW = 24  # candidates up to which plain products are the faster attention on a CPU
@@ -62,9 +63,23 @@ class EncodedOperations(NamedTuple):
 
     Attributes:
         operations: ``[batch, operations + 1, dim]``: what an operation adds to an action; the last row, "none", is 0.
+        context: ``[batch, dim]``, added to every candidate before they are compared, or None.
+        inner: ``[batch, dim, hidden]``: with the next three, a residual layer before the score,
+            ``x + relu(x inner + inner_bias) outer + outer_bias``; all four or None.
+        inner_bias: ``[batch, 1, hidden]``.
+        outer: ``[batch, hidden, dim]``.
+        outer_bias: ``[batch, 1, dim]``.
+        member: int64 ``[batch, 1]``, of a population, whose weights the steps read; ``[batch, 0]`` where all members
+            are there in turn; None where steps read no weights of members.
     """
 
     operations: Tensor
+    context: Tensor | None = None
+    inner: Tensor | None = None
+    inner_bias: Tensor | None = None
+    outer: Tensor | None = None
+    outer_bias: Tensor | None = None
+    member: Tensor | None = None
 
 
 # ---------------------------------------------------------------------- from features to edges
@@ -194,15 +209,19 @@ class CandidateLayer(nn.Module):
         self.norms = nn.ModuleList([nn.LayerNorm(dim), nn.LayerNorm(dim)])
 
     def forward(
-        self, x: Float[Tensor, "queries actions dim"], mask: Bool[Tensor, "queries actions"]
-    ) -> Float[Tensor, "queries actions dim"]:
+        self,
+        x: Float[Tensor, "batch queries actions dim"],
+        mask: Bool[Tensor, "batch queries actions"],
+        plain: bool = False,
+    ) -> Float[Tensor, "batch queries actions dim"]:
+        x, mask, batch = x.flatten(0, 1), mask.flatten(0, 1), x.shape[0]
         queries, actions, dim = x.shape
         qkv = self.project(self.norms[0](x)).view(queries, actions, 3, self.num_heads, dim // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
-        read = _read_few if x.device.type == "cpu" and actions <= FEW else attention
+        read = _read_few if x.device.type == "cpu" and (plain or actions <= FEW) else attention
         seen = read(q, k, v, mask[:, None, None].expand(-1, -1, actions, -1))
         x = x + self.combine(seen.transpose(1, 2).reshape(queries, actions, dim))
-        return x + self.feed(self.norms[1](x))
+        return (x + self.feed(self.norms[1](x))).unflatten(0, (batch, -1))
 
 
 # ---------------------------------------------------------------------- the two kinds of environment
@@ -212,9 +231,11 @@ class OperationNetwork(nn.Module):
     """Graph encoder over operations, and a decoder that compares the operations which the actions stand for now."""
 
     reads = (OperationGraph,)
+    decoder = at_steps = ("candidates", "scalars", "compare", "norm", "score")
 
     def __init__(self, dims: FeatureDims, dim: int, num_layers: int, num_heads: int, feedforward: int) -> None:
         super().__init__()
+        self.steered = dim
         self.embed = nn.Linear(dims.operation, dim)
         self.encoder = GraphEncoder(dim, KINDS, num_layers, num_heads, feedforward)
         self.project = nn.Linear(dims.operation + dim, dim)
@@ -224,7 +245,7 @@ class OperationNetwork(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.score = nn.Sequential(nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, 1, bias=False))
 
-    def encode(self, features: InstanceFeatures) -> EncodedOperations:
+    def embeddings(self, features: InstanceFeatures) -> EncodedOperations:
         """Encode the operations; those that are not there are 0."""
         graph = next(feature for feature in features if isinstance(feature, OperationGraph))
         batch, operations, _ = graph.values.shape
@@ -234,12 +255,22 @@ class OperationNetwork(nn.Module):
         table = x.new_zeros(batch * operations, x.shape[-1]).index_copy(0, present, x)
         return EncodedOperations(F.pad(table.view(batch, operations, -1), (0, 0, 0, 1)))
 
-    def logits(
-        self, encoded: EncodedOperations, step: StepFeatures, condition: Tensor | None = None
-    ) -> Float[Tensor, "batch queries actions"]:
+    def tables(self, embedded: EncodedOperations) -> EncodedOperations:
+        """Return what the encoder returned: nothing of the decoder's is known before a step."""
+        return embedded
+
+    def logits(self, encoded: EncodedOperations, step: StepFeatures) -> Float[Tensor, "batch queries actions"]:
         """Score each action by its operation, its numbers, and those of the other allowed actions."""
-        scores: Tensor = self.score(self._compared(encoded, step)).float()
+        compared = self._compared(encoded, step)
+        if encoded.inner is not None:
+            compared = residual(compared.flatten(1, 2), encoded)
+        scores = of_member(self.score, encoded.member, compared).float()
         return scores.view(step.action_mask.shape).masked_fill(~step.action_mask, -math.inf)
+
+    def steer(self, encoded: EncodedOperations, vectors: Float[Tensor, "batch steered"]) -> EncodedOperations:
+        """Add the vectors to every candidate."""
+        context = vectors.to(encoded.operations.dtype)
+        return encoded._replace(context=context if encoded.context is None else encoded.context + context)
 
     def summary(self, encoded: EncodedOperations) -> Float[Tensor, "batch width"]:
         """Return the largest of each number over the operations that are there."""
@@ -248,22 +279,25 @@ class OperationNetwork(nn.Module):
 
     def reading(self, encoded: EncodedOperations, step: StepFeatures) -> Float[Tensor, "batch queries width"]:
         """Return the largest of each number over the candidates that are open, as they are compared."""
-        compared = self._compared(encoded, step).view(*step.action_mask.shape, -1)
+        compared = self._compared(encoded, step)
         return compared.masked_fill(~step.action_mask.unsqueeze(-1), -math.inf).amax(2)
 
-    def _compared(self, encoded: EncodedOperations, step: StepFeatures) -> Float[Tensor, "states actions dim"]:
-        """Return the candidates of each state as they are scored, all states of the batch in one list."""
+    def _compared(self, encoded: EncodedOperations, step: StepFeatures) -> Float[Tensor, "batch queries actions dim"]:
+        """Return the candidates of each state as they are scored."""
         table, operation = encoded.operations, _shown("candidate_nodes", step.candidate_nodes)
         rows = table.shape[1]
         offset = torch.arange(table.shape[0], device=table.device).view(-1, 1, 1) * rows
         # embedding rather than gather: fifteen times faster on a CPU
         x = F.embedding(torch.where(operation < 0, rows - 1, operation) + offset, table.flatten(0, 1))
         if self.candidates is not None:
-            x = x + self.candidates(_shown("candidates", step.candidates))
+            x = x + of_member(self.candidates, encoded.member, _shown("candidates", step.candidates))
         if self.scalars is not None:
-            x = x + self.scalars(_shown("scalars", step.scalars)).unsqueeze(2)
-        compared: Tensor = self.norm(self.compare(x.flatten(0, 1), step.action_mask.flatten(0, 1)))
-        return compared
+            x = x + of_member(self.scalars, encoded.member, _shown("scalars", step.scalars)).unsqueeze(2)
+        if encoded.context is not None:
+            x = x + encoded.context[:, None, None]
+        # vmap knows no rule for the fused kernel on CPUs
+        compared = of_member(self.compare, encoded.member, x, step.action_mask, encoded.member is not None)
+        return of_member(self.norm, encoded.member, compared)
 
 
 class NodeNetwork(AttentionPolicy):
@@ -341,22 +375,33 @@ class GraphPolicy(Policy):
             raise UnsupportedFeatures(
                 "GraphPolicy cannot read an environment with neither OperationGraph nor NodeFeatures and EdgeFeatures"
             )
+        self.decoder, self.at_steps = (
+            tuple(f"network.{name}" for name in names) for names in (self.network.decoder, self.network.at_steps)
+        )
+        self.steered = self.network.steered
 
     def arguments(self) -> dict[str, Any]:
         return dict(self._arguments)
 
     def encode(self, features: InstanceFeatures) -> EncodedOperations | EncodedNodes:
+        return self.tables(self.embeddings(features))
+
+    def embeddings(self, features: InstanceFeatures) -> EncodedOperations | EmbeddedNodes:
         shown, reads = sorted(type(f).__name__ for f in features), sorted(kind.__name__ for kind in self.network.reads)
         if shown != reads:
             raise UnsupportedFeatures(
                 f"GraphPolicy cannot read {' and '.join(shown)}; here it reads {' and '.join(reads)}"
             )
-        return self.network.encode(features)
+        return self.network.embeddings(features)
 
-    def logits(
-        self, encoded: Any, step: StepFeatures, condition: Tensor | None = None
-    ) -> Float[Tensor, "batch queries actions"]:
-        return self.network.logits(encoded, step, condition)
+    def tables(self, embedded: Any) -> EncodedOperations | EncodedNodes:
+        return self.network.tables(embedded)
+
+    def steer(self, encoded: Any, vectors: Float[Tensor, "batch steered"]) -> EncodedOperations | EncodedNodes:
+        return self.network.steer(encoded, vectors)
+
+    def logits(self, encoded: Any, step: StepFeatures) -> Float[Tensor, "batch queries actions"]:
+        return self.network.logits(encoded, step)
 
     def summary(self, encoded: Any) -> Float[Tensor, "batch width"]:
         return self.network.summary(encoded)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
+from torch.func import functional_call, vmap
 from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 
 from ncogym.errors import ArgumentError
@@ -46,6 +47,32 @@ def attention(
     if mask is not None and mask.dtype != torch.bool:
         mask = mask.to(q.dtype)
     return F.scaled_dot_product_attention(q, k, v, mask)
+
+
+def of_member(module: nn.Module, member: Int64[Tensor, "rows known"] | None, *inputs: Tensor | bool) -> Tensor:
+    """Apply a module at a step, in a population to each row with its member's weights, by one product for all rows.
+
+    Args:
+        module: whose parameters are ``[members, ...]`` in a population.
+        member: of each row; ``[rows, 0]`` where all members are there in turn, instance by instance; None is no
+            population.
+        inputs: tensors ``[rows, ...]``, and flags.
+    """
+    if member is None:
+        alone: Tensor = module(*inputs)
+        return alone
+
+    def one(weights: dict[str, Tensor], *inputs: Tensor | bool) -> Tensor:
+        found: Tensor = functional_call(module, weights, inputs)
+        return found
+
+    weights: dict[str, Tensor] = dict(module.named_parameters())
+    dims = 0, *(1 if isinstance(each, Tensor) else None for each in inputs)
+    if member.shape[1]:
+        weights = {name: value.index_select(0, member.squeeze(1)) for name, value in weights.items()}
+    count = len(next(iter(weights.values())))  # now of the rows, or of the members
+    split = (each.unflatten(0, (-1, count)) if isinstance(each, Tensor) else each for each in inputs)
+    return vmap(one, dims, 1)(weights, *split).flatten(0, 1)
 
 
 class InstanceNorm(nn.Module):
@@ -96,6 +123,8 @@ class TransformerLayer(nn.Module):
     .. math:: h' = N(h + A(h)), \quad h'' = N(h' + F(h')); \qquad
               \text{pre-norm: } h' = h + A(N(h)), \quad h'' = h' + F(N(h'))
 
+    With ``bias`` the projections to queries, keys and values have one each (POMO's have none).
+
     With ``edge`` numbers per ordered pair, a small network of them is added to the attention scores of each head, and
     the numbers that a node attends to are added to what it reads, so that distances reach the nodes' embeddings.
 
@@ -108,10 +137,19 @@ class TransformerLayer(nn.Module):
         distances; there by a network of both, here by their sum.
     """
 
-    def __init__(self, dim: int, num_heads: int, feedforward: int, norm: Norm, pre_norm: bool, edge: int = 0) -> None:
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        feedforward: int,
+        norm: Norm,
+        pre_norm: bool,
+        edge: int = 0,
+        bias: bool = False,
+    ) -> None:
         super().__init__()
         self.num_heads, self.pre_norm = num_heads, pre_norm
-        self.project = nn.Linear(dim, 3 * dim, bias=False)
+        self.project = nn.Linear(dim, 3 * dim, bias=bias)
         self.combine = nn.Linear(dim, dim)
         self.expand, self.contract = nn.Linear(dim, feedforward), nn.Linear(feedforward, dim)
         self.norms = nn.ModuleList([make_norm(norm, dim), make_norm(norm, dim)])

@@ -4,12 +4,15 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from ncogym.policies import Latent, Policy, PolyNet, Population
 from ncogym.search.active import Active
 from ncogym.search.beam import Beam
 from ncogym.search.compose import Compose
 from ncogym.search.eas import EAS
 from ncogym.search.greedy import Greedy
+from ncogym.search.latent import Compass
 from ncogym.search.multistart import MultiStart
+from ncogym.search.population import Poppy
 from ncogym.search.reconstruct import Reconstruct
 from ncogym.search.sampling import Sampling
 from ncogym.search.sgbs import SGBS
@@ -29,17 +32,30 @@ SEARCHES: dict[str, Callable[..., Any]] = {
     "eas": EAS,
     "eas-lay": functools.partial(EAS, variant="layer"),
     "eas-tab": functools.partial(EAS, variant="table"),
+    "poppy": Poppy,
+    "compass": Compass,
+    "compass-random": functools.partial(Compass, adapted=False),
+}
+
+# the policies of those that search under conditions; the others take policies of none
+READS: dict[str, tuple[type[Policy], ...]] = {
+    "poppy": (Population, PolyNet),
+    "compass": (Latent,),
+    "compass-random": (Latent,),
 }
 
 __all__ = [
     "EAS",
+    "READS",
     "SEARCHES",
     "SGBS",
     "Active",
     "Beam",
+    "Compass",
     "Compose",
     "Greedy",
     "MultiStart",
+    "Poppy",
     "Reconstruct",
     "Sampling",
     "StochasticBeam",

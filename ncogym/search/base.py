@@ -51,6 +51,22 @@ def starts(env: Any, instances: TensorDict, count: int, rng: torch.Generator) ->
     return offered[:, torch.arange(count, device=offered.device) % offered.shape[1]]
 
 
+def stretch(done: int, count: int, width: int) -> tuple[slice, slice]:
+    """Return the columns and the lines of a table that are next, where it is gone through line by line.
+
+    These are whole lines where there is room for one and none has begun, else a part of one line.
+
+    Args:
+        done: cells that were gone through.
+        count: most cells that there is room for, above 0.
+        width: of the table.
+    """
+    line, column = divmod(done, width)
+    if column or count < width:
+        return slice(column, min(column + count, width)), slice(line, line + 1)
+    return slice(0, width), slice(line, line + count // width)
+
+
 def rounds(
     env: Any,
     policy: Policy,

@@ -6,8 +6,9 @@ r"""Efficient active search: a few numbers are tuned to each instance, and the p
           \quad b = \frac{1}{P} \sum_j R(\tau^j)
 
 where :math:`\bar\tau` is the incumbent, the best solution so far: with respect to what the decoder reads of each node,
-or to a residual layer :math:`g + W_2\,\mathrm{relu}(W_1 g + b_1) + b_2` between glimpse and pointer, which begins with
-:math:`W_2 = b_2 = 0`. ``table`` (EAS-Tab) needs no gradient: it draws from
+or to a residual layer :math:`g + W_2\,\mathrm{relu}(W_1 g + b_1) + b_2` between glimpse and pointer (in the graph
+policy, before an operation's score), which begins with :math:`W_2 = b_2 = 0`. ``table`` (EAS-Tab) needs no gradient: it
+draws from
 
 .. math:: q(a \mid s) \propto p(a \mid s)^\alpha \, \sigma^{[(node(s),\, a) \in \bar\tau]}
 
@@ -31,24 +32,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 
 from ncogym.errors import ArgumentError, UnsupportedFeatures
-from ncogym.features import InstanceFeatures, StepFeatures
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Sample
-from ncogym.policies.layers import attention, closed
 from ncogym.rollout import encode, steps_seen
 from ncogym.search.base import apart, descend, recording, rounds
 from ncogym.solver import Improver, Progress
 
 Variant = Literal["embeddings", "layer", "table"]
 NAMES = {"embeddings": "eas", "layer": "eas-lay", "table": "eas-tab"}
+LAYER = ("inner", "inner_bias", "outer", "outer_bias")
+SHARED = ("scalars", *LAYER)  # weights of layers, which are the same for all instances, and no embeddings
 RATES = {"embeddings": 3.2e-3, "layer": 1e-3}  # of learning; a table has none
 
 
@@ -105,9 +104,9 @@ class EAS(Improver):
         with recording():
             progress.instances, env = progress.instances.clone(), progress.env  # what autograd may keep
             policy = apart(self.policy)
-            if self.variant == "layer":
-                policy = _Layered(policy, rng)
             encoded = _owned(encode(env, policy, progress.instances))
+            if self.variant == "layer":
+                encoded = _layered(policy, encoded, rng)
             search = self._table if self.variant == "table" else self._descent
             search(env, policy, encoded, progress, rng)
 
@@ -126,10 +125,13 @@ class EAS(Improver):
 
     def _fields(self, policy: Policy, encoded: Any) -> tuple[str, ...]:
         """Return the names of the tensors to tune."""
-        if isinstance(policy, _Layered):
-            return _Layered.TUNED
-        fields = encoded._asdict().items()
-        offered = tuple(name for name, value in fields if isinstance(value, Tensor) and value.is_floating_point())
+        if self.variant == "layer":
+            return LAYER
+        offered = tuple(
+            name
+            for name, value in encoded._asdict().items()
+            if name not in SHARED and isinstance(value, Tensor) and value.is_floating_point()
+        )
         for name in self.tuned or ():
             if name not in offered:
                 what = f"{type(policy).__name__} encodes {', '.join(offered)}"
@@ -177,83 +179,25 @@ def _owned(encoded: Any) -> Any:
     return type(encoded)(*(value.detach().clone() if isinstance(value, Tensor) else value for value in encoded))
 
 
-class _LayeredEncoding(NamedTuple):
-    """The tensors of a `Pointer`, each ``[batch, ...]``, and a layer for each instance.
-
-    Attributes:
-        inner: ``[batch, dim, dim]``.
-        inner_bias: ``[batch, 1, dim]``.
-        outer: ``[batch, dim, dim]``.
-        outer_bias: ``[batch, 1, dim]``.
-    """
-
-    keys: Tensor
-    values: Tensor
-    logit_keys: Tensor
-    queries: Tensor
-    bias: Tensor | None
-    scalars: Tensor | None
-    inner: Tensor
-    inner_bias: Tensor
-    outer: Tensor
-    outer_bias: Tensor
-
-
-class _Layered(Policy):
-    """A pointer policy with a residual layer between glimpse and pointer, which does nothing until it is tuned.
+def _layered(policy: Policy, encoded: Any, rng: torch.Generator) -> Any:
+    """Give an encoding a residual layer, which does nothing until it is tuned.
 
     Args:
-        policy: what it adds the layer to.
+        policy: whose encoding it is.
+        encoded: of the instances.
         rng: what the first matrix is drawn from, the same for all instances.
+
+    Raises:
+        UnsupportedFeatures: the policy has no place for a layer.
     """
-
-    TUNED = ("inner", "inner_bias", "outer", "outer_bias")
-
-    def __init__(self, policy: Policy, rng: torch.Generator) -> None:
-        super().__init__()
-        self.plain, self.dims, self.clip = policy, policy.dims, math.nan
-        self.numbers_per_action, self.numbers_per_node = policy.numbers_per_action, policy.numbers_per_node
-        self.numbers_per_pair = policy.numbers_per_pair
-        self.seed = int(torch.randint(2**62, (), generator=rng, device=rng.device))
-
-    def arguments(self) -> dict[str, Any]:
-        return self.plain.arguments()
-
-    def encode(self, features: InstanceFeatures) -> _LayeredEncoding:
-        pointer = self.plain.as_pointer(self.plain.encode(features))
-        if pointer is None:
-            raise _refused("layer", f"here {type(self.plain).__name__} is no pointer")
-        keys, scalars, self.clip = pointer.logit_keys, pointer.scalars, pointer.clip
-        batch, _, dim = keys.shape
-        drawn = torch.rand(dim, dim, generator=torch.Generator().manual_seed(self.seed)).to(keys) * 2 - 1
-        return _LayeredEncoding(
-            *pointer[:5],
-            None if scalars is None else scalars.expand(batch, -1, -1),
-            (drawn / math.sqrt(dim)).expand(batch, -1, -1),
-            keys.new_zeros(batch, 1, dim),
-            keys.new_zeros(batch, dim, dim),
-            keys.new_zeros(batch, 1, dim),
-        )
-
-    def logits(
-        self, encoded: _LayeredEncoding, step: StepFeatures, condition: Tensor | None = None
-    ) -> Float[Tensor, "batch queries actions"]:
-        batch, queries, roles = step.nodes.shape
-        _, heads, nodes, width = encoded.keys.shape
-        query = encoded.keys.new_zeros(batch, queries, heads * width)
-        shut = closed(step.action_mask)
-        bias: Tensor | float = 0.0
-        row = torch.where(step.nodes < 0, nodes, step.nodes)
-        row = row + torch.arange(batch * roles, device=row.device).view(batch, 1, roles) * (nodes + 1)
-        for role in range(roles):
-            query = query + F.embedding(row[..., role], encoded.queries.flatten(0, 2))
-            if encoded.bias is not None:
-                bias = bias + F.embedding(row[..., role], encoded.bias.flatten(0, 2))
-        if encoded.scalars is not None and step.scalars is not None:
-            query = query + step.scalars @ encoded.scalars.mT
-        split = query.view(batch, queries, heads, width).transpose(1, 2)
-        seen = attention(split, encoded.keys, encoded.values, shut.unsqueeze(1)).transpose(1, 2).flatten(2)
-        hidden = torch.relu(seen @ encoded.inner + encoded.inner_bias)
-        seen = seen + hidden @ encoded.outer + encoded.outer_bias
-        scores = torch.tanh(seen @ encoded.logit_keys.mT / math.sqrt(heads * width))
-        return self.clip * (scores + bias) + shut
+    if "inner" not in encoded._fields:
+        raise _refused("layer", f"{type(policy).__name__} has no place for one")
+    numbers, dim = encoded[0], policy.width
+    batch = numbers.shape[0]
+    drawn = torch.rand(dim, dim, generator=rng, device=rng.device).to(numbers) * 2 - 1
+    return encoded._replace(
+        inner=(drawn / math.sqrt(dim)).repeat(batch, 1, 1),
+        inner_bias=numbers.new_zeros(batch, 1, dim),
+        outer=numbers.new_zeros(batch, dim, dim),
+        outer_bias=numbers.new_zeros(batch, 1, dim),
+    )

@@ -62,6 +62,7 @@ class Drawn(NamedTuple):
         demonstrations: action sequences to imitate, ``[batch, rollouts, steps]``, or None where the policy acts.
         first_actions: its forced starts, ``[batch, rollouts]``, or None.
         noise: uniform numbers, one a decision, ``[steps, batch, rollouts]``, or None where it imitates.
+        condition: what its rollouts are run under, ``[batch, conditions, ...]`` or ``[1, conditions, ...]``, or None.
     """
 
     env: Any
@@ -69,6 +70,7 @@ class Drawn(NamedTuple):
     demonstrations: Tensor | None
     first_actions: Tensor | None
     noise: Tensor | None
+    condition: Tensor | None = None
 
 
 class TrainingModule(pl.LightningModule):
@@ -91,7 +93,7 @@ class TrainingModule(pl.LightningModule):
         streams: of random numbers, which the processes share equally; the numbers of a run depend on how many they are.
 
     Attributes:
-        outcome: loss and mean objective of the last step in this process, on the device.
+        outcome: loss, mean objective and what the algorithm measures of the last step in this process, on the device.
         rollouts_in_step: new ones of the last step in this process.
     """
 
@@ -161,7 +163,7 @@ class TrainingModule(pl.LightningModule):
         self._again = None if last else (drawn, replace(trajectories, steps=None, summary=None))
         self.rollouts_in_step = 0 if epoch else trajectories.reward.numel()
         objective = trajectories.reward.mean() * (-1 if env.sense == "min" else 1)
-        self.outcome = {"loss": loss.detach(), "objective": objective}
+        self.outcome = {"loss": loss.detach(), "objective": objective, **self.algorithm.metrics(trajectories)}
         return loss
 
     def _begun(self, drawn: Drawn, encoded: Any) -> Trajectories:
@@ -180,6 +182,7 @@ class TrainingModule(pl.LightningModule):
                 rollouts=algorithm.rollouts,
                 first_actions=drawn.first_actions,
                 noise=drawn.noise,
+                condition=drawn.condition,
                 log_prob=not algorithm.stepwise,
                 acting=self.acting,
                 precision=self.acting_precision,
@@ -224,18 +227,32 @@ class TrainingModule(pl.LightningModule):
         parts = [self._part(stream(self.seed, step, number, self.streams, self.device)) for number in numbers]
         if each == 1:
             return parts[0]
-        env, instances, demonstrations, first_actions, noise = zip(*parts, strict=True)
-        return Drawn(env[0], torch.cat(instances), _joined(demonstrations), _joined(first_actions), _joined(noise, 1))
+        env, instances, demonstrations, first_actions, noise, conditions = zip(*parts, strict=True)
+        condition = conditions[0]
+        if any(other is not condition for other in conditions):  # else it is that of a population, the same for all
+            sizes = [part.batch_size[0] for part in instances]
+            pairs = zip(conditions, sizes, strict=True)
+            condition = torch.cat([own.expand(size, *own.shape[1:]) for own, size in pairs])
+        return Drawn(
+            env[0],
+            torch.cat(instances),
+            _joined(demonstrations),
+            _joined(first_actions),
+            _joined(noise, 1),
+            condition,
+        )
 
     def _part(self, of: Stream) -> Drawn:
         env, instances, labels = self.source.draw(of)
         if self.algorithm.imitates and labels is not None:
             demonstrations = self.algorithm.demonstrations(env, instances, labels, of.rng)
             return Drawn(env, instances, demonstrations, None, None)
+        condition = self.algorithm.condition(self.policy, of.rng)
         first_actions = self.algorithm.first_actions(env, instances, of.rng)
         rollouts = self.algorithm.rollouts if first_actions is None else first_actions.shape[1]
         shape = (env.horizon(instances), instances.batch_size[0], rollouts)
-        return Drawn(env, instances, None, first_actions, torch.rand(shape, generator=of.rng, device=of.rng.device))
+        noise = torch.rand(shape, generator=of.rng, device=of.rng.device)
+        return Drawn(env, instances, None, first_actions, noise, condition)
 
     def configure_optimizers(self) -> Any:
         """Build AdamW and its schedule, stepped once per training step."""

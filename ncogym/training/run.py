@@ -165,7 +165,7 @@ def train(
         acting_precision: of the matrix products of acting: float32, tf32 (CUDA) or bfloat16.
         checkpoint_every: steps between two checkpoints.
         seed: of the initial weights and of everything drawn in training.
-        init: name or folder of a policy to start from; its architecture must be that of ``policy``.
+        init: name or folder of a policy to start from; its architecture must be that of ``policy``, or of its base.
         output: the run folder.
         resume: go on from the folder's checkpoint, with the numbers of a run that was never interrupted.
         config: the resolved settings, written to the run folder.
@@ -222,7 +222,9 @@ def train(
         torch.random.manual_seed(seed)
         network = (policy or AttentionPolicy)(env.feature_dims)
     if init is not None:
-        network.load_state_dict(load_policy(init).policy.state_dict())
+        network.begin_from(load_policy(init).policy)
+    if validation.sizes:
+        make_solver(validation.solver, network)  # a search that cannot use the policy is refused before it is trained
 
     left = None if max_seconds is None else max_seconds - (time.monotonic() - begin)
     if left is not None and left <= 0:

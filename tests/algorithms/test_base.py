@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tensordict import TensorDict
 from torch import nn
 
 from ncogym.algorithms.base import Critic, decisions
+from ncogym.algorithms.pomo import POMO
 from ncogym.errors import UnsupportedFeatures
+from ncogym.rollout import Trajectories
 
 
 class Words(nn.Module):
@@ -72,3 +75,10 @@ def test_padding_is_no_decision() -> None:
     actions = torch.tensor([[[2, 1, 0, 3, 0], [1, 2, 3, 0, 0]]])
     assert decisions(actions, 1).tolist() == [[4, 3]]
     assert decisions(torch.cat([actions, torch.zeros(1, 2, 3, dtype=torch.int64)], -1), 1).tolist() == [[4, 3]]
+
+
+def test_there_are_no_conditions_unless_an_algorithm_has_some(rng: torch.Generator) -> None:
+    """Nor is there anything to log beside loss and objective."""
+    rollouts = Trajectories(TensorDict({}, [1]), torch.zeros(1, 2, 3, dtype=torch.int64), torch.zeros(1, 2))
+    assert POMO().condition(Words(0), rng) is None
+    assert POMO().metrics(rollouts) == {}

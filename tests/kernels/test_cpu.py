@@ -260,11 +260,9 @@ def test_what_it_cannot_do_is_said(rng):
         run(shop, GraphPolicy(shop.feature_dims, dim=16), Greedy(), "kernel", rng)
     with pytest.raises(ArgumentError, match="heads of width 6 are not a multiple of 4"):
         run(tsp, make_policy(tsp, dim=12), Greedy(), "kernel", rng)
-    with pytest.raises(ArgumentError, match="carry no condition"):
-        run(tsp, policy, Greedy(), "kernel", rng, condition=torch.zeros(3, 7))
     instances = tsp.generate(1, rng)
     encoded = policy.encode(tsp.instance_features(instances))
-    assert isinstance(kernels.find(tsp, policy, encoded, instances, None, None), kernels.Kernel)
+    assert isinstance(kernels.find(tsp, policy, encoded, instances, None), kernels.Kernel)
 
 
 def test_without_a_compiler_there_is_none(rng, monkeypatch, tmp_path):

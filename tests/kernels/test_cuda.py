@@ -77,8 +77,9 @@ class Case:
     @torch.no_grad()
     def encoded(self, dtype: torch.dtype) -> Encoded:
         """Return the tables, rounded as the kernel gets them."""
-        *tables, bias = self.policy.encode(self.env.instance_features(self.instances))
-        return Encoded(*(table.to(self.dtype).to(dtype) for table in tables), bias)
+        encoded = self.policy.encode(self.env.instance_features(self.instances))
+        tables = {k: v.to(self.dtype).to(dtype) for k, v in encoded._asdict().items() if v is not None and k != "bias"}
+        return encoded._replace(**tables)
 
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Return the arguments of `rollouts`."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -10,10 +11,11 @@ from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 
 from ncogym.errors import ArgumentError, UnsupportedFeatures
 from ncogym.features import EdgeFeatures, FeatureDims, NodeFeatures, StepFeatures
-from ncogym.policies.attention import AttentionPolicy
+from ncogym.policies import AttentionPolicy, Population
 
 DIMS = FeatureDims(node=2, edge=2, roles=2)
 BATCH, NODES, QUERIES = 3, 6, 4
+POPPY = {"biases": True, "mean_query": True, "pointer_projection": False}
 
 
 def make_policy(dims: FeatureDims = DIMS, **arguments) -> AttentionPolicy:
@@ -81,6 +83,37 @@ def test_the_decoder_is_the_unfolded_formula(features, step, pre_norm):
             scores = pointed @ policy.combine(torch.cat(glimpse)) / math.sqrt(16)
             expected = (7.0 * (torch.tanh(scores) + bias)).masked_fill(~seen, -math.inf)
             torch.testing.assert_close(found[b, i], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_the_paper_of_populations_has_its_form(features, step):
+    """With biases, a mean in the query and no projection of the pointer's keys, logits are Poppy's formula."""
+    policy = make_policy(edge_bias=False, norm="layer", **POPPY)
+    x = embed(policy, features)
+    keys, values = policy.glimpse(x).split(16, dim=-1)
+    found = policy.logits(policy.encode(features), step)
+    for b in range(BATCH):
+        for i in range(QUERIES):
+            seen, query = step.action_mask[b, i], policy.mean(x[b].mean(0))
+            for role, node in enumerate(step.nodes[b, i].tolist()):
+                if node >= 0:
+                    query = query + policy.roles.weight[16 * role : 16 * (role + 1)] @ x[b, node]
+            glimpse = []
+            for head in range(4):
+                part = slice(4 * head, 4 * (head + 1))
+                weights = torch.softmax(keys[b, seen, part] @ query[part] / math.sqrt(4), dim=0)
+                glimpse.append(weights @ values[b, seen, part])
+            read = policy.combine.weight @ (torch.cat(glimpse) + policy.combine.bias)
+            expected = (10 * torch.tanh(x[b] @ read / math.sqrt(16))).masked_fill(~seen, -math.inf)
+            torch.testing.assert_close(found[b, i], expected, rtol=1e-4, atol=1e-4)
+    assert policy.as_pointer(policy.encode(features)) is not None
+
+
+@pytest.mark.parametrize("members", [1, 4, 8, 16])
+def test_the_paper_of_populations_has_its_size(members):
+    """The paper's configuration has the paper's numbers: an encoder of 1,190,016 and members of 98,816 (table 4)."""
+    base = functools.partial(AttentionPolicy, norm="layer", edge_bias=False, **POPPY)
+    policy = Population(DIMS, members=members, base=base)
+    assert sum(p.numel() for p in policy.parameters()) == 1_190_016 + members * 98_816
 
 
 def test_masked_actions_alone_are_at_minus_infinity(features, step):
@@ -224,8 +257,8 @@ def test_edge_attention_follows_the_nodes(rng):
 
 def test_encoding_is_per_instance_only(features):
     """All that the encoder returns begins with the batch, so that it can be cut and expanded per instance."""
-    for tensor in make_policy().encode(features):
-        assert tensor.shape[0] == BATCH
+    for tensor in (*make_policy().embeddings(features), *make_policy().encode(features)):
+        assert tensor is None or tensor.shape[0] == BATCH
 
 
 # ---------------------------------------------------------------------- cards and refusals
@@ -239,9 +272,10 @@ def test_the_arguments_rebuild_the_policy(features, step):
     assert torch.equal(rebuilt.logits(rebuilt.encode(features), step), policy.logits(policy.encode(features), step))
 
 
-def test_every_weight_is_used(features, step):
+@pytest.mark.parametrize("arguments", [{}, {"norm": "layer", **POPPY}])
+def test_every_weight_is_used(features, step, arguments):
     """No parameter is without a gradient: what is built is part of the function."""
-    policy = make_policy()
+    policy = make_policy(**arguments)
     policy.logits(policy.encode(features), step)[step.action_mask].square().sum().backward()
     idle = [name for name, p in policy.named_parameters() if p.grad is None or not (p.grad != 0).any()]
     assert idle == []

@@ -67,11 +67,12 @@ def policy():
 
 
 def test_the_type_of_a_feature_picks_the_layer(policy, rng):
-    """Nodes go to the policy's node embedding, edges to its edge bias, or nowhere if it has none."""
+    """Nodes go to the policy's node embedding, edges to all but the last layer of its edge bias, or nowhere."""
     nodes = NodeFeatures(torch.randn(2, 5, 3, generator=rng))
     edges = EdgeFeatures(torch.randn(2, 5, 5, 2, generator=rng))
     assert torch.equal(embed(nodes, policy), policy.embed(nodes))
-    assert embed(edges, policy).shape == (2, 1, 5, 5)
+    assert torch.equal(policy.edge_bias.table(embed(edges, policy)), policy.edge_bias(edges.values))
+    assert policy.edge_bias(edges.values).shape == (2, 1, 5, 5)
     assert embed(edges, SimpleNamespace(edge_bias=None)) is None
 
 

@@ -163,7 +163,7 @@ def test_a_value_head_reads_what_is_there(rng):
     for row, instance in enumerate(alone):
         one = policy.encode(SHOP.instance_features(instance))
         torch.testing.assert_close(policy.summary(one)[0], summary[row], rtol=1e-4, atol=1e-5)
-    shut = policy.network._compared(encoded, steps).view(*steps.action_mask.shape, -1)[0, 4]
+    shut = policy.network._compared(encoded, steps)[0, 4]
     torch.testing.assert_close(reading[0, 4], shut[steps.action_mask[0, 4]].amax(0))
     assert (reading[0, 0] - reading[0, 5]).abs().max() > 0.01
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ from ncogym.features import FeatureDims
 from ncogym.policies import AttentionPolicy, Policy
 from ncogym.policies.decoding import Sample
 from ncogym.rollout import act, encode, replay
-from ncogym.search.base import apart, descend, gathered, grow, recording, rounds, starts
+from ncogym.search.base import apart, descend, gathered, grow, recording, rounds, starts, stretch
 from ncogym.solver import Budget, MaxRollouts, Progress
 
 EVERYTHING = 2000  # sequences of the tiny problems are fewer
@@ -88,6 +89,22 @@ def test_step_makes_the_better_tour_likelier(rng) -> None:
     assert (change.gather(1, better) > change.gather(1, 1 - better)).all()
 
 
+@pytest.mark.parametrize("width", [1, 3, 4])
+def test_a_table_is_gone_through_line_by_line(width: int) -> None:
+    """Each cell comes once, in the order of the lines, and never more than there is room for."""
+    for counts in itertools.product([1, 2, 3, 5, 9], repeat=2):
+        seen: list[int] = []
+        for count in itertools.cycle(counts):
+            left = 5 * width - len(seen)
+            if not left:
+                break
+            columns, lines = stretch(len(seen), min(count, left), width)
+            cells = [y * width + x for y in range(lines.start, lines.stop) for x in range(columns.start, columns.stop)]
+            assert 0 < len(cells) <= min(count, left)
+            seen += cells
+        assert seen == list(range(5 * width))
+
+
 def test_unit_of_an_instance_does_not_matter(policy, env, instances) -> None:
     """Ten times as long a world has the same gradient."""
     found = []
@@ -97,7 +114,7 @@ def test_unit_of_an_instance_does_not_matter(policy, env, instances) -> None:
         progress, generator = Progress(env, scaled, None), torch.Generator().manual_seed(3)
         with recording():
             encoded = policy.encode(env.instance_features(scaled))
-            encoded = type(encoded)(*(value.detach().requires_grad_() for value in encoded))
+            encoded = type(encoded)(*(v if v is None else v.detach().requires_grad_() for v in encoded))
             drawn = act(env, policy, encoded, scaled, Sample(), generator, rollouts=6)
             progress.offer(drawn.actions)
             descend(env, policy, encoded, drawn, progress, 0.01)

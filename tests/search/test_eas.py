@@ -11,7 +11,6 @@ from ncogym.errors import ArgumentError, UnsupportedFeatures
 from ncogym.policies import AttentionPolicy, GraphPolicy
 from ncogym.rollout import act, encode
 from ncogym.search import EAS, Sampling, eas
-from ncogym.search.base import apart
 from ncogym.solver import Budget, MaxRollouts, MaxSeconds
 
 VARIANTS = ("embeddings", "layer", "table")
@@ -83,13 +82,15 @@ def test_batch_is_its_instances_alone(env, policy, instances, monkeypatch, varia
 
 
 def test_nothing_is_tuned_by_the_zeroth_step(env, policy, instances) -> None:
-    """Before the first step a policy with a layer gives the logits of the policy itself."""
-    layered = eas._Layered(apart(policy), torch.Generator().manual_seed(1))
+    """Before the first step an encoding with a layer gives the logits of the policy itself."""
     state = env.start(instances, 2)
     state = env.advance(state, torch.tensor([[0, 1]] * 3))
     step = env.step_features(state)
     with torch.inference_mode():
-        found = [p.logits(encode(env, p, instances), step) for p in (policy, layered)]
+        encoded = encode(env, policy, instances)
+        layered = eas._layered(policy, encoded, torch.Generator().manual_seed(1))
+        found = [policy.logits(each, step) for each in (encoded, layered)]
+    assert (layered.inner != 0).all()
     torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-5)
 
 
@@ -99,9 +100,9 @@ def test_layer_reads_scalars_as_the_policy_does(rng) -> None:
     policy, instances = small(env), env.generate(3, rng)
     state = env.advance(env.start(instances, 2), torch.tensor([[1, 2]] * 3))
     step = env.step_features(state)
-    layered = eas._Layered(policy, rng)
     with torch.inference_mode():
-        found = [p.logits(encode(env, p, instances, budget_bytes=1), step) for p in (policy, layered)]
+        encoded = encode(env, policy, instances, budget_bytes=1)
+        found = [policy.logits(each, step) for each in (encoded, eas._layered(policy, encoded, rng))]
     torch.testing.assert_close(found[1], found[0], rtol=1e-5, atol=1e-5)
 
 
@@ -228,8 +229,8 @@ PROBLEMS = [
     ({"name": "tsp", "num_nodes": 6}, GraphPolicy, VARIANTS),
     ({"name": "cvrp", "num_customers": 6}, AttentionPolicy, VARIANTS),
     ({"name": "atsp", "num_nodes": 6}, AttentionPolicy, VARIANTS),
-    ({"name": "knapsack", "num_items": 8}, AttentionPolicy, ("embeddings",)),
-    ({"name": "jssp", "num_jobs": 3, "num_machines": 3}, GraphPolicy, ("embeddings",)),
+    ({"name": "knapsack", "num_items": 8}, AttentionPolicy, ("embeddings", "layer")),
+    ({"name": "jssp", "num_jobs": 3, "num_machines": 3}, GraphPolicy, ("embeddings", "layer")),
 ]
 
 

@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import signal
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,10 +14,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ncogym.algorithms import POMO, PPO, Imitation, Reinforce
+from ncogym.algorithms import POMO, PPO, Imitation, Poppy, Reinforce
 from ncogym.envs import make
 from ncogym.errors import ArgumentError, CheckpointError
-from ncogym.policies import AttentionPolicy
+from ncogym.policies import AttentionPolicy, Population
 from ncogym.policies.decoding import Greedy
 from ncogym.pretrained import load_policy
 from ncogym.rollout import act
@@ -129,6 +130,17 @@ def _orders(nodes):
     import itertools
 
     return list(itertools.permutations(nodes))
+
+
+def test_search_that_cannot_use_the_policy_is_refused_before_training(tmp_path: Path) -> None:
+    """A population is not validated by a search that takes no conditions, and this is said before the first step."""
+    settings = {"policy": partial(Population, members=2, base=SMALL), "algorithm": Poppy()}
+    validation = ValidationSettings(sizes=[6], instances=4, folder=str(tmp_path / "refs"))
+    with pytest.raises(ArgumentError, match=r"multistart cannot use a policy of class Population; .* for poppy"):
+        run(tmp_path / "run", validation=validation, **settings)
+    assert not (tmp_path / "run" / "metrics.csv").exists()
+    run(tmp_path / "run", validation=replace(validation, solver="poppy"), max_steps=3, **settings)
+    assert load_policy(tmp_path / "run" / "policy").card["validation"]["gap"] > -1e-6
 
 
 def test_run_folder(tmp_path: Path) -> None:
