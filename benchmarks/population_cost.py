@@ -1,9 +1,9 @@
 """What a population costs to train: an update of K members beside one of the single policy, in time and memory.
 
-    python benchmarks/population_cost.py [--members 8] [--env.name tsp] [--size 100] [--batch 64] [--rounds 10]
+    python benchmarks/population_cost.py [--members 8] [--problem tsp] [--size 100] [--batch 64] [--rounds 10]
 
 Updates of both alternate in one process, so that whatever else the machine does meets both; the table tells the medians
-and the peak of resident memory that each needs in a process of its own, beyond what is there before the first update.
+and how far the peak of resident memory rises in a process of each's own.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -61,6 +62,7 @@ def memory_of(kind: str, given: argparse.Namespace, told: Any) -> None:
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("out/results/population-cost"))
     parser.add_argument("--problem", default="tsp")
     parser.add_argument("--size", type=int, default=100)
     parser.add_argument("--batch", type=int, default=64)
@@ -84,13 +86,26 @@ def main() -> None:
         peaks[kind] = told.get()
         process.join()
     single, population = (statistics.median(seconds[kind]) for kind in seconds)
-    k = given.members
-    print(f"{given.problem} {given.size}, {given.batch} instances, {given.threads} thread(s), {given.rounds} rounds")
-    print(f"single: {single:.3f} s an update, {peaks['single'] / 1e6:.0f} MB")
-    print(f"population of {k}: {population:.3f} s an update, {peaks['population'] / 1e6:.0f} MB")
-    print(f"per member {k * single / population:.2f} times the throughput of {k} runs of the single policy")
-    print(f"memory {peaks['population'] / peaks['single']:.2f} times that of the single policy")
-    print(f"commit {git_commit()}; {machine()}; torch {torch.__version__}")
+    ratio, more = given.members * single / population, peaks["population"] / peaks["single"]
+    what = f"{given.problem} {given.size}, {given.batch} instances a batch, {given.threads} thread"
+    options = f"--problem {given.problem} --size {given.size} --batch {given.batch} --members {given.members}"
+    lines = [
+        "| | seconds an update | MB beyond what is there at first |",
+        "| --- | ---: | ---: |",
+        f"| POMO, a single policy | {single:.3f} | {peaks['single'] / 1e6:.0f} |",
+        f"| Poppy, {given.members} members | {population:.3f} | {peaks['population'] / 1e6:.0f} |",
+        "",
+        f"- {what}; the medians of {given.rounds} updates each, in turn",
+        f"- a member of the population is updated {ratio:.2f} times as often as in {given.members} runs of their own",
+        f"- memory is {more:.2f} times that of the single policy",
+        f"- `python benchmarks/population_cost.py {options} --rounds {given.rounds} --threads {given.threads}`,"
+        f" commit {git_commit()}",
+        f"- {machine()}; torch {torch.__version__}",
+        "",
+    ]
+    given.output.mkdir(parents=True, exist_ok=True)
+    (given.output / "table.md").write_text("\n".join(lines))
+    print("\n".join(lines))
 
 
 if __name__ == "__main__":

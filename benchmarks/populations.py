@@ -11,6 +11,7 @@ start for the latent searches; and sets of mutated distributions that nobody tra
 from __future__ import annotations
 
 import argparse
+import itertools
 import multiprocessing
 import re
 import statistics
@@ -39,6 +40,7 @@ from ncogym.training.run import train
 ATTENTION = partial(AttentionPolicy, dim=64, num_layers=3, num_heads=4, feedforward=256, norm="rms", pre_norm=True)
 GRAPH = partial(GraphPolicy, dim=32, num_layers=3, num_heads=4, feedforward=128)
 LATENTS, MEMBERS, MANY = 16, (4, 8), (160, 1600)
+FEW, LESS = 100, 25  # instances of a mutated set
 POWERS = (0.3, 0.7)
 
 
@@ -56,7 +58,8 @@ class Problem(NamedTuple):
         samples: rollouts of a member in training where there are no starts.
         test: a named set.
         many: how many of its instances 160 and 1,600 rollouts a start are run on.
-        mutated: what sets of mutated distributions are called before and after their mutation.
+        mutated: how the names of its sets of mutated distributions begin, and who solves them for reference.
+        variants: that are trained.
     """
 
     env: dict[str, Any]
@@ -69,65 +72,80 @@ class Problem(NamedTuple):
     samples: int
     test: str
     many: tuple[int, int]
-    mutated: tuple[str, str, str] | None = None
+    mutated: tuple[str, str] | None = None
+    variants: tuple[str, ...] = ("single", "ensemble 4", "poppy 4", "ensemble 8", "poppy 8", "compass")
+
+
+def sampled_single() -> Algorithm:
+    """Return the estimator of a base policy whose problem has no starts worth trying."""
+    return Reinforce("shared", rollouts=16, normalise=True)
 
 
 PROBLEMS = {
     "TSP20": Problem(
-        {"name": "tsp", "num_nodes": 20},
-        ATTENTION,
-        POMO,
-        1280,
-        8000,
-        400,
-        20,
-        0,
-        "kool-tsp20:1000",
-        (200, 100),
-        ("ncogym-tsp", "20:100", "fast-tsp"),
+        env={"name": "tsp", "num_nodes": 20},
+        policy=ATTENTION,
+        single=POMO,
+        nodes_per_batch=1280,
+        base=8000,
+        updates=400,
+        starts=20,
+        samples=0,
+        test="kool-tsp20:1000",
+        many=(100, 40),
+        mutated=("ncogym-tsp", "fast-tsp"),
+        variants=(*Problem._field_defaults["variants"], "poppy 4 analytic"),
     ),
     "TSP50": Problem(
-        {"name": "tsp", "num_nodes": 50}, ATTENTION, POMO, 1600, 4000, 250, 50, 0, "kool-tsp50:500", (50, 15)
+        env={"name": "tsp", "num_nodes": 50},
+        policy=ATTENTION,
+        single=POMO,
+        nodes_per_batch=1600,
+        base=2500,
+        updates=150,
+        starts=50,
+        samples=0,
+        test="kool-tsp50:500",
+        many=(30, 5),
     ),
     "CVRP20": Problem(
-        {"name": "cvrp", "num_customers": 20},
-        ATTENTION,
-        POMO,
-        1280,
-        8000,
-        300,
-        20,
-        0,
-        "kool-cvrp20:1000",
-        (200, 60),
-        ("ncogym-cvrp", "20:100", "hgs"),
+        env={"name": "cvrp", "num_customers": 20},
+        policy=ATTENTION,
+        single=POMO,
+        nodes_per_batch=1280,
+        base=8000,
+        updates=250,
+        starts=20,
+        samples=0,
+        test="kool-cvrp20:1000",
+        many=(60, 20),
+        mutated=("ncogym-cvrp", "hgs"),
     ),
     "knapsack 50, strongly correlated": Problem(
-        {"name": "knapsack", "num_items": 50, "distribution": "strongly"},
-        ATTENTION,
-        lambda: Reinforce("shared", rollouts=16, normalise=True),
-        1600,
-        800,
-        120,
-        1,
-        4,
-        "pisinger-strongly-50",
-        (100, 100),
+        env={"name": "knapsack", "num_items": 50, "distribution": "strongly"},
+        policy=ATTENTION,
+        single=sampled_single,
+        nodes_per_batch=1600,
+        base=350,
+        updates=80,
+        starts=1,
+        samples=4,
+        test="pisinger-strongly-50",
+        many=(100, 30),
     ),
     "job shop 6x6": Problem(
-        {"name": "jssp", "num_jobs": 6, "num_machines": 6},
-        GRAPH,
-        lambda: Reinforce("shared", rollouts=16, normalise=True),
-        192,
-        1500,
-        100,
-        1,
-        4,
-        "l2d-jssp6x6",
-        (100, 50),
+        env={"name": "jssp", "num_jobs": 6, "num_machines": 6},
+        policy=GRAPH,
+        single=sampled_single,
+        nodes_per_batch=192,
+        base=1500,
+        updates=80,
+        starts=1,
+        samples=4,
+        test="l2d-jssp6x6",
+        many=(100, 30),
     ),
 }
-VARIANTS = ("single", "ensemble 4", "poppy 4", "poppy 4 analytic", "ensemble 8", "poppy 8", "compass")
 
 
 def slug(words: str) -> str:
@@ -290,7 +308,11 @@ def populations(name: str, at: str, given: argparse.Namespace, judge: str = "") 
             Method("samples", sampled(problem), "single"),
             Method("ensemble", "poppy", f"ensemble {k}"),
             Method("poppy", "poppy", f"poppy {k}"),
-            *([Method("analytic", "poppy", "poppy 4 analytic")] if k == 4 else []),
+            *(
+                [Method("analytic", "poppy", analytic)]
+                if (analytic := f"poppy {k} analytic") in problem.variants
+                else []
+            ),
         ]
         _, gaps = compared(name, methods, at, k, given, judge)
         told = {"samples": f"single policy, {k} samples", "ensemble": "ensemble", "poppy": "Poppy"}
@@ -343,12 +365,11 @@ def tables(name: str, given: argparse.Namespace) -> list[str]:
 
 
 def mutated(name: str, given: argparse.Namespace) -> list[str]:
-    """Return the tables of a problem away from the distribution that its policies were trained on."""
+    """Return the table of a problem away from the distribution that its policies were trained on."""
     problem = PROBLEMS[name]
     if problem.mutated is None:
         return []
-    before, after, judge = problem.mutated
-    lines = [f"### {name}, mutated", "", f"Mean gap % of 100 instances a set, three seeds; references by {judge}.", ""]
+    before, judge = problem.mutated
     few = [
         Method("8 samples", sampled(problem), "single"),
         Method("ensemble 8", "poppy", "ensemble 8"),
@@ -359,23 +380,36 @@ def mutated(name: str, given: argparse.Namespace) -> list[str]:
         Method("160 random latents", "compass-random", "compass"),
         Method("COMPASS, 160", "compass", "compass"),
     ]
+    pairs = (("Poppy 8", "ensemble 8"), ("COMPASS, 160", "160 random latents"))
     columns = [method.label for method in (*few, *many)]
-    lines += [
-        f"| set | {' | '.join(columns)} | Poppy 8 less ensemble 8 [95 %] | COMPASS less random latents [95 %] |",
-        "| --- |" + " ---: |" * (len(columns) + 2),
+    lines = [
+        f"### {name}, mutated",
+        "",
+        f"Mean gap % to {judge}; the first three by 8 rollouts a start on {FEW} instances a set, the others on {LESS}:",
+        "",
+        f"| set | {' | '.join(columns)} | {' | '.join(f'{one} less {other} [95 %]' for one, other in pairs)} |",
+        "| --- |" + " ---: |" * (len(columns) + len(pairs)),
     ]
-    for mutation in MUTATIONS:
-        for power in POWERS:
-            at = f"{before}-{mutation}-{power}-{after}"
-            gaps = compared(name, few, at, 8, given, judge)[1]
-            gaps |= compared(name, many, at, 160, given, judge)[1]
-            means = {label: torch.tensor(mine, dtype=torch.float64).mean(0) for label, mine in gaps.items()}
-            pairs = (("Poppy 8", "ensemble 8"), ("COMPASS, 160", "160 random latents"))
-            differences = [means[one] - means[other] for one, other in pairs]
-            cells = [f"{means[label].mean():.3f}" for label in columns]
-            cells += [f"{each.mean():+.3f} {_bounds(each)}" for each in differences]
-            lines.append(f"| {mutation} {power} | {' | '.join(cells)} |")
-    return [*lines, ""]
+    found: dict[str, list[torch.Tensor]] = {label: [] for label in columns}
+    for mutation, power in itertools.product(MUTATIONS, POWERS):
+        gaps: dict[str, list[list[float]]] = {}
+        for methods, rollouts, count in ((few, 8, FEW), (many, MANY[0], LESS)):
+            gaps |= compared(name, methods, f"{before}-{mutation}-{power}-20:{count}", rollouts, given, judge)[1]
+        means = {label: torch.tensor(mine, dtype=torch.float64).mean(0) for label, mine in gaps.items()}
+        lines.append(_mutated_row(f"{mutation} {power}", columns, means, pairs))
+        for label, mean in means.items():
+            found[label].append(mean)
+    whole = {label: torch.cat(mine) for label, mine in found.items()}
+    return [*lines, _mutated_row("all", columns, whole, pairs), ""]
+
+
+def _mutated_row(
+    label: str, columns: Sequence[str], means: dict[str, torch.Tensor], pairs: Sequence[tuple[str, str]]
+) -> str:
+    differences = [means[one] - means[other] for one, other in pairs]
+    cells = [f"{means[column].mean():.3f}" for column in columns]
+    cells += [f"{each.mean():+.3f} {_bounds(each)}" for each in differences]
+    return f"| {label} | {' | '.join(cells)} |"
 
 
 def main() -> None:
@@ -392,7 +426,7 @@ def main() -> None:
         Run(problem, variant, seed, given.output)
         for seed in given.seeds
         for problem in given.problems
-        for variant in VARIANTS
+        for variant in PROBLEMS[problem].variants
     ]
     if given.only in (None, "train"):
         for stage in (needed(runs), runs):

@@ -4,9 +4,9 @@
 
 Each part stands between two comments of the page, ``<!-- results: NAME -->`` and ``<!-- end -->``, and is the table
 that ``ncogym evaluate --config results/NAME`` writes, with its command, commit, seed, machine and versions; one more
-solver is one more line of configs/results/NAME.yaml. Algorithms are trained before they are compared, by a script of
-their own (algorithms.py). A part whose config asks for a device that is not here is left as it stands, with the commit
-of the run that made it. A part that was interrupted goes on where it ended.
+solver is one more line of configs/results/NAME.yaml. Algorithms and populations are trained before they are compared,
+by scripts of their own (`SCRIPTS`). A part whose config asks for a device that is not here is left as it stands, with
+the commit of the run that made it. A part that was interrupted goes on where it ended.
 """
 
 from __future__ import annotations
@@ -23,7 +23,10 @@ import yaml
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "results"
 PART = re.compile(r"<!-- results: ([\w-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
-SCRIPTS = {"algorithms": Path(__file__).parent / "algorithms.py"}  # parts that are more than one study
+SCRIPTS = {  # parts that are more than one study
+    name: Path(__file__).parent / f"{name.replace('-', '_')}.py"
+    for name in ("algorithms", "populations", "population-cost")
+}
 POLICIES = {"generalisation": ("uniform", "clustered", "explosion")}  # distributions that policies are trained on first
 
 
