@@ -28,7 +28,7 @@ from ncogym.algorithms import POMO, Algorithm, Compass, Poppy, Reinforce
 from ncogym.envs import make
 from ncogym.envs.mutations import MUTATIONS
 from ncogym.evaluation import Evaluation, bootstrap_ci95
-from ncogym.plotting import draw_anytime
+from ncogym.plotting import draw_anytime, linear_below
 from ncogym.policies import AttentionPolicy, GraphPolicy, Latent, Population
 from ncogym.report import anytime_curves
 from ncogym.solver import MaxRollouts
@@ -127,7 +127,7 @@ PROBLEMS = {
         single=sampled_single,
         nodes_per_batch=1600,
         base=350,
-        updates=80,
+        updates=50,
         starts=1,
         samples=4,
         test="pisinger-strongly-50",
@@ -222,6 +222,9 @@ def needed(runs: Sequence[Run]) -> list[Run]:
 # ---------------------------------------------------------------------- measuring
 
 
+Gaps = list[list[float]]  # of each seed, of each instance
+
+
 class Method(NamedTuple):
     """A row of a table: a solver with the policies of a variant."""
 
@@ -242,7 +245,7 @@ def greedy(problem: Problem) -> str:
 
 def compared(
     name: str, methods: Sequence[Method], at: str, rollouts: int, given: argparse.Namespace, judge: str
-) -> tuple[Evaluation, dict[str, list[list[float]]]]:
+) -> tuple[Evaluation, dict[str, Gaps]]:
     """Solve a set with all methods and seeds, ``rollouts`` a start; return the gaps of each method, seed by seed."""
     solvers = [
         f"{method.label} #{seed}={method.solver}@{Run(name, method.variant, seed, given.output).policy}"
@@ -261,7 +264,7 @@ def compared(
         workers=given.workers,
         journals=given.output / "journals" / slug(f"{at} {rollouts} {' '.join(method.label for method in methods)}"),
     )
-    gaps: dict[str, list[list[float]]] = {}
+    gaps: dict[str, Gaps] = {}
     for method in methods:
         gaps[method.label] = []
         for seed in given.seeds:
@@ -273,15 +276,14 @@ def compared(
     return found, gaps
 
 
-def row(label: str, gaps: Sequence[Sequence[float]], other: Sequence[Sequence[float]] | None) -> str:
-    """Write a row: the mean gap and its interval over instances, each seed's, and the paired difference to another."""
+def row(label: str, gaps: Gaps, others: Sequence[Gaps]) -> str:
+    """Write a row: the mean gap and its interval over instances, each seed's, and the paired differences to others."""
     mean = torch.tensor(gaps, dtype=torch.float64).mean(0)
-    each = ", ".join(f"{statistics.fmean(one):.3f}" for one in gaps)
-    line = f"| {label} | {mean.mean():.3f} {_bounds(mean)} | {each} |"
-    if other is None:
-        return f"{line} |"
-    difference = mean - torch.tensor(other, dtype=torch.float64).mean(0)
-    return f"{line} {difference.mean():+.3f} {_bounds(difference)} |"
+    cells = [label, f"{mean.mean():.3f} {_bounds(mean)}", ", ".join(f"{statistics.fmean(one):.3f}" for one in gaps)]
+    for other in others:
+        difference = mean - torch.tensor(other, dtype=torch.float64).mean(0)
+        cells.append("" if other is gaps else f"{difference.mean():+.3f} {_bounds(difference)}")
+    return f"| {' | '.join(cells)} |"
 
 
 def _bounds(values: torch.Tensor) -> str:
@@ -289,20 +291,17 @@ def _bounds(values: torch.Tensor) -> str:
     return "" if found is None else f"[{found[0]:.3f}, {found[1]:.3f}]"
 
 
-def heading(against: str) -> list[str]:
+def heading(others: Sequence[str]) -> list[str]:
     """Return the head of a table."""
-    return [
-        f"| method | gap % [95 %] | of each seed | paired difference to {against} [95 %] |",
-        "| --- | ---: | ---: | ---: |",
-    ]
+    titles = ["method", "gap % [95 %]", "of each seed", *(f"paired difference to {other} [95 %]" for other in others)]
+    return [f"| {' | '.join(titles)} |", "| --- |" + " ---: |" * (len(titles) - 1)]
 
 
 def populations(name: str, at: str, given: argparse.Namespace, judge: str = "") -> list[str]:
     """Compare populations with ensembles and with as many samples, K rollouts a start."""
-    problem, lines = PROBLEMS[name], []
-    lines += [f"| K | {heading('the ensemble')[0][2:]}", "| ---: | --- | ---: | ---: | ---: |"]
+    problem, lines = PROBLEMS[name], heading(["the ensemble", "as many samples"])
     _, alone = compared(name, [Method("single", greedy(problem), "single")], at, 1, given, judge)
-    lines.append("| 1 " + row("single policy", alone["single"], None))
+    lines.append(row("single policy", alone["single"], [alone["single"]] * 2))
     for k in MEMBERS:
         methods = [
             Method("samples", sampled(problem), "single"),
@@ -315,10 +314,10 @@ def populations(name: str, at: str, given: argparse.Namespace, judge: str = "") 
             ),
         ]
         _, gaps = compared(name, methods, at, k, given, judge)
-        told = {"samples": f"single policy, {k} samples", "ensemble": "ensemble", "poppy": "Poppy"}
-        told["analytic"] = "Poppy, analytic baseline"
-        for label, mine in gaps.items():
-            lines.append(f"| {k} " + row(told[label], mine, None if label == "ensemble" else gaps["ensemble"]))
+        told = {"samples": f"single policy, {k} samples", "ensemble": f"ensemble of {k}", "poppy": f"Poppy {k}"}
+        told["analytic"] = f"Poppy {k}, analytic baseline"
+        others = [gaps["ensemble"], gaps["samples"]]
+        lines += [row(told[label], mine, others) for label, mine in gaps.items()]
     return [*lines, ""]
 
 
@@ -334,9 +333,8 @@ def latents(name: str, at: str, rollouts: int, given: argparse.Namespace, judge:
     found, gaps = compared(name, methods, at, rollouts, given, judge)
     if rollouts == max(MANY) and not judge:
         curves(found, methods, given, name)
-    other = gaps["COMPASS, random latents"]
-    rows = [row(label, mine, None if mine is other else other) for label, mine in gaps.items()]
-    return [*heading("random latents"), *rows, ""]
+    others = [gaps["COMPASS, random latents"], gaps["single policy, samples"]]
+    return [*heading(["random latents", "samples"]), *(row(label, mine, others) for label, mine in gaps.items()), ""]
 
 
 def curves(found: Evaluation, methods: Sequence[Method], given: argparse.Namespace, name: str) -> None:
@@ -345,7 +343,8 @@ def curves(found: Evaluation, methods: Sequence[Method], given: argparse.Namespa
         drawn = anytime_curves(found, by=by)
         mine = {method.label: drawn[f"{method.label} #{given.seeds[0]}"] for method in methods}
         given.output.mkdir(parents=True, exist_ok=True)
-        draw_anytime(mine, given.output / f"{slug(name)}-{by}.svg", "gap %", name, by=by)
+        threshold = linear_below([gap for curve in mine.values() for _, gap in curve])
+        draw_anytime(mine, given.output / f"{slug(name)}-{by}.png", "gap %", name, threshold, by)
 
 
 def tables(name: str, given: argparse.Namespace) -> list[str]:
@@ -392,7 +391,7 @@ def mutated(name: str, given: argparse.Namespace) -> list[str]:
     ]
     found: dict[str, list[torch.Tensor]] = {label: [] for label in columns}
     for mutation, power in itertools.product(MUTATIONS, POWERS):
-        gaps: dict[str, list[list[float]]] = {}
+        gaps: dict[str, Gaps] = {}
         for methods, rollouts, count in ((few, 8, FEW), (many, MANY[0], LESS)):
             gaps |= compared(name, methods, f"{before}-{mutation}-{power}-20:{count}", rollouts, given, judge)[1]
         means = {label: torch.tensor(mine, dtype=torch.float64).mean(0) for label, mine in gaps.items()}

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -22,6 +23,7 @@ import torch
 import yaml
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "results"
+PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 PART = re.compile(r"<!-- results: ([\w-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
 SCRIPTS = {  # parts that are more than one study
     name: Path(__file__).parent / f"{name.replace('-', '_')}.py"
@@ -47,6 +49,9 @@ def measured(name: str, output: Path) -> str | None:
     """Run the study, or the script, of one part and return its text, or None where its device is not here."""
     if name in SCRIPTS:
         subprocess.run([sys.executable, str(SCRIPTS[name]), "--output", str(output / name)], check=True)
+        for picture in (output / name).glob("*.png"):
+            PICTURES.mkdir(exist_ok=True)
+            shutil.copy(picture, PICTURES / f"{name}-{picture.name}")
         return (output / name / "table.md").read_text()
     told = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text())
     if str(told.get("device", "cpu")).startswith("cuda") and not torch.cuda.is_available():

@@ -48,7 +48,7 @@ ROOMS = [
     # run.py puts a policy, an algorithm and references together, and writes the weights with their card
     Room(
         "training",
-        "errors features solver distributed rollout policies algorithms references sets pretrained _resources",
+        f"{GROUND} distributed rollout policies algorithms references sets pretrained _resources",
         "numpy torch tensordict safetensors yaml",
     ),
     Room(

@@ -25,11 +25,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
 
 from ncogym._resources import git_commit, versions
-from ncogym.algorithms.base import Algorithm
+from ncogym.algorithms.base import Algorithm, WinnerTakesAll
 from ncogym.algorithms.pomo import POMO
 from ncogym.distributed import barrier, is_main, world
 from ncogym.errors import ArgumentError, CheckpointError
 from ncogym.features import FeatureDims
+from ncogym.plotting import draw_population
 from ncogym.policies.attention import AttentionPolicy
 from ncogym.policies.base import Policy
 from ncogym.pretrained import load_policy, save_policy
@@ -172,7 +173,8 @@ def train(
         bar: opens a progress bar for the labelling and gives a function (what, done, total) that moves it, or None.
 
     Returns:
-        The run folder; ``policy/`` in it holds the weights and their card.
+        The run folder; ``policy/`` in it holds the weights and their card, ``population.png`` who won how often where
+        a population or latents were trained.
 
     Raises:
         ArgumentError: a setting is not allowed, the folder holds a run already and ``resume`` is false, or labelling
@@ -306,6 +308,8 @@ def train(
             "validation": {"seed": validation.seed, "solver": validation.solver, **metrics},
         }
         save_policy(module.policy, folder / "policy", card)
+        if isinstance(algorithm, WinnerTakesAll) and trainer.global_step >= log_every:  # else nothing is in the log
+            draw_population(folder / "metrics.csv", folder / "population.png", f"objective, {env.name}")
     barrier()
     return folder
 

@@ -141,6 +141,7 @@ def test_search_that_cannot_use_the_policy_is_refused_before_training(tmp_path: 
     assert not (tmp_path / "run" / "metrics.csv").exists()
     run(tmp_path / "run", validation=replace(validation, solver="poppy"), max_steps=3, **settings)
     assert load_policy(tmp_path / "run" / "policy").card["validation"]["gap"] > -1e-6
+    assert (tmp_path / "run" / "population.png").stat().st_size > 1000
 
 
 def test_run_folder(tmp_path: Path) -> None:
