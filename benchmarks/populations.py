@@ -75,6 +75,10 @@ class Problem(NamedTuple):
     mutated: tuple[str, str] | None = None
     variants: tuple[str, ...] = ("single", "ensemble 4", "poppy 4", "ensemble 8", "poppy 8", "compass")
 
+    def times(self, count: object) -> str:
+        """Write how many rollouts an instance has."""
+        return f"{count} rollouts" + (f" from each of {self.starts} starts" if self.starts > 1 else "")
+
 
 def sampled_single() -> Algorithm:
     """Return the estimator of a base policy whose problem has no starts worth trying."""
@@ -353,13 +357,13 @@ def tables(name: str, given: argparse.Namespace) -> list[str]:
     lines = [
         f"### {name}",
         "",
-        f"{problem.test}, K rollouts from each of {problem.starts} starts:",
+        f"{problem.test}, {problem.times('K')}:",
         "",
     ]
     lines += populations(name, problem.test, given)
     for rollouts, count in zip(MANY, problem.many, strict=True):
         at = f"{problem.test.partition(':')[0]}:{count}"
-        lines += [f"{at}, {rollouts} rollouts from each start:", "", *latents(name, at, rollouts, given)]
+        lines += [f"{at}, {problem.times(rollouts)}:", "", *latents(name, at, rollouts, given)]
     return lines
 
 

@@ -25,10 +25,10 @@ from ncogym.cli import COMMANDS, main
 from ncogym.envs import make
 from ncogym.errors import NoSolutionFound
 from ncogym.policies import AttentionPolicy
-from ncogym.pretrained import find_policy, load_policy, save_policy
+from ncogym.pretrained import load_policy, save_policy
 from ncogym.sets import open_set
 from ncogym.solver import Progress
-from ncogym.solving import make_solver, needs_policy
+from ncogym.solving import choose_policy, make_solver, needs_policy
 from ncogym.study import Entry
 from ncogym.training.module import TrainingModule
 
@@ -558,8 +558,9 @@ def test_published_study_names_what_there_is(path: Path) -> None:
     for text in told["instances"]:
         found = open_set(text.split("..")[0].split(":")[0] + ":1")
         for entry in map(Entry.read, told["solvers"]):
-            policy = load_policy(find_policy(found.env.name, found.env.size)).policy
-            solver = make_solver(entry.solver, policy if needs_policy(entry.solver) else None)
+            chosen = needs_policy(entry.solver)
+            policy = choose_policy(None, found.env, found.env.size, entry.solver).policy if chosen else None
+            solver = make_solver(entry.solver, policy)
             assert not isinstance(solver, Baseline) or solver.supports(found.env)
             assert entry.policy is None or entry.policy.startswith("out/") or load_policy(entry.policy)
     page = (REPOSITORY / "docs" / "results.md").read_text()

@@ -13,6 +13,7 @@ from ncogym.envs import make
 from ncogym.errors import CheckpointError
 from ncogym.policies import AttentionPolicy, Latent, Policy, PolyNet, Population
 from ncogym.pretrained import available, find_policy, load_card, load_policy, save_policy
+from ncogym.search import READS
 from ncogym.solver import MaxRollouts
 from ncogym.solving import make_solver
 
@@ -212,7 +213,8 @@ def test_every_shipped_policy_beats_a_simple_rule(name: str) -> None:
     rules = ("nearest-neighbour", "ratio-greedy", "dispatch:MWKR")
     rule = next(solver for solver in (SOLVERS[rule]() for rule in rules) if solver.supports(env))
     plain = [s.objective for s in rule(env, instances, None, rng)]
-    found = make_solver("auto", loaded.policy)(env, instances, MaxRollouts(32), rng)
+    solver = next((search for search, kinds in READS.items() if isinstance(loaded.policy, kinds)), "auto")
+    found = make_solver(solver, loaded.policy)(env, instances, MaxRollouts(32), rng)
     assert all(s.feasible for s in found)
     better = sum(s.objective for s in found) - sum(plain)
     assert (better if env.sense == "max" else -better) > 0
