@@ -1,6 +1,6 @@
 """What a population costs to train: an update of K members beside one of the single policy, in time and memory.
 
-    python benchmarks/population_cost.py [--members 8] [--problem tsp] [--size 100] [--batch 64] [--rounds 10]
+    python benchmarks/population_cost.py [--members 8] [--problem tsp] [--sizes 20 50 100] [--batch 32]
 
 Updates of both alternate in one process, so that whatever else the machine does meets both; the table tells the medians
 and how far the peak of resident memory rises in a process of each's own.
@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -51,25 +50,22 @@ def update_of(kind: str, given: argparse.Namespace) -> Callable[[], None]:
 
 
 def memory_of(kind: str, given: argparse.Namespace, told: Any) -> None:
-    """Tell how many bytes the peak of resident memory rises by during three updates."""
+    """Tell how many bytes the peak of resident memory rises by during three updates (Linux)."""
     update = update_of(kind, given)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    Path("/proc/self/clear_refs").write_text("5")  # the peak from now on: else it may be that of the parent process
+    before = _peak()
     for _ in range(3):
         update()
-    told.put(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+    told.put(_peak() - before)
 
 
-def main() -> None:
-    """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("out/results/population-cost"))
-    parser.add_argument("--problem", default="tsp")
-    parser.add_argument("--size", type=int, default=100)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--members", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--threads", type=int, default=1)
-    given = parser.parse_args()
+def _peak() -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
+def measured(given: argparse.Namespace) -> str:
+    """Return the row of a size."""
     seconds: dict[str, list[float]] = {"single": [], "population": []}
     updates = {kind: update_of(kind, given) for kind in seconds}
     for number in range(given.rounds + 1):
@@ -83,23 +79,45 @@ def main() -> None:
         told = context.Queue()
         process = context.Process(target=memory_of, args=(kind, given, told))
         process.start()
-        peaks[kind] = told.get()
+        peaks[kind] = told.get() / 1e6
         process.join()
     single, population = (statistics.median(seconds[kind]) for kind in seconds)
     ratio, more = given.members * single / population, peaks["population"] / peaks["single"]
-    what = f"{given.problem} {given.size}, {given.batch} instances a batch, {given.threads} thread"
-    options = f"--problem {given.problem} --size {given.size} --batch {given.batch} --members {given.members}"
-    lines = [
-        "| | seconds an update | MB beyond what is there at first |",
-        "| --- | ---: | ---: |",
-        f"| POMO, a single policy | {single:.3f} | {peaks['single'] / 1e6:.0f} |",
-        f"| Poppy, {given.members} members | {population:.3f} | {peaks['population'] / 1e6:.0f} |",
+    cells = [f"{given.size}", f"{single:.3f}", f"{population:.3f}", f"{ratio:.2f}"]
+    cells += [f"{peaks['single']:.0f}", f"{peaks['population']:.0f}", f"{more:.2f}"]
+    return f"| {' | '.join(cells)} |"
+
+
+def main() -> None:
+    """Measure, print and write table.md."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--output", type=Path, default=Path("out/results/population-cost"))
+    parser.add_argument("--problem", default="tsp")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[20, 50, 100])
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--members", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--threads", type=int, default=1)
+    given = parser.parse_args()
+    titles = (
+        f"{given.problem}, nodes",
+        "POMO, s an update",
+        f"Poppy {given.members}, s an update",
+        f"updates of a member, times those of {given.members} runs",
+        "POMO, MB",
+        f"Poppy {given.members}, MB",
+        "times",
+    )
+    lines = [f"| {' | '.join(titles)} |", "| ---: |" + " ---: |" * (len(titles) - 1)]
+    for size in given.sizes:
+        lines.append(measured(argparse.Namespace(**{**vars(given), "size": size})))
+    options = f"--problem {given.problem} --sizes {' '.join(map(str, given.sizes))} --batch {given.batch}"
+    lines += [
         "",
-        f"- {what}; the medians of {given.rounds} updates each, in turn",
-        f"- a member of the population is updated {ratio:.2f} times as often as in {given.members} runs of their own",
-        f"- memory is {more:.2f} times that of the single policy",
-        f"- `python benchmarks/population_cost.py {options} --rounds {given.rounds} --threads {given.threads}`,"
-        f" commit {git_commit()}",
+        f"- {given.batch} instances a batch, every start, medians of {given.rounds} updates each, in turn; memory is how far",
+        "  the peak rises during updates",
+        f"- `python benchmarks/population_cost.py {options} --members {given.members} --rounds {given.rounds}"
+        f" --threads {given.threads}`, commit {git_commit()}",
         f"- {machine()}; torch {torch.__version__}",
         "",
     ]

@@ -33,7 +33,7 @@ MEMORY_SHARE, MEMORY_MOST = (
     0.25,
     256e6,
 )  # of the scoring pass: share of what is free, and bytes, above which it gains nothing
-ROWS_MOST = 64e6  # bytes of the rows of a part of a batch under conditions, on CPUs, above which it gains nothing
+ROWS_MOST = 16e6  # bytes of the rows of a part of a batch under conditions, on CPUs, above which it gains nothing
 GRAPHS_KEPT = 4  # captured rollouts of a policy; each holds the memory of its shapes
 
 Acting = Literal["auto", "eager", "compile", "graph", "kernel"]
