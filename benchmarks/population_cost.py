@@ -109,13 +109,12 @@ def main() -> None:
         "times",
     )
     lines = [f"| {' | '.join(titles)} |", "| ---: |" + " ---: |" * (len(titles) - 1)]
-    for size in given.sizes:
-        lines.append(measured(argparse.Namespace(**{**vars(given), "size": size})))
+    lines += [measured(argparse.Namespace(**{**vars(given), "size": size})) for size in given.sizes]
     options = f"--problem {given.problem} --sizes {' '.join(map(str, given.sizes))} --batch {given.batch}"
     lines += [
         "",
-        f"- {given.batch} instances a batch, every start, medians of {given.rounds} updates each, in turn; memory is how far",
-        "  the peak rises during updates",
+        f"- {given.batch} instances a batch, every start, medians of {given.rounds} updates each, in turn",
+        "- memory is how far the peak of resident memory rises during updates",
         f"- `python benchmarks/population_cost.py {options} --members {given.members} --rounds {given.rounds}"
         f" --threads {given.threads}`, commit {git_commit()}",
         f"- {machine()}; torch {torch.__version__}",
