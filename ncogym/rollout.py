@@ -644,16 +644,24 @@ class _Rows:
         device = self.shared[0].device
         self.autocast = _autocast_state(device)
         with torch.no_grad(), _uncached_autocast(device):
-            self.first = self.under(slice(0, 1), encoded, condition)
+            self.first = self.under(slice(0, 1))
         size = sum(v.numel() * v.element_size() for v in self.first if isinstance(v, Tensor))
         most = memory or min(scoring_memory(device), ROWS_MOST if device.type == "cpu" else math.inf)
         batch, part = instances.batch_size[0], max(1, int(most / size))
         self.parts = [slice(begin, min(begin + part, batch)) for begin in range(0, batch, part)]
 
-    def under(self, part: slice, encoded: Any, condition: Tensor) -> Any:
-        """Return the rows of a part of the batch; what all instances share stays the tensor that it is."""
-        mine = type(encoded)(*(value[part] if isinstance(value, Tensor) else value for value in encoded))
-        return self.policy.under(mine, condition if len(condition) == 1 else condition[part])
+    def under(self, part: slice) -> Any:
+        """Return the rows of a part of the batch under all conditions."""
+        return self.policy.under(self.sliced(part), self.own(self.condition, part))
+
+    def sliced(self, part: slice) -> Any:
+        """Return what was encoded of a part of the batch."""
+        return type(self.encoded)(*(value[part] if isinstance(value, Tensor) else value for value in self.encoded))
+
+    @staticmethod
+    def own(condition: Tensor, part: slice) -> Tensor:
+        """Return the conditions of a part of the batch; what all instances share stays the tensor that it is."""
+        return condition if len(condition) == 1 else condition[part]
 
     def repeated(self, part: slice, count: int) -> TensorDict:
         """Return the instances of a part, each as often as it has rows."""
@@ -675,7 +683,7 @@ class _Rows:
         batch, count, acted = self.instances.batch_size[0], self.condition.shape[1], []
         for part in self.parts:
             with torch.inference_mode(), _products_in(precision), _uncached_autocast(self.shared[0].device):
-                rows = self.first if batch == 1 else self.under(part, self.encoded, self.condition)
+                rows = self.first if batch == 1 else self.under(part)
             given = None if first_actions is None else first_actions[part].unflatten(1, (count, -1)).flatten(0, 1)
             drawn = None if noise is None else noise[:, part].unflatten(2, (count, -1)).flatten(1, 2)
             acted.append(
@@ -721,7 +729,7 @@ class _Rows:
         found, count = [], self.condition.shape[1]
         with torch.no_grad(), _uncached_autocast(actions.device):
             for part in self.parts:
-                rows = self.under(part, self.encoded, self.condition)
+                rows = self.under(part)
                 found.append(self._scored(rows, part, actions[part], count, forced, False, acting))
         return torch.cat(found).view(actions.shape[:2])
 
@@ -741,13 +749,16 @@ class _Rows:
         whole = [torch.zeros_like(value) for value in self.shared]
         sums: list[Tensor | None] = [None] * len(self.parameters)
         for part in self._smaller(count):
-            leaves = [value.detach().requires_grad_() for value in self.shared]
+            mine = self.sliced(part)
+            leaves = [value.detach().requires_grad_() for value in _floats(mine)]
             with torch.enable_grad(), _uncached_autocast(actions.device, self.autocast):
-                rows = self.under(part, _with(self.encoded, leaves), condition)
+                rows = self.policy.under(_with(mine, leaves), self.own(condition, part))
                 scored = self._scored(rows, part, actions[part], count, forced, True, acting)
                 carried = weights[part].view(scored.shape).to(scored.dtype)
                 found = torch.autograd.grad(scored, [*leaves, *self.parameters], carried, allow_unused=True)
-            whole = [a if b is None else a.add_(b) for a, b in zip(whole, found[: len(leaves)], strict=True)]
+            for total, more in zip(whole, found[: len(leaves)], strict=True):
+                if more is not None:
+                    total[part] = more
             sums = _added(sums, found[len(leaves) :])
         return [*whole, *sums]
 
