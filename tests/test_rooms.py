@@ -32,31 +32,34 @@ GROUND = "errors features solver plotting"
 ROOMS = [
     Room("__init__", packages=""),  # names its homes in text and imports them late
     Room("_resources", "errors", packages=""),
+    Room("_files", packages=""),
     Room("distributed", "errors", packages="torch"),
     Room(GROUND),
     Room("envs", GROUND),
     Room("policies", "errors features"),
     Room("baselines", "errors envs solver", "numpy torch tensordict jaxtyping rich"),
-    Room("kernels", "errors features _resources"),
+    Room("kernels", "errors features _resources _files"),
     Room("journal", "errors", packages=""),
-    Room("sets", f"{GROUND} envs references", "numpy torch tensordict"),
-    Room("references", f"{GROUND} distributed journal _resources", "numpy torch tensordict jaxtyping safetensors"),
+    Room("sets", f"{GROUND} envs references _files", "numpy torch tensordict"),
+    Room(
+        "references", f"{GROUND} distributed journal _resources _files", "numpy torch tensordict jaxtyping safetensors"
+    ),
     Room("rollout laws", "errors features solver kernels"),
     Room("algorithms", "errors features rollout policies"),
     Room("search", "errors features rollout policies solver"),
-    Room("pretrained", "errors features policies", "torch safetensors"),
+    Room("pretrained", "errors features policies _files", "torch safetensors"),
     # run.py puts a policy, an algorithm and references together, and writes the weights with their card
     Room(
         "training",
-        f"{GROUND} distributed rollout policies algorithms references sets pretrained _resources",
+        f"{GROUND} distributed rollout policies algorithms references sets pretrained _resources _files",
         "numpy torch tensordict safetensors yaml",
     ),
     Room(
         "evaluation report page",
-        f"{GROUND} distributed journal references sets",
+        f"{GROUND} distributed journal references sets _files",
         "numpy torch tensordict jaxtyping rich",
     ),
-    Room("solving", f"{GROUND} kernels envs sets policies baselines search pretrained", "torch tensordict"),
+    Room("solving", f"{GROUND} kernels envs sets policies baselines search pretrained _files", "torch tensordict"),
     # from names to evaluations, so that the command line has no logic of its own
     Room(
         "study",
@@ -67,7 +70,7 @@ ROOMS = [
     Room(
         "cli",
         f"_resources {GROUND} envs sets policies baselines rollout laws algorithms search pretrained training "
-        "references evaluation report solving study bench distributed",
+        "references evaluation report solving study bench distributed _files",
         "numpy torch tensordict rich jsonargparse docstring_parser yaml",
     ),
 ]
