@@ -18,6 +18,7 @@ import signal
 import sys
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,7 +28,7 @@ import docstring_parser
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt, restricted_number_type
 
-from ncogym.errors import ArgumentError, CheckpointError, NcogymError, NoSolutionFound
+from ncogym.errors import ArgumentError, CheckpointError, NcogymError, NcogymWarning, NoSolutionFound
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -52,7 +53,8 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     debug = "--debug" in argv
     try:
-        return _run(argv)
+        with _warnings_in_one_line():
+            return _run(argv)
     except NcogymError as error:
         return _complain(error, debug)
     except OSError as error:
@@ -718,6 +720,23 @@ def _complain(error: BaseException, debug: bool) -> int:
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED
     return UNSOLVED if isinstance(error, NoSolutionFound) else BAD
+
+
+@contextmanager
+def _warnings_in_one_line() -> Iterator[None]:
+    """Write our warnings to stderr as errors are, each once; leave those of others as they are."""
+    with warnings.catch_warnings():
+        shown = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+            if issubclass(category, NcogymWarning):
+                sys.stderr.write(f"ncogym: {' '.join(str(message).split())}\n")
+            else:
+                shown(message, category, *where, **more)
+
+        warnings.showwarning = show
+        warnings.simplefilter("default", NcogymWarning)
+        yield
 
 
 @contextmanager

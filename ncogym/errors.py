@@ -12,7 +12,7 @@
     └── CheckpointError(RuntimeError)     weights or a training state cannot be read
 
 Each text is one line: what, which value, what is allowed. The command line prints it and exits with code 2
-(`NoSolutionFound`: 3).
+(`NoSolutionFound`: 3). What a user must know but work goes on without is a `NcogymWarning`, by ``warnings.warn``.
 """
 
 
@@ -54,3 +54,7 @@ class SolverNotInstalled(SolverError, ImportError):
 
 class CheckpointError(NcogymError, RuntimeError):
     """Weights or a training state cannot be read."""
+
+
+class NcogymWarning(UserWarning):
+    """What a user must know while the work goes on, in one line: a file that is passed over, a doubtful value."""

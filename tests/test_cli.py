@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from ncogym._resources import configs_folder
 from ncogym.baselines.base import Baseline
 from ncogym.cli import COMMANDS, main
 from ncogym.envs import make
-from ncogym.errors import NoSolutionFound
+from ncogym.errors import NcogymWarning, NoSolutionFound
 from ncogym.policies import AttentionPolicy
 from ncogym.pretrained import load_policy, save_policy
 from ncogym.sets import open_set
@@ -874,3 +875,18 @@ def test_interrupted_training_says_how_to_go_on(run: Run, tmp_path: Path, monkey
     code, _, err = run("train --config smoke", *brief, "--resume", "true")
     assert (code, err) == (0, "")
     assert load_policy(tmp_path / "out" / "policy").card["training"]["steps"] == 4
+
+
+def test_warning_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A warning of ours is one line on stderr, however often it comes, and one of others is left as it is."""
+
+    def listed() -> list[tuple[str, str]]:
+        for _ in range(2):
+            warnings.warn("a.sol: odd,\nso it is passed over", NcogymWarning, stacklevel=1)
+        return []
+
+    monkeypatch.setattr("ncogym.cli._list_envs", listed)
+    assert run("list envs") == (0, "", "ncogym: a.sol: odd, so it is passed over\n")
+    monkeypatch.setattr("ncogym.cli._list_envs", lambda: warnings.warn("not ours", stacklevel=1) or [])
+    with pytest.warns(UserWarning, match="not ours"):
+        run("list envs")

@@ -7,7 +7,8 @@ import pytest
 
 from ncogym import errors
 
-CLASSES = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__]
+KINDS = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__]
+CLASSES = [kind for kind in KINDS if not issubclass(kind, Warning)]
 BUILTINS = {
     errors.ArgumentError: ValueError,
     errors.InstanceError: ValueError,
