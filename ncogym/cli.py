@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import errno
 import inspect
+import io
 import json
 import os
 import re
@@ -52,6 +53,9 @@ def main(argv: list[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     debug = "--debug" in argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # whatever it cannot encode is shown as an escape
+            stream.reconfigure(errors="backslashreplace")
     try:
         with _warnings_in_one_line():
             return _run(argv)
@@ -171,7 +175,7 @@ def train(*, env: Any, resolved: Mapping[str, Any], argv: list[str], **settings:
         line = f"{interrupt or 'interrupted'}; to go on: ncogym train {shlex.join(again)}"
         raise KeyboardInterrupt(line) from interrupt
     if is_main():
-        _console().print(f"{folder / 'policy'} holds the trained policy", soft_wrap=True)
+        _console().print(f"{folder / 'policy'} holds the trained policy", soft_wrap=True, markup=False)
     return DONE
 
 
@@ -309,9 +313,12 @@ def generate(
     """
     import numpy as np
 
+    from ncogym._files import whole
     from ncogym.evaluation import seeded_instances
 
     path = Path(output)
+    if not path.parent.is_dir():  # better now than after hours
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
     if labels is None:
         for name, value in {"seconds": seconds, "rollouts": rollouts, "workers": workers}.items():
             if value is not None:
@@ -320,14 +327,15 @@ def generate(
         raise ArgumentError(f"output: {output} is not allowed with labels; its suffix must be .npz")
     else:
         return _label(env, path, instances, seed, labels, seconds, rollouts, workers, argv)
-    data = seeded_instances(env, instances, seed)
-    if path.suffix == ".npz":
-        np.savez(path, **{key: value.numpy() for key, value in data.items()})
-    elif path.suffix in env.suffixes and instances == 1:
-        env.write(data, path)
-    else:
+    if path.suffix != ".npz" and not (path.suffix in env.suffixes and instances == 1):
         own = f".npz, or for one instance {' or '.join(env.suffixes)}"
         raise ArgumentError(f"output: {output} is not allowed for {instances} instances; its suffix must be {own}")
+    data = seeded_instances(env, instances, seed)
+    with whole(path) as partial:
+        if path.suffix == ".npz":
+            np.savez(partial, **{key: value.numpy() for key, value in data.items()})
+        else:
+            env.write(data, partial)
     return DONE
 
 
@@ -343,8 +351,6 @@ def _label(
     argv: list[str],
 ) -> int:
     """Write a labelled file, and say what is in it."""
-    if not path.parent.is_dir():  # better now than after hours
-        raise FileNotFoundError(errno.ENOENT, "No such file or directory", str(path))
     given: dict[str, Any] = {"seconds": seconds, "rollouts": rollouts}
     limits = {name: value for name, value in given.items() if value is not None}
     with _cancelled_by_signals() as cancel:
@@ -364,7 +370,8 @@ def _label(
         write_labelled(path, found, {"labels": labels, **limits, "seed": seed})
         mean, proven = float(found.best_known.mean()), sum(found.proven)
         words = f"{path} holds {instances} instances with labels by {labels}: "
-        _console().print(f"{words}mean objective {mean:.6g}, {proven} proven", soft_wrap=True, highlight=False)
+        said = f"{words}mean objective {mean:.6g}, {proven} proven"
+        _console().print(said, soft_wrap=True, highlight=False, markup=False)
     return DONE
 
 
@@ -689,13 +696,14 @@ def _print_json(record: Mapping[str, Any]) -> None:
 def _print_table(records: Iterable[Mapping[str, Any]], columns: Mapping[str, str]) -> None:
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=box.SIMPLE, show_header=any(columns.values()))
     for heading in columns.values():
         table.add_column(heading, overflow="fold")
     for record in records:
         notes = {"objective": " (infeasible)"} if record.get("feasible") is False else {}
-        table.add_row(*(_cell(record[key]) + notes.get(key, "") for key in columns))
+        table.add_row(*(Text(_cell(record[key]) + notes.get(key, "")) for key in columns))  # as it is, without markup
     _console().print(table)
 
 
@@ -744,8 +752,9 @@ def _busy(what: str) -> Iterator[None]:
     """Show on a terminal that work is going on; print nothing on stdout meanwhile, for rich redirects it."""
     if sys.stderr.isatty():
         from rich.console import Console
+        from rich.text import Text
 
-        with Console(stderr=True).status(what):
+        with Console(stderr=True).status(Text(what)):
             yield
     else:
         yield
@@ -760,11 +769,12 @@ def _bar() -> Iterator[Callable[[str, int, int], None] | None]:
         yield None
         return
     from rich.console import Console
+    from rich.markup import escape
     from rich.progress import Progress
 
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=None)
-        yield lambda name, done, total: progress.update(task, description=name, completed=done, total=total)
+        yield lambda name, done, total: progress.update(task, description=escape(name), completed=done, total=total)
 
 
 @contextmanager

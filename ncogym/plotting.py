@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import csv
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -111,6 +112,16 @@ def sketch_places(locs: np.ndarray) -> Sketch:
     return Sketch(width, height, True, np.rint((locs - low) * scale).astype(int).tolist(), [], [], [])
 
 
+def plain(text: str) -> str:
+    """Return a text so that matplotlib shows it letter by letter, whatever stands in the name of a file or a solver.
+
+    Dollar signs begin no formula, and what no font or file can hold (control characters, bytes of a file name that are
+    not UTF-8) is written as an escape. Whatever is drawn here goes through it.
+    """
+    shown = re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]", lambda sign: ascii(sign[0])[1:-1], text)
+    return shown.replace("$", r"\$")
+
+
 # ---------------------------------------------------------------------- pictures of solutions
 
 
@@ -149,7 +160,7 @@ def draw_tour(locs: np.ndarray, tour: np.ndarray, path: str | Path, title: str =
     x, y = locs[tour[0]]
     axes.scatter(x, y, s=max(2.2 * area, 24), marker="s", color=ACCENT, edgecolors="white", zorder=3, gid="start")
     if title:
-        figure.suptitle(title, y=0.97, fontsize=12, color=INK)
+        figure.suptitle(plain(title), y=0.97, fontsize=12, color=INK)
     _save(figure, path)
 
 
@@ -194,7 +205,7 @@ def draw_gantt(start: np.ndarray, duration: np.ndarray, machine: np.ndarray, pat
     axes.set_yticks(range(0, num_rows, 1 + num_rows // 30))
     axes.set_xlabel("time", color=INK)
     axes.set_ylabel("machine", color=INK)
-    axes.set_title(title, loc="left", fontsize=12, color=INK)
+    axes.set_title(plain(title), loc="left", fontsize=12, color=INK)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(colors=MUTED, which="both")
     _save(figure, path)
@@ -235,7 +246,7 @@ def draw_routes(locs: np.ndarray, routes: Sequence[Sequence[int]], path: str | P
     x, y = locs[:1].T
     axes.scatter(x, y, s=max(2.2 * area, 60), marker="s", color=INK, edgecolors="white", zorder=3, gid="depot")
     if title:
-        figure.suptitle(title, y=0.97, fontsize=12, color=INK)
+        figure.suptitle(plain(title), y=0.97, fontsize=12, color=INK)
     _save(figure, path)
 
 
@@ -294,7 +305,7 @@ def draw_packing(
         each.spines[["top", "right"]].set_visible(False)
         each.tick_params(colors=MUTED)
     if title:
-        figure.suptitle(title, fontsize=12, color=INK)
+        figure.suptitle(plain(title), fontsize=12, color=INK)
     _save(figure, path)
 
 
@@ -376,7 +387,7 @@ def draw_histogram(histogram: Histogram, path: str | Path, title: str = "") -> N
                 axes.text(left + width / 2, share, f"{share:.0%}", ha="center", va="bottom", fontsize=7, color=INK)
         axes.set_ylim(0, 1.35)
         axes.set_yticks([])
-        axes.set_ylabel(name, rotation=0, ha="right", va="bottom", y=0.0, fontsize=9, color=INK)
+        axes.set_ylabel(plain(name), rotation=0, ha="right", va="bottom", y=0.0, fontsize=9, color=INK)
         axes.spines[["top", "right", "left"]].set_visible(False)
         axes.spines["bottom"].set_color(MUTED)
         axes.tick_params(colors=MUTED, bottom=axes is every[-1])
@@ -386,7 +397,7 @@ def draw_histogram(histogram: Histogram, path: str | Path, title: str = "") -> N
     labels |= {float(tick): f"{float(f'{histogram.edges[tick]:.1g}'):g}" for tick in histogram.ticks}
     last.set_xticks(list(labels), list(labels.values()))
     last.set_xlabel("gap (%), logarithmic", color=INK)
-    every[0].set_title(title, loc="left", fontsize=12, color=INK)
+    every[0].set_title(plain(title), loc="left", fontsize=12, color=INK)
     _save(figure, path)
 
 
@@ -442,7 +453,7 @@ def draw_anytime(
         if curve:
             colour, line = COLOURS[number % len(COLOURS)], LINES[number // len(COLOURS) % len(LINES)]
             seconds, values = zip(*curve, strict=True)
-            (drawn,) = axes.step(seconds, values, line, where="post", color=colour, linewidth=1.8, label=name)
+            (drawn,) = axes.step(seconds, values, line, where="post", color=colour, linewidth=1.8, label=plain(name))
             drawn.set(marker="o", markersize=4.5, markevery=[len(curve) - 1])
     if 0 < 30 * min(times) < max(times):
         axes.set_xscale("log")
@@ -453,8 +464,8 @@ def draw_anytime(
         axes.set_ylim(-0.1 * threshold, 1.3 * highest)
         axes.yaxis.set_major_formatter("{x:g}")
     axes.set_xlabel(f"{by} per instance", color=INK)
-    axes.set_ylabel(ylabel, color=INK)
-    axes.set_title(title, loc="left", fontsize=12, color=INK)
+    axes.set_ylabel(plain(ylabel), color=INK)
+    axes.set_title(plain(title), loc="left", fontsize=12, color=INK)
     axes.grid(color=MUTED, alpha=0.25, linewidth=0.6)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(colors=MUTED, which="both")
@@ -487,14 +498,14 @@ def draw_population(metrics: str | Path, path: str | Path, ylabel: str, title: s
         for name, colour in zip(names, COLOURS, strict=False):
             values = [float(row[name]) for row in rows]
             axes.plot([int(row["step"]) for row in rows], values, color=colour, label=name.replace("_", " "), gid=name)
-        axes.set_ylabel(label, color=INK)
+        axes.set_ylabel(plain(label), color=INK)
         axes.grid(color=MUTED, alpha=0.25, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(colors=MUTED, which="both")
         axes.legend(frameon=False, labelcolor=INK)
     both[1].set_ylim(0, 1)
     both[1].set_xlabel("steps", color=INK)
-    both[0].set_title(title, loc="left", fontsize=12, color=INK)
+    both[0].set_title(plain(title), loc="left", fontsize=12, color=INK)
     _save(figure, path)
 
 

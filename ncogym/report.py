@@ -9,9 +9,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from itertools import pairwise
@@ -23,6 +21,7 @@ from rich.cells import cell_len
 from rich.table import Table
 from rich.text import Text
 
+from ncogym._files import staged
 from ncogym.evaluation import SOLVED_PERCENT, Evaluation, Record, Summary
 from ncogym.page import NOT_KNOWN, Chapter, Column, Grid, html_page, number
 from ncogym.plotting import Axis, Histogram, draw_anytime, draw_histogram, gap_histogram, linear_below
@@ -33,6 +32,8 @@ POINTS = 200  # of a curve that is drawn
 # columns that a terminal shows if it has room, in this order; it always shows the others
 MORE = ("worst gap %", "solved", "primal integral %", "proven", "rollouts")
 LESS = ("mean objective", "in all")  # come first of these where solvers are compared with one of them
+
+FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # what a spreadsheet may read as the beginning of one
 
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -509,21 +510,18 @@ def write_report(evaluations: Sequence[Evaluation], folder: str | Path) -> Path:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     chapters = _chapters(evaluations)
-    with tempfile.TemporaryDirectory(prefix=".report-", dir=folder) as name:
-        made = Path(name)  # a reader finds the old file or the new one, never half of one
+    with staged(folder) as made:
         _write_records(evaluations, made)
-        (made / "summary.json").write_text(json.dumps(_summary(chapters), indent=2, allow_nan=False) + "\n")
-        (made / "table.md").write_text(_markdown(chapters), encoding="utf-8")
-        (made / "table.tex").write_text(_latex(chapters), encoding="utf-8")
-        (made / "report.html").write_text(html_page(chapters, _matrices(chapters)), encoding="utf-8")
+        _write(made / "summary.json", json.dumps(_summary(chapters), indent=2, allow_nan=False) + "\n")
+        _write(made / "table.md", _markdown(chapters))
+        _write(made / "table.tex", _latex(chapters))
+        _write(made / "report.html", html_page(chapters, _matrices(chapters)))
         for chapter, slug in zip(chapters, _slugs(chapters), strict=True):
             for suffix in (".png", ".svg"):
                 _draw(chapter, made / f"{slug}anytime{suffix}", made / f"{slug}histogram{suffix}")
                 for picture in (f"{slug}anytime{suffix}", f"{slug}histogram{suffix}"):
                     if not (made / picture).exists():
                         (folder / picture).unlink(missing_ok=True)  # that of another evaluation would mislead
-        for path in made.iterdir():
-            os.replace(path, folder / path.name)
     return folder
 
 
@@ -553,6 +551,11 @@ def _chapter(evaluation: Evaluation) -> Chapter:
     )
 
 
+def _write(path: Path, text: str) -> None:
+    """Write a text; bytes of a file name that are no UTF-8 become escapes."""
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
 def _write_records(evaluations: Sequence[Evaluation], folder: Path) -> None:
     own = [field.name for field in fields(Record)]
     head = ["set", "budget_seconds", "budget_rollouts", "solver", "instance", "name"]
@@ -568,12 +571,21 @@ def _write_records(evaluations: Sequence[Evaluation], folder: Path) -> None:
         for evaluation in evaluations
         for record in evaluation.records
     ]
-    with (folder / "records.csv").open("w", newline="", encoding="utf-8") as file:
+    with (folder / "records.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         writer = csv.DictWriter(file, columns, extrasaction="ignore")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: _no_formula(value) for name, value in row.items()} for row in rows)
     lines = [json.dumps({name: row[name] for name in (*columns, "trace", "actions")}, allow_nan=False) for row in rows]
-    (folder / "records.json").write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
+    _write(folder / "records.json", "[\n" + ",\n".join(lines) + "\n]\n")
+
+
+def _no_formula(value: Any) -> Any:
+    """Return a cell that no spreadsheet computes: an apostrophe before text that begins like a formula.
+
+    References:
+        OWASP, CSV Injection: fields that begin with ``=``, ``+``, ``-``, ``@``, a tab, a carriage return or a newline.
+    """
+    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
 
 
 def _summary(chapters: Sequence[Chapter]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from ncogym._files import staged
 from ncogym.envs import PROBLEMS, ConstructiveEnv, make
 from ncogym.envs.base import ReferenceSet
 from ncogym.envs.formats.arrays import Arrays, holds, read_arrays, real, whole
@@ -420,10 +421,8 @@ def write_labelled(path: Path, labelled: InstanceSet, about: Mapping[str, Any]) 
         "proven": np.array(labelled.proven),
         "about": np.array(json.dumps(told)),
     }
-    partial = path.with_suffix(".partial")
-    with open(partial, "wb") as file:
-        np.savez(file, **arrays)
-    partial.replace(path)
+    with staged(path.parent) as made:
+        np.savez(made / path.name, **arrays)
 
 
 def _labelled(path: Path, arrays: Arrays, problem: str | None) -> InstanceSet:

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import csv
 import functools
+import io
 import json
 import os
+import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -94,6 +97,60 @@ def signalled(monkeypatch: pytest.MonkeyPatch, *signals: int, at: int = 2) -> No
         return offer(self, *arguments, **options)
 
     monkeypatch.setattr(Progress, "offer", offer_and_kill)
+
+
+# ---------------------------------------------------------------------- names of all kinds, and any output
+
+REPORT = {"records.csv", "records.json", "summary.json", "table.md", "table.tex", "report.html"}
+REPORT |= {"anytime.png", "anytime.svg"}  # no gap is known here
+HOSTILE = ["caf\udce9", "$\\frac{$", "=cmd|'A0", "[red]x", "+1", "\x1b[31m", "一", "<b>&amp;", "a\nb"]
+
+
+@pytest.fixture
+def hostile(tmp_path: Path, data: Path) -> Path:
+    """A folder of one instance under the names that a file system allows and a program stumbles over."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for name in HOSTILE:
+        shutil.copy(data / "square4.tsp", folder / f"{name}.tsp")
+    return folder
+
+
+def printed(encoding: str, line: list[str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """Run a command that must succeed with a stdout that is strict about an encoding, and return what it printed."""
+    raw = io.BytesIO()
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding=encoding, write_through=True))
+        assert main(line) == 0
+        return raw.getvalue().decode(encoding)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+@pytest.mark.parametrize("form", ["table", "json"])
+def test_any_name_is_solved(encoding: str, form: str, hostile: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the name of a file nor the encoding of the terminal costs a result."""
+    files = sorted(map(str, hostile.glob("*.tsp")))
+    out = printed(encoding, ["solve", "--solver", "two-opt", "--format", form, *files], monkeypatch)
+    assert out.count("two-opt") == len(HOSTILE)
+    assert r"caf\udce9" in out
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+@pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
+def test_any_name_is_evaluated(encoding: str, hostile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A report is whole, its table is printed, and no cell of a spreadsheet is a formula."""
+    label, folder = "+[/x]$", tmp_path / "o"
+    line = ["evaluate", "--solvers", f"{label}=two-opt,caf\udce9=farthest-insertion", "--instances", str(hostile)]
+    out = printed(encoding, [*line, "--output", str(folder)], monkeypatch)
+    assert label in out
+    assert r"caf\udce9" in out
+    with (folder / "records.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["solver"] for row in rows} == {f"'{label}", r"caf\udce9"}
+    assert not any(cell.startswith(("=", "+", "@")) for row in rows for cell in row.values())
+    said = json.loads((folder / "records.json").read_text(encoding="utf-8"))
+    assert {record["name"] for record in said} == set(HOSTILE)
+    assert {path.name for path in folder.iterdir()} == REPORT
 
 
 # ---------------------------------------------------------------------- help, and arguments that are refused
@@ -615,6 +672,28 @@ def test_generate_writes_what_evaluate_solves(run: Run, tmp_path: Path) -> None:
     with np.load(tmp_path / "a.npz", allow_pickle=False) as arrays:
         assert set(arrays) == set(expected.keys())
         assert all(np.array_equal(arrays[key], expected[key].numpy()) for key in arrays)
+
+
+@pytest.mark.parametrize(
+    ("more", "name"), [("--instances 9", "a.npz"), ("", "a.tsp"), ("--labels nearest-neighbour --workers 1", "a.npz")]
+)
+@pytest.mark.parametrize("room", [0, 100])
+def test_generate_on_a_full_disk_keeps_what_was_there(
+    room: int, more: str, name: str, run: Run, tmp_path: Path, cache: Path
+) -> None:
+    """The old file stays, nothing is left beside it, and the line names the file."""
+    path, line = tmp_path / name, f"generate --env tsp --env.num_nodes 50 {more} --output {tmp_path / name}"
+    assert run(line)[0] == 0  # labels, which go to the cache, are there now
+    path.write_text("old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (room, before[1]))
+    try:
+        code, out, err = run(line)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (code, out, err) == (2, "", f"ncogym: {path}: file too large\n")
+    assert path.read_text() == "old"
+    assert [each.name for each in tmp_path.glob("[!c]*")] == [name]
 
 
 def test_generated_file_is_solved(run: Run, tmp_path: Path) -> None:

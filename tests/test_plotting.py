@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import re
+import warnings
 from itertools import pairwise
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from matplotlib.text import Text
 
 from ncogym.errors import ArgumentError
 from ncogym.plotting import (
@@ -22,6 +25,7 @@ from ncogym.plotting import (
     draw_tour,
     gap_histogram,
     linear_below,
+    plain,
     sketch_places,
 )
 
@@ -396,3 +400,41 @@ def test_population_without_members_is_refused(tmp_path: Path) -> None:
     (tmp_path / "metrics.csv").write_text("step,loss\n9,1.0\n")
     with pytest.raises(ArgumentError, match=r"^metrics: .* best_of_members"):
         draw_population(tmp_path / "metrics.csv", tmp_path / "population.svg", "tour length")
+
+
+# ---------------------------------------------------------------------- names that are no formulas
+
+HOSTILE = ["$\\frac{$", "$a$ $b", r"\$1$", "caf\udce9", "a\x01\tb", "$\\unknown$", "一\n二"]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+@pytest.mark.parametrize("name", HOSTILE)
+def test_any_name_can_be_drawn(name: str, suffix: str, tmp_path: Path) -> None:
+    """A title, a solver or a reference may be called what a file may be called."""
+    nodes, rows = np.arange(4), np.array([[0, 1]])
+    paths = [tmp_path / f"{number}{suffix}" for number in range(7)]
+    log = tmp_path / "metrics.csv"
+    columns = ["step", "best_of_members", "mean_member", "share_won_most", "share_won_least", "unique_winners"]
+    log.write_text(f"{','.join(columns)}\n{','.join(['1'] * 6)}\n")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph", category=UserWarning)  # the font lacks it
+        draw_tour(SQUARE, nodes, paths[0], name)
+        draw_gantt(rows, rows + 1, rows, paths[1], name)
+        draw_routes(SQUARE, [[1, 2], [3]], paths[2], name)
+        draw_packing(np.ones(2), np.ones(2), np.array([1]), 1.0, paths[3], name)
+        draw_histogram(gap_histogram({name: [1.0, 0.0]}, 1e-6), paths[4], name)
+        draw_anytime({name: [(1.0, 2.0)]}, paths[5], f"gap to {name}", name)
+        draw_population(log, paths[6], f"mean {name}", name)
+    for path in paths:
+        if suffix == ".svg":
+            ET.parse(path)
+        else:
+            assert imread(path).ndim == 3
+
+
+def test_dollars_are_shown_as_they_are() -> None:
+    """Matplotlib takes a name for what it is, not for a formula, and shows every sign of it."""
+    for name in ("$\\frac{$", "$a$ $b", r"\$1$", "100 $"):
+        said, is_formula = Text(0, 0, plain(name))._preprocess_math(plain(name))
+        assert (said, is_formula) == (name, False)
+    assert plain("caf\udce9\x01") == r"caf\udce9\x01"

@@ -513,3 +513,19 @@ def test_hand_made_evaluations_are_what_they_say() -> None:
     for each in evaluations.mixed().records:
         if each.gap_percent is not None and each.objective is not None:
             assert each.gap_percent == pytest.approx(report.gap_percent(each.objective, 10.0, "min"))
+
+
+@pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r", "\n", "\uff1d"])
+def test_no_text_is_a_formula_and_numbers_stay(begin: str, tmp_path: Path) -> None:
+    """An apostrophe stands before text that a spreadsheet would compute; a number below 0 is a number."""
+    name = f"{begin}1+1"
+    rows = [record(name, 0, (1.0, -9.0), violation=f"{begin}x", feasible=False), record("a-b", 0, (1.0, 9.0))]
+    instances = replace(tours([4], name=name), names=(name,))
+    write_report([of(instances, rows)], tmp_path)
+    with (tmp_path / "records.csv").open(newline="", encoding="utf-8") as file:
+        first, second = csv.DictReader(file)
+    assert [first[key] for key in ("set", "name", "solver", "violation")] == [*[f"'{name}"] * 3, f"'{begin}x"]
+    assert (second["solver"], second["objective"]) == ("a-b", "9.0")
+    assert float(first["objective"]) == -9.0
+    said = json.loads((tmp_path / "records.json").read_text())
+    assert (said[0]["name"], said[0]["solver"]) == (name, name)
