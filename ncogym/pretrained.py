@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch.overrides import TorchFunctionMode
 
 from ncogym.errors import CheckpointError
 from ncogym.features import FeatureDims
@@ -23,8 +24,23 @@ from ncogym.policies import POLICIES
 from ncogym.policies.base import Policy
 from ncogym.policies.population import Conditioned
 
+# what the arguments in a card may lead to before it is known that they are none
+FAULTS = (
+    OSError,
+    SafetensorError,
+    RuntimeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    MemoryError,
+)
 SHIPPED = Path(__file__).parent / "weights"
 FORMAT = 1
+MAX_CARD = 1 << 24  # bytes
+MAX_CALLS = 16  # of torch to make a tensor of a policy, on average; up to 7 are needed
 
 
 class Pretrained(NamedTuple):
@@ -71,7 +87,7 @@ def save_policy(policy: Policy, folder: str | Path, card: dict[str, Any], *, hal
         name: (tensor.half() if half and tensor.is_floating_point() else tensor).detach().cpu().contiguous()
         for name, tensor in policy.state_dict().items()
     }
-    save_file(tensors, str(target / "weights.safetensors"))
+    (target / "weights.safetensors").write_bytes(save(tensors))  # save_file would let nobody else read it
     (target / "card.json").write_text(json.dumps(described, indent=1, default=str) + "\n")
 
 
@@ -88,9 +104,11 @@ def load_card(name_or_path: str | Path) -> tuple[Path, dict[str, Any]]:
         shipped = ", ".join(available()) or "none"
         raise CheckpointError(f"policy: {given!r} is neither a shipped policy ({shipped}) nor a folder with card.json")
     try:
-        card = json.loads(path.read_text())
+        if path.stat().st_size > MAX_CARD:
+            raise ValueError(f"over {MAX_CARD >> 20} MB")
+        card = json.loads(path.read_text(encoding="utf-8"))
         card["policy"]["class"], card["policy"]["dims"], card["env"]["name"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise CheckpointError(f"{path}: not a policy's card ({type(error).__name__}: {error})") from error
     if card.get("format") != FORMAT:
         raise CheckpointError(f"{path}: format {card.get('format')!r} is not allowed; this version reads {FORMAT}")
@@ -108,16 +126,54 @@ def load_policy(name_or_path: str | Path, device: torch.device | str = "cpu") ->
         CheckpointError: it does not exist, or its weights do not fit its card.
     """
     folder, card = load_card(name_or_path)
-    described = card["policy"]
+    path = folder / "weights.safetensors"
     try:
-        policy = _make(folder, described)(FeatureDims(**described["dims"]))
-        policy.load_state_dict(load_file(str(folder / "weights.safetensors"), device="cpu"))
+        with safe_open(path, "pt") as file:
+            shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}
+        policy = _outline(folder, card["policy"], shapes)
+        dtypes = {name: tensor.dtype for name, tensor in policy.state_dict().items()}
+        read = load_file(path, device="cpu")  # copied, as its tensors lie where the file has them
+        policy.load_state_dict({name: read[name].to(dtype, copy=True) for name, dtype in dtypes.items()}, assign=True)
     except CheckpointError:
         raise
-    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError) as error:
-        first_line = str(error).splitlines()[0]
+    except FAULTS as error:
+        first_line = (str(error) or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{folder}: the weights do not fit the card ({first_line})") from error
     return Pretrained(policy.to(device).eval(), card, str(name_or_path))
+
+
+def _outline(folder: Path, described: dict[str, Any], shapes: Mapping[str, Sequence[int]]) -> Policy:
+    """Return the policy that a card describes on the meta device, without numbers, if it has the tensors of a file.
+
+    Whatever the card says, neither memory nor time is spent on more than the file holds.
+
+    Raises:
+        CheckpointError: its tensors are not those of the file.
+    """
+    with torch.device("meta"), _Counted(MAX_CALLS * (len(shapes) + 10)):
+        policy = _make(folder, described)(FeatureDims(**described["dims"]))
+    needed = {name: list(tensor.shape) for name, tensor in policy.state_dict().items()}
+    for name in sorted(needed.keys() | shapes.keys()):
+        if needed.get(name) != shapes.get(name):
+            told = ["no such tensor" if each is None else each for each in (needed.get(name), shapes.get(name))]
+            raise CheckpointError(
+                f"{folder}: the weights do not fit the card ({name}: {told[0]}, in the file {told[1]})"
+            )
+    return policy
+
+
+class _Counted(TorchFunctionMode):
+    """Ends what calls torch more often than so many times, in this thread."""
+
+    def __init__(self, left: int) -> None:
+        super().__init__()
+        self.left = left
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError("it has many more layers than they")
+        return func(*args, **(kwargs or {}))
 
 
 def _make(folder: Path, described: dict[str, Any]) -> Callable[[FeatureDims], Policy]:

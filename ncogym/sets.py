@@ -34,6 +34,7 @@ from ncogym.solver import instances_sha256
 
 AS_GOOD = 1e-6  # relative: objectives with decimals are rounded in files, or summed in another order
 DIGEST = "instances_sha256"
+MAX_ABOUT = 1 << 20  # bytes of what a labelled file says about its labels
 LABEL_AXES = {"actions": "batch steps", "objective": "batch", "proven": "batch"}
 
 
@@ -427,11 +428,16 @@ def write_labelled(path: Path, labelled: InstanceSet, about: Mapping[str, Any]) 
 
 def _labelled(path: Path, arrays: Arrays, problem: str | None) -> InstanceSet:
     """Return the set in a labelled file, each label checked and scored by the referee."""
+    told = arrays["about"]
     try:
-        about = json.loads(str(arrays["about"]))
-        name, who, digest = about["env"]["name"], about["labels"], about[DIGEST]
-        env = make(name, **about["env"]["arguments"])
-    except (KeyError, TypeError, ValueError) as error:
+        if told.dtype.kind != "U" or told.size != 1 or told.nbytes > MAX_ABOUT:
+            raise ValueError("it is no text, or a long one")
+        about = json.loads(str(told))
+        name, who, digest, arguments = about["env"]["name"], about["labels"], about[DIGEST], about["env"]["arguments"]
+        if not isinstance(arguments, dict):
+            raise TypeError("the arguments of env are no object")
+        env = make(name)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InstanceError(f"{path}: what it says about its labels cannot be read ({error})") from error
     if problem not in (None, name):
         raise ArgumentError(f"instances: {path} is of {name}, not of {problem}")
@@ -440,8 +446,9 @@ def _labelled(path: Path, arrays: Arrays, problem: str | None) -> InstanceSet:
         contents = env.from_arrays({key: each for key, each in arrays.items() if key not in (*labels, "about")})
         if contents is None or not holds(labels, LABEL_AXES, {}):
             raise InstanceError(f"its arrays ({', '.join(arrays)}) are not those of labelled {name}")
+        env = _told_env(env, arguments, contents.instances)
         actions, objective = whole(labels, "actions"), real(labels, "objective").double()
-    except InstanceError as error:
+    except (InstanceError, ArgumentError) as error:
         raise InstanceError(f"{path}: {error}") from error
     instances = contents.instances
     if len(instances) != len(actions):
@@ -459,6 +466,33 @@ def _labelled(path: Path, arrays: Arrays, problem: str | None) -> InstanceSet:
         actions=tuple(actions),
         best_known_name=f"{who} ({path.name})",
     )
+
+
+def _told_env(env: ConstructiveEnv, told: Mapping[str, Any], instances: TensorDict) -> ConstructiveEnv:
+    """Return the environment that a labelled file tells, of no other size than its instances have.
+
+    A size that is told is compared with them before an environment of that size is built; device and batch size are
+    nobody's to tell.
+
+    Args:
+        env: the problem, with its default arguments.
+        told: the arguments in the file.
+        instances: of the file.
+
+    Raises:
+        InstanceError: the file tells another size, or arguments that are not those of a distribution.
+        ArgumentError: the value of an argument is not allowed.
+    """
+    default, fitting = env.arguments(), env.sized_like(instances).arguments()
+    if unknown := told.keys() - default.keys():
+        allowed = ", ".join(default)
+        raise InstanceError(f"it tells {', '.join(sorted(unknown))} of {env.name}; allowed are {allowed}")
+    larger = env.resized(2 * env.size).arguments()
+    sizes = {key: fitting[key] for key, value in default.items() if larger[key] != value}
+    for key, size in sizes.items():
+        if told.get(key, size) != size:
+            raise InstanceError(f"it tells {key} {told[key]!r}, but its instances have {size}")
+    return make(env.name, **{**told, **sizes})
 
 
 # ---------------------------------------------------------------------- whose file is it?

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,8 @@ def test_unknown_policy_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         ("[]", "not a policy's card"),
         ('{"format": 1}', "not a policy's card"),
         ('{"policy": {"class": "AttentionPolicy", "dims": {}}, "env": {}}', "not a policy's card"),
+        ("[" * 10**5, "not a policy's card .RecursionError"),
+        (" " * 17 * 2**20, "not a policy's card .ValueError: over 16 MB"),
     ],
 )
 def test_broken_card_is_refused(folder: Path, text: str, words: str) -> None:
@@ -176,6 +179,23 @@ def test_broken_card_is_refused(folder: Path, text: str, words: str) -> None:
         ("arguments", {"width": 12}, "the weights do not fit the card"),
         ("arguments", {"dim": 0}, "the weights do not fit the card"),
         ("dims", {"node": 3, "roles": 2}, "the weights do not fit the card"),
+        (
+            "dims",
+            {"node": 2, "edge": 1, "roles": 2},
+            r"layers\.0\.edge_scores\.0\.weight: \[16, 1\], in the file \[16, 2\]",
+        ),
+        # what would take hours and terabytes to build
+        ("arguments", {"num_layers": 10**9}, "the weights do not fit the card .it has many more layers than they"),
+        ("arguments", {"dim": 10**9, "num_heads": 1}, "the weights do not fit the card"),
+        ("arguments", {"feedforward": 10**12}, "the weights do not fit the card"),
+        ("dims", {"node": 2, "kinds": 10**12, "edge": 1, "roles": 2}, "the weights do not fit the card"),
+        ("dims", {"node": 2, "roles": 10**30}, "the weights do not fit the card"),
+        # what a constructor was not made for
+        ("arguments", {"num_heads": 0.5}, "the weights do not fit the card"),
+        ("arguments", {"clip": None}, "the weights do not fit the card"),
+        ("arguments", [], "the weights do not fit the card"),
+        ("class", ["AttentionPolicy"], "the weights do not fit the card"),
+        ("dims", {"node": "2"}, "the weights do not fit the card"),
     ],
 )
 def test_card_that_does_not_fit_is_refused(folder: Path, key: str, value: object, words: str) -> None:
@@ -186,6 +206,52 @@ def test_card_that_does_not_fit_is_refused(folder: Path, key: str, value: object
     with pytest.raises(CheckpointError, match=words) as refused:
         load_policy(folder)
     assert "\n" not in str(refused.value)
+
+
+def test_a_base_without_end_is_refused(folder: Path) -> None:
+    """A policy within a policy, hundreds of times, is one line."""
+    depth, text = 300, (folder / "card.json").read_text()
+    card = json.loads(text)
+    arguments = json.dumps(card["policy"]["arguments"])
+    card["policy"] |= {"class": "Population", "arguments": "HERE"}
+    nested = '{"base": {"class": "Population", "arguments": ' * depth + arguments + "}}" * depth
+    (folder / "card.json").write_text(json.dumps(card).replace('"HERE"', nested))
+    with pytest.raises(CheckpointError, match="the weights do not fit the card") as refused:
+        load_policy(folder)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("kind", [Population, PolyNet, Latent])
+@pytest.mark.parametrize("norm", ["batch", "rms"])
+def test_nothing_is_left_to_chance_by_loading(tmp_path: Path, kind: type[Policy], norm: str) -> None:
+    """Loading draws no weights, least of all for each member, and every tensor that is not saved is there, too."""
+    base = functools.partial(AttentionPolicy, dim=8, num_layers=1, num_heads=2, feedforward=8, norm=norm)
+    arguments = {"members": 300, "alike": False} if kind is Population else {}
+    policy = kind(make("tsp").feature_dims, base=base, **arguments)
+    save_policy(policy, tmp_path, CARD, half=True)
+    before = torch.get_rng_state()
+    loaded = load_policy(tmp_path).policy
+    assert torch.equal(torch.get_rng_state(), before)
+    assert loaded.arguments() == policy.arguments()
+    assert all(torch.equal(one, other) for one, other in zip(policy.buffers(), loaded.buffers(), strict=True))
+    for one, other in zip(policy.parameters(), loaded.parameters(), strict=True):
+        assert other.dtype == torch.float32
+        assert torch.equal(one.half().float(), other)
+        assert other.requires_grad
+        assert other.data_ptr() % 16 == 0
+
+
+def test_others_may_read_what_was_saved(policy: Policy, tmp_path: Path) -> None:
+    """Both files have the permissions that the umask leaves to new files."""
+    before = os.umask(0o022)
+    try:
+        save_policy(policy, tmp_path, CARD)
+    finally:
+        os.umask(before)
+    assert {path.name: oct(path.stat().st_mode & 0o777) for path in tmp_path.iterdir()} == {
+        "card.json": "0o644",
+        "weights.safetensors": "0o644",
+    }
 
 
 @pytest.mark.parametrize("harm", ["missing", "empty", "cut"])

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import math
 import pickle
 import re
@@ -557,6 +558,13 @@ def spoil(arrays: dict[str, Any], name: str, index: Any, value: Any) -> None:
     arrays[name][index] = value
 
 
+def tell(arrays: dict[str, Any], arguments: Any) -> None:
+    """Change what a labelled file says of the arguments of its problem."""
+    about = json.loads(str(arrays["about"]))
+    about["env"]["arguments"] = arguments
+    arrays["about"] = np.array(json.dumps(about))
+
+
 @pytest.mark.parametrize(
     ("tamper", "error", "words"),
     [
@@ -586,6 +594,14 @@ def spoil(arrays: dict[str, Any], name: str, index: Any, value: Any) -> None:
         (lambda a: a.update(about=np.array("{")), InstanceError, "what it says about its labels cannot be read"),
         (lambda a: a.update(about=np.array("{}")), InstanceError, "what it says about its labels cannot be read"),
         (lambda a: a.update(about=np.array(5)), InstanceError, "what it says about its labels cannot be read"),
+        (lambda a: a.update(about=np.array("[" * 10**5)), InstanceError, "what it says about its labels cannot be"),
+        (lambda a: a.update(about=np.array(" " * 10**6)), InstanceError, "cannot be read .it is no text, or a long"),
+        (lambda a: tell(a, 5), InstanceError, "the arguments of env are no object"),
+        (lambda a: tell(a, {"num_nodes": 3 * 10**8}), InstanceError, "it tells num_nodes 300000000, but its .* have 5"),
+        (lambda a: tell(a, {"num_nodes": "5"}), InstanceError, "it tells num_nodes '5', but its instances have 5"),
+        (lambda a: tell(a, {"device": "cuda"}), InstanceError, "it tells device of tsp; allowed are num_nodes, distr"),
+        (lambda a: tell(a, {"batch_size": [9**9]}), InstanceError, "it tells batch_size of tsp; allowed are num_nodes"),
+        (lambda a: tell(a, {"distribution": "odd"}), InstanceError, "distribution: 'odd' is not allowed"),
     ],
 )
 def test_a_labelled_file_is_not_believed(tmp_path: Path, tamper: Any, error: type[Exception], words: str) -> None:
@@ -598,6 +614,31 @@ def test_a_labelled_file_is_not_believed(tmp_path: Path, tamper: Any, error: typ
     with pytest.raises(error, match=rf"a\.npz: .*{words}") as refusal:
         open_set(str(tmp_path / "a.npz"))
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_the_size_of_labelled_instances_is_their_own(tmp_path: Path, name: str) -> None:
+    """Every argument that tells a size must be that of the arrays; one that is not told is theirs."""
+    held = labelled(tmp_path / "a.npz", name)
+    arguments = held.env.arguments()
+    sizes = [key for key, value in arguments.items() if isinstance(value, int) and not isinstance(value, bool)]
+    assert len(sizes) == (2 if name == "jssp" else 1)
+    with np.load(tmp_path / "a.npz") as file:
+        arrays = dict(file)
+    for key in sizes:
+        tell(arrays, {**arguments, key: 10**9})
+        np.savez(tmp_path / "b.npz", **arrays)
+        with pytest.raises(InstanceError, match=rf"b\.npz: it tells {key} 1000000000, but its instances have 5"):
+            open_set(str(tmp_path / "b.npz"))
+    tell(arrays, {})
+    np.savez(tmp_path / "b.npz", **arrays)
+    assert open_set(str(tmp_path / "b.npz")).env.arguments() == arguments
+
+
+def test_a_shop_of_other_proportions_comes_back(tmp_path: Path) -> None:
+    """Jobs and machines are each their own, whatever the default says of their ratio."""
+    assert labelled(tmp_path / "a.npz", "jssp", num_jobs=10, num_machines=4).env.arguments()["num_machines"] == 2
+    assert open_set(str(tmp_path / "a.npz")).env.arguments()["num_machines"] == 2
 
 
 # ---------------------------------------------------------------------- whose file is it?

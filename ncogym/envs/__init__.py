@@ -29,14 +29,14 @@ def make(name: str, **arguments: Any) -> ConstructiveEnv:
         arguments: the constructor's arguments, such as ``num_nodes=50``.
 
     Raises:
-        ArgumentError: the name or an argument is unknown or its value not allowed.
+        ArgumentError: the name or an argument is unknown, its value not allowed, or too large for this machine.
     """
     if name not in PROBLEMS:
         raise ArgumentError(f"problem: {name!r} is not known; allowed are {', '.join(sorted(PROBLEMS))}")
     try:
         return PROBLEMS[name](**arguments)
-    except TypeError as error:
-        raise ArgumentError(f"{name}: {error}") from error
+    except (TypeError, OverflowError, MemoryError, RuntimeError) as error:  # torch: RuntimeError for lack of memory
+        raise ArgumentError(f"{name}: {' '.join(str(error).split()) or type(error).__name__}") from error
 
 
 __all__ = ["PROBLEMS", "ConstructiveEnv", "make"]

@@ -259,6 +259,13 @@ class ConstructiveEnv(EnvBase):
     def instance_size(self, instance: TensorDict) -> int:
         """Return the size of given instances, in the units of `size`."""
 
+    def sized_like(self, instance: TensorDict) -> ConstructiveEnv:
+        """Return an environment of the same distribution whose instances have the shape of the given ones.
+
+        A problem with sizes beside `size` overrides this.
+        """
+        return self.resized(self.instance_size(instance))
+
     def padded(self, instance: TensorDict, actions: Tensor, steps: int) -> Tensor:
         """Lengthen finished solutions ``[batch, ..., steps before]`` to ``steps`` by actions that do nothing."""
         missing = steps - actions.shape[-1]

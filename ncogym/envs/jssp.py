@@ -173,6 +173,10 @@ class JSSPEnv(ConstructiveEnv):
     def instance_size(self, instance: TensorDict) -> int:
         return int(instance["duration"].shape[1])
 
+    def sized_like(self, instance: TensorDict) -> JSSPEnv:
+        jobs, machines = instance["duration"].shape[1:]
+        return JSSPEnv(**{**self.arguments(), "num_jobs": jobs, "num_machines": machines})
+
     # ------------------------------------------------------------------ instances
 
     def generate(self, batch_size: int, rng: torch.Generator, device: torch.device | str | None = None) -> TensorDict:

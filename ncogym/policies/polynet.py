@@ -28,6 +28,8 @@ from ncogym.policies.attention import AttentionPolicy
 from ncogym.policies.base import Policy
 from ncogym.policies.population import Conditioned, repeated
 
+MAX_VECTORS = 1 << 16
+
 
 class PolyNet(Conditioned):
     """A policy whose condition is the index of a binary vector, its digits.
@@ -51,15 +53,15 @@ class PolyNet(Conditioned):
     ) -> None:
         super().__init__(dims, base)
         for name, value in (("vectors", vectors), ("hidden", hidden)):
-            if value < 1:
-                raise ArgumentError(f"{name}: {value} is not allowed; it must be at least 1")
+            if not 1 <= value <= MAX_VECTORS:
+                raise ArgumentError(f"{name}: {value} is not allowed; it must be from 1 to {MAX_VECTORS}")
         if not self.width:
             raise ArgumentError(f"base: {type(self.base).__name__} is not allowed; it must tell its width")
         self.digits = (vectors - 1).bit_length()
         self.expand, self.contract = nn.Linear(self.width + self.digits, hidden), nn.Linear(hidden, self.width)
         nn.init.zeros_(self.contract.weight)
         nn.init.zeros_(self.contract.bias)
-        self.register_buffer("indices", torch.arange(vectors)[None], persistent=False)
+        self.register_buffer("indices", torch.arange(vectors, device="cpu")[None], persistent=False)  # never on meta
 
     @property
     def everyone(self) -> Tensor:

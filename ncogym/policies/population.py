@@ -29,6 +29,8 @@ from ncogym.features import FeatureDims, InstanceFeatures, Pointer, StepFeatures
 from ncogym.policies.attention import AttentionPolicy
 from ncogym.policies.base import Policy
 
+MAX_MEMBERS = 1 << 12
+
 
 class Conditioned(Policy):
     """A policy on top of another one, its base, whose encoding under a condition the base's own decoder reads.
@@ -121,8 +123,8 @@ class Population(Conditioned):
     ) -> None:
         super().__init__(dims, base)
         self.alike = alike
-        if members < 1:
-            raise ArgumentError(f"members: {members} is not allowed; it must be at least 1")
+        if not 1 <= members <= MAX_MEMBERS:
+            raise ArgumentError(f"members: {members} is not allowed; it must be from 1 to {MAX_MEMBERS}")
         # each parameter of the base's decoder makes room for those of all members; True: the steps read it
         self._stacked = {
             name: _within(name, self.base.at_steps)
@@ -131,11 +133,13 @@ class Population(Conditioned):
         }
         if not self._stacked:
             raise ArgumentError(f"base: {type(self.base).__name__} is not allowed; it must tell decoder from encoder")
-        others = [self.base if alike else base(dims) for _ in range(1, members)]
+        # of what is on the meta device, as a policy is that will be loaded, shapes alone matter
+        cloned = alike or next(self.base.parameters()).is_meta
+        others = [] if cloned else [base(dims) for _ in range(1, members)]
         for name in self._stacked:
             each = [policy.get_parameter(name).detach() for policy in (self.base, *others)]
-            _put(self.base, name, torch.stack(each))
-        self.register_buffer("members", torch.arange(members)[None], persistent=False)
+            _put(self.base, name, torch.stack(each * members if cloned else each))
+        self.register_buffer("members", torch.arange(members, device="cpu")[None], persistent=False)  # never on meta
 
     @property
     def everyone(self) -> Tensor:

@@ -264,11 +264,13 @@ def test_the_arguments_are_nested(kind):
 @pytest.mark.parametrize(
     ("kind", "arguments", "words"),
     [
-        (Population, {"members": 0}, "members: 0 is not allowed; it must be at least 1"),
+        (Population, {"members": 0}, "members: 0 is not allowed; it must be from 1 to 4096"),
+        (Population, {"members": 10**12}, "members: 1000000000000 is not allowed; it must be from 1 to 4096"),
         (Population, {"base": Latent}, "base: Latent is not allowed; it must be a policy of no conditions"),
         (Latent, {"latent_dim": 0}, "latent_dim: 0 is not allowed"),
         (Latent, {"scale": 0.0}, "scale: 0.0 is not allowed; it must be above 0"),
         (PolyNet, {"vectors": 0}, "vectors: 0 is not allowed"),
+        (PolyNet, {"vectors": 10**12}, "vectors: 1000000000000 is not allowed; it must be from 1 to 65536"),
         (PolyNet, {"hidden": 0}, "hidden: 0 is not allowed"),
     ],
 )

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import os
+import struct
+import tokenize
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.lib import format as npy
 from numpy.typing import NDArray
 from tensordict import TensorDict
 from torch import Tensor
@@ -16,6 +21,9 @@ from torch import Tensor
 from ncogym.errors import InstanceError
 
 Arrays = Mapping[str, NDArray[Any]]
+MAX_BYTES = 1 << 26  # as of text files; more only of a file that is large itself:
+MAX_RATIO = 20  # instances of small whole numbers, each in 8 bytes, shrink to an eighth; zeros to a thousandth
+HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 class Contents(NamedTuple):
@@ -35,18 +43,55 @@ class Contents(NamedTuple):
 
 
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
-    """Read all arrays of an ``.npz`` file; nothing in it is unpickled.
+    """Read all arrays of an ``.npz`` file; nothing in it is unpickled, and no array is made that it does not hold.
 
     Raises:
-        InstanceError: the file is missing or malformed; the text is one line that names it.
+        InstanceError: the file is missing or malformed, or its arrays are over 64 MB and over 20 times as large as the
+            file; the text is one line that names it.
     """
     try:
+        _check_sizes(path)
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
+    except InstanceError:
+        raise
     except OSError as error:
         raise InstanceError(f"{os.fspath(path)}: {(error.strerror or 'cannot be read').lower()}") from error
-    except (ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:  # a lone array has no names
-        raise InstanceError(f"{os.fspath(path)}: it is no .npz file of numbers") from error
+    except (
+        ValueError,
+        TypeError,
+        EOFError,
+        MemoryError,
+        RuntimeError,  # encrypted; NotImplementedError, of a compression that zipfile does not know, is one
+        OverflowError,
+        SyntaxError,  # this and the next: of numpy's headers, which are Python
+        tokenize.TokenError,
+        struct.error,
+        zlib.error,
+        zipfile.BadZipFile,
+    ) as error:
+        reason = " ".join(str(error).split())[:80] or type(error).__name__
+        raise InstanceError(f"{os.fspath(path)}: it is no .npz file of numbers ({reason})") from error
+
+
+def _check_sizes(path: str | os.PathLike[str]) -> None:
+    """Refuse an ``.npz`` file whose arrays are larger than it allows for, or than it holds, from its headers alone."""
+    with zipfile.ZipFile(path) as archive:
+        members, allowed = archive.infolist(), max(MAX_BYTES, MAX_RATIO * os.path.getsize(path))
+        needed = sum(member.file_size for member in members)
+        if needed > allowed:
+            told = f"its arrays take {needed:,} bytes, and a file of this size may hold {allowed:,}"
+            raise InstanceError(f"{os.fspath(path)}: {told}; save them uncompressed")
+        for member in members:
+            if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):  # the two that numpy writes
+                raise ValueError("unknown compression")
+            with archive.open(member) as file:
+                version = npy.read_magic(file)
+                if version not in HEADERS:
+                    raise ValueError(f"{member.filename} has the version {version}")
+                shape, _, dtype = HEADERS[version](file)
+                if dtype.hasobject or file.tell() + math.prod(shape) * dtype.itemsize != member.file_size:
+                    raise ValueError(f"{member.filename} is no array of numbers")
 
 
 def holds(arrays: Arrays, axes: Mapping[str, str], known: Mapping[str, str]) -> bool:

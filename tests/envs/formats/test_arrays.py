@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import io
+import re
+import tracemalloc
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +48,75 @@ def test_files_that_hold_no_arrays_are_refused(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(InstanceError, match=r"a\.npz: it is no \.npz file of numbers"):
             read_arrays(path)
+
+
+def member(header: bytes, numbers: bytes = b"") -> bytes:
+    """Return an array in numpy's format whose header is given."""
+    header = header.ljust(117) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + numbers
+
+
+def packed(path: Path, content: bytes, name: str = "locs.npy", how: int = zipfile.ZIP_DEFLATED) -> Path:
+    """Write a zip file of one member."""
+    with zipfile.ZipFile(path, "w", how) as archive:
+        archive.writestr(name, content)
+    return path
+
+
+def test_bombs_are_refused_from_their_headers(tmp_path: Path) -> None:
+    """Numbers that shrank to a thousandth are not unpacked, nor those made that a header tells of and nothing holds."""
+    zeros = io.BytesIO()
+    np.save(zeros, np.zeros((1 << 20, 10)))  # 80 MB, which shrink to a tenth of one
+    bomb = packed(tmp_path / "bomb.npz", zeros.getvalue())
+    shape = b"(1000000000000, 50, 2)"
+    hollow = packed(tmp_path / "hollow.npz", member(b"{'descr': '<f4', 'fortran_order': False, 'shape': %s}" % shape))
+    long = packed(tmp_path / "long.npz", member(b"{'descr': '<U500000000', 'fortran_order': False, 'shape': ()}"))
+    del zeros
+    tracemalloc.start()
+    with pytest.raises(
+        InstanceError, match=r"bomb\.npz: its arrays take 83,886,208 bytes, and a file of this size may"
+    ):
+        read_arrays(bomb)
+    for path in (hollow, long):
+        with pytest.raises(InstanceError, match=r"it is no \.npz file of numbers \(locs\.npy is no array of numbers\)"):
+            read_arrays(path)
+    assert tracemalloc.get_traced_memory()[1] < 1 << 22
+    tracemalloc.stop()
+
+
+def test_numbers_that_shrink_as_they_do_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the limit a compressed file is read if it is as instances make one: durations below 100, 8 bytes each."""
+    monkeypatch.setattr("ncogym.envs.formats.arrays.MAX_BYTES", 0)
+    duration = np.random.default_rng(0).integers(1, 100, (10, 50, 20))
+    np.savez_compressed(tmp_path / "a.npz", duration=duration)
+    assert duration.nbytes > 5 * (tmp_path / "a.npz").stat().st_size
+    assert np.array_equal(read_arrays(tmp_path / "a.npz")["duration"], duration)
+
+
+@pytest.mark.parametrize("harm", ["flipped", "encrypted", "compression", "lzma", "text", "nested", "version"])
+def test_damage_is_one_line(tmp_path: Path, harm: str) -> None:
+    """A flipped byte in what is compressed, a password, an unknown compression, other members: each is one line."""
+    array = member(b"{'descr': '<f8', 'fortran_order': False, 'shape': (100,)}", np.random.default_rng(0).bytes(800))
+    contents = {
+        "text": b"no array",
+        "nested": member(b"(" * 100),
+        "version": array.replace(b"NUMPY\x01", b"NUMPY\x09"),
+    }
+    how = zipfile.ZIP_LZMA if harm == "lzma" else zipfile.ZIP_DEFLATED
+    path = packed(tmp_path / "a.npz", contents.get(harm, array), how=how)
+    raw = bytearray(path.read_bytes())
+    central = raw.index(b"PK\x01\x02")
+    for head in (0, central):
+        if harm == "encrypted":
+            raw[head + (6 if head == 0 else 8)] |= 1
+        if harm == "compression":
+            raw[head + (8 if head == 0 else 10)] = 77
+    if harm == "flipped":
+        raw[30 + len("locs.npy") + 2] ^= 0xFF
+    path.write_bytes(raw)
+    with pytest.raises(InstanceError, match=r"a\.npz: it is no \.npz file of numbers \(.+\)$") as refused:
+        read_arrays(path)
+    assert not re.search(r"\n", str(refused.value))
 
 
 def test_names_tell_the_layout() -> None:
