@@ -11,7 +11,7 @@ there (a knapsack with an item left out is still a knapsack).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +21,9 @@ from tensordict import TensorDict
 from torch import Tensor
 from torchrl.envs.utils import check_env_specs, step_mdp
 
-from ncogym.errors import ArgumentError, NcogymError
+from ncogym.errors import ArgumentError, NcogymError, NoSolutionFound, SolverNotInstalled
 from ncogym.features import EdgeFeatures, NodeFeatures, OperationGraph, Walk
+from ncogym.solver import Budget
 
 MAX_SEQUENCES = 200_000
 TOLERANCE = 1e-5  # relative: rewards are float32, objectives float64
@@ -43,6 +44,7 @@ class Case:
         actions: masked random solutions of them, int64 ``[batch, rollouts, steps]``.
         tiny: an environment so small that its solutions can be enumerated, or None.
         brute_force: the best objective of an instance of ``tiny`` (batch size ``[1]``), from the definition, or None.
+        solvers: of which each says by ``supports`` whether it solves this problem.
     """
 
     env: Any
@@ -51,6 +53,7 @@ class Case:
     actions: Tensor
     tiny: Any = None
     brute_force: Callable[[TensorDict], float] | None = None
+    solvers: tuple[Any, ...] = ()
 
     @property
     def rng(self) -> torch.Generator:
@@ -66,6 +69,7 @@ def check_env(
     rollouts: int = 4,
     tiny: Any = None,
     brute_force: Callable[[TensorDict], float] | None = None,
+    solvers: Iterable[Any] = (),
 ) -> tuple[str, ...]:
     """Hold an environment to the laws and return the names of those that were checked.
 
@@ -77,6 +81,8 @@ def check_env(
         tiny: the same problem in a size whose solutions can be enumerated (at most `MAX_SEQUENCES`).
         brute_force: takes an instance of ``tiny`` (batch size ``[1]``) and returns its best objective, found from the
             definition of the problem and without this environment; given together with ``tiny`` or not at all.
+        solvers: classical solvers, such as ``[make() for make in ncogym.baselines.SOLVERS.values()]``, against which
+            what the problem declares (``models``) is held; those whose package is not installed are passed over.
 
     Raises:
         LawBroken: a law is broken; the text says which and how.
@@ -90,12 +96,15 @@ def check_env(
     laws = list(LAWS)
     if tiny is not None:
         laws.append(enumeration_finds_the_optimum)
+    taken = tuple(solvers)
+    if taken:
+        laws.append(solvers_solve_what_they_take)
     if torch.cuda.is_available():
         laws.append(devices_agree)
     with _naming(env, "random solutions end"):
         rng = torch.Generator().manual_seed(seed)
         instances = env.generate(batch_size, rng)
-        case = Case(env, seed, instances, _random_actions(env, instances, rollouts, rng), tiny, brute_force)
+        case = Case(env, seed, instances, _random_actions(env, instances, rollouts, rng), tiny, brute_force, taken)
     for law in laws:
         with _naming(env, _title(law)):
             for complaint in law(case):
@@ -235,6 +244,40 @@ def enumeration_finds_the_optimum(case: Case) -> Iterator[str]:
         best = objective.min() if case.tiny.sense == "min" else objective.max()
         expected = torch.tensor(float(case.brute_force(instance)), dtype=torch.float64)
         yield from _difference("the best of all sequences", best, expected)
+
+
+def solvers_solve_what_they_take(case: Case) -> Iterator[str]:
+    """A solver that says it supports the problem gives feasible solutions of it, and what it proves is the optimum."""
+    env = case.env if case.tiny is None else case.tiny
+    instances = env.generate(2, case.rng)
+    best = [None if case.brute_force is None else float(case.brute_force(instances[row : row + 1])) for row in (0, 1)]
+    for solver in case.solvers:
+        if not solver.supports(env):
+            continue
+        try:
+            found = _solved(solver, env, instances, case.rng)
+        except SolverNotInstalled:
+            continue
+        except NcogymError as error:
+            yield f"{solver.name} supports it, and then says: {error}"
+            continue
+        for row, (solution, expected) in enumerate(zip(found, best, strict=True)):
+            if not solution.feasible:
+                yield f"{solver.name} supports it, and its solution of row {row} is broken: {solution.violation}"
+            if expected is not None:
+                value = torch.tensor(solution.objective)
+                optimum = torch.tensor(expected)
+                better = value < optimum if env.sense == "min" else value > optimum
+                if solution.proven or better:
+                    yield from _difference(f"what {solver.name} calls the best of row {row}", value, optimum)
+
+
+def _solved(solver: Any, env: Any, instances: TensorDict, rng: torch.Generator) -> Any:
+    """Solve within moments, or, on a machine too busy for that, in the time that the solver takes of its own accord."""
+    try:
+        return solver(env, instances, Budget(seconds=0.2, rollouts=64, lenient=True), rng)
+    except NoSolutionFound:
+        return solver(env, instances, None, rng)
 
 
 # ---------------------------------------------------------------------- randomness, purity, devices

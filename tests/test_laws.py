@@ -3,16 +3,19 @@ from __future__ import annotations
 import itertools
 from typing import NamedTuple
 
+import problems
 import pytest
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 
 from ncogym import laws
+from ncogym.baselines import SOLVERS
+from ncogym.baselines.base import OutsideTourSolver
 from ncogym.envs import PROBLEMS, ConstructiveEnv, make
 from ncogym.envs.cvrp import CVRPEnv
 from ncogym.envs.tsp import TSPEnv
-from ncogym.errors import ArgumentError, NcogymError
+from ncogym.errors import ArgumentError, NcogymError, SolverError, SolverNotInstalled
 from ncogym.features import EdgeFeatures, FeatureDims, NodeFeatures, StepFeatures
 from ncogym.laws import LawBroken, check_env
 from ncogym.solver import Violation
@@ -150,6 +153,77 @@ def test_a_strangers_problem_keeps_the_laws():
     assert "enumeration finds the optimum" in checked
 
 
+def _lying(kind, *models):
+    """A problem that declares itself to be what it is not."""
+    return type("Lying", (kind,), {"models": frozenset(models)})
+
+
+def test_a_strangers_problem_is_no_solvers():
+    """A problem that shows distances and declares nothing keeps all laws, the one about solvers among them."""
+    solvers = [make() for make in SOLVERS.values()]
+    checked = check_env(problems.Orienteering(5), solvers=solvers)
+    assert "solvers solve what they take" in checked
+
+
+@pytest.mark.parametrize(
+    ("kind", "models", "solver"),
+    [
+        (problems.Orienteering, ("tour",), "nearest-neighbour"),
+        (problems.Orienteering, ("tour",), "fast-tsp"),
+        (problems.Deadlines, ("tour", "symmetric-tour"), "two-opt"),
+        (problems.Deadlines, ("tour",), "pyvrp"),
+        (problems.ShortRoutes, ("routes",), "savings"),
+        (problems.ShortRoutes, ("routes",), "hgs"),
+    ],
+)
+def test_a_false_declaration_is_found(kind, models, solver):
+    """What a solver builds for a problem that is not what it says is infeasible, and the law says which solver."""
+    env = _lying(kind, *models)(8)
+    case = laws.Case(env, 0, env.generate(2, torch.Generator()), torch.zeros(2, 2, 8), solvers=(SOLVERS[solver](),))
+    complaint = next(laws.solvers_solve_what_they_take(case))
+    assert complaint.startswith(f"{solver} supports it, and its solution of row ")
+
+
+def test_a_false_objective_is_found():
+    """A problem of other tours than the shortest is found by what a solver proves of it."""
+    env = _lying(problems.Bottleneck, "tour")(7)
+
+    def brute_force(instance):
+        tours = torch.tensor([(0, *rest) for rest in itertools.permutations(range(1, 7))])
+        return float(env.objective(instance, tours[None]).min())
+
+    whole = env.generate(2, torch.Generator().manual_seed(0))
+    case = laws.Case(env, 0, whole, torch.zeros(2, 2, 7), env, brute_force, (Shortest(),))
+    assert "what shortest calls the best of row" in next(laws.solvers_solve_what_they_take(case))
+
+
+class Shortest(OutsideTourSolver):
+    """Tries all tours, and says that the shortest is proven to be the best."""
+
+    name = "shortest"
+
+    def _solve(self, dists, run):
+        rest = itertools.permutations(range(1, len(dists)))
+        run.report(min(((0, *tour) for tour in rest), key=lambda tour: dists[list(tour), [*tour[1:], 0]].sum()))
+        run.prove()
+
+
+def test_a_solver_that_fails_at_what_it_takes_is_found():
+    """An error where a solver said that it takes the problem is a complaint, one that is not installed is none."""
+
+    class Fails(Shortest):
+        error = SolverError("lost its way")
+
+        def _solve(self, dists, run):
+            raise self.error
+
+    env, solver = TSPEnv(5), Fails()
+    case = laws.Case(env, 0, env.generate(2, torch.Generator()), torch.zeros(2, 2, 5), solvers=(solver,))
+    assert list(laws.solvers_solve_what_they_take(case)) == ["shortest supports it, and then says: lost its way"]
+    solver.error = SolverNotInstalled("pip install it")
+    assert list(laws.solvers_solve_what_they_take(case)) == []
+
+
 @pytest.mark.parametrize("name", PROBLEMS)
 def test_every_problem_keeps_the_laws(name):
     """Every problem of the table, as `make` builds it, keeps the laws."""
@@ -158,7 +232,12 @@ def test_every_problem_keeps_the_laws(name):
 
 def test_every_law_is_stated():
     """Each law has a sentence that states it."""
-    for law in (*laws.LAWS, laws.enumeration_finds_the_optimum, laws.devices_agree):
+    for law in (
+        *laws.LAWS,
+        laws.enumeration_finds_the_optimum,
+        laws.solvers_solve_what_they_take,
+        laws.devices_agree,
+    ):
         assert law.__doc__.strip().endswith(".")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from problems import Orienteering
 
 from ncogym import pretrained, solving
 from ncogym.envs import make
@@ -126,6 +127,21 @@ def test_auto_is_composed_by_what_the_problem_offers(
     assert solution.feasible
     assert solution.solver == built
     assert solution.rollouts <= (2 * 128 + 8 * 128 if budget is None else budget.rollouts)
+
+
+@pytest.mark.parametrize("budget", [None, MaxRollouts(8)])
+def test_auto_solves_a_problem_that_only_looks_like_a_tour(budget: Budget | None) -> None:
+    """Distances alone bring no 2-opt; the policy works by itself, and a 2-opt that is asked for refuses in words."""
+    env, rng = Orienteering(6), torch.Generator().manual_seed(0)
+    policy = AttentionPolicy(env.feature_dims, dim=8, num_layers=1, num_heads=2, feedforward=16).eval()
+    instances = env.generate(2, rng)
+    found = make_solver("auto", policy)(env, instances, budget, rng)
+    assert [solution.solver for solution in found] == ["reconstruct"] * 2
+    assert all(solution.feasible for solution in found)
+    with pytest.raises(UnsupportedProblem, match=r"two-opt cannot take orienteering; .* orienteering declares nothing"):
+        make_solver("greedy+two-opt", policy)(env, instances, budget, rng)
+    with pytest.raises(UnsupportedProblem, match="policy: none ships for orienteering; name one with --policy"):
+        choose_policy(None, env, 6)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What the classical solvers share: which problems are tours, and instances solved one by one in worker processes.
+"""What the classical solvers share: what they read of a problem, and instances solved one by one in worker processes.
 
 An outside solver takes one instance at a time and does not know `Progress`. `solve_each` runs it over a batch, here or
 in worker processes, and replays what each run reported into a `Progress` of its own, so that the environment scores
@@ -43,19 +43,21 @@ RESOLUTION = 100_000  # whole units in a vehicle's capacity, where loads have fr
 
 
 class Baseline(abc.ABC):
-    """A classical solver, which says by the views of an environment, never by its name, what it can take.
+    """A classical solver, which takes what a problem declares to be, never what it looks like or is called.
 
     Attributes:
         name: the solver's name in tables and records.
-        takes: what it solves, in words, for the line that refuses something else.
+        reads: the models (`ncogym.envs.base.MODELS`) that it solves.
+        takes: the same in words, for the line that refuses something else.
     """
 
     name: str
+    reads: frozenset[str]
     takes: str
 
-    @abc.abstractmethod
     def supports(self, env: Any) -> bool:
-        """Return whether ``env`` shows the views that this solver needs, and nothing that makes more of them."""
+        """Return whether ``env`` declares a model that this solver reads."""
+        return not self.reads.isdisjoint(declared(env))
 
     def check(self, env: Any) -> None:
         """Refuse an environment that this solver cannot take.
@@ -64,36 +66,31 @@ class Baseline(abc.ABC):
             UnsupportedProblem: `supports` says no.
         """
         if not self.supports(env):
-            raise UnsupportedProblem(f"{self.name} cannot take {env.name}; it solves {self.takes}")
+            models = ", ".join(sorted(declared(env))) or "nothing"
+            line = f"{self.name} cannot take {env.name}; it solves {self.takes}, and {env.name} declares {models}"
+            raise UnsupportedProblem(f"{line} (its `models`)")
+
+
+def declared(env: Any) -> frozenset[str]:
+    """Return the models that an environment declares (`ncogym.envs.ConstructiveEnv.models`); by default none."""
+    return frozenset(getattr(env, "models", ()))
 
 
 class TourSolver(Baseline):
-    """A solver of problems whose solutions are closed tours through all nodes of a distance matrix.
+    """A solver of problems whose solutions are closed tours through all nodes of a distance matrix."""
 
-    Attributes:
-        symmetric_only: whether both directions between two nodes must be equally long.
-    """
-
-    symmetric_only: ClassVar[bool] = False
-    takes = "closed tours on distances (the view `distances`)"
-
-    def supports(self, env: Any) -> bool:
-        """Return whether ``env`` shows distances and nothing that makes more of it than a tour.
-
-        An environment whose instances are not symmetric says so with an attribute ``symmetric = False``.
-        """
-        is_tour = hasattr(env, "distances") and not hasattr(env, "demands")
-        return is_tour and (getattr(env, "symmetric", True) or not self.symmetric_only)
+    reads = frozenset({"tour"})
+    takes = "closed tours on distances (tour)"
 
     def distances(self, env: Any, instances: TensorDict) -> Float64[Tensor, "batch nodes nodes"]:
         """Return the distances of ``instances``.
 
         Raises:
-            UnsupportedProblem: `supports` says no, or these instances are not symmetric and must be.
+            UnsupportedProblem: `supports` says no, or these instances are not symmetric, which alone it reads.
         """
         self.check(env)
         dists: Tensor = env.distances(instances)
-        if self.symmetric_only and not torch.allclose(dists, dists.mT, rtol=1e-9, atol=0.0):
+        if "tour" not in self.reads and not torch.allclose(dists, dists.mT, rtol=1e-9, atol=0.0):
             raise UnsupportedProblem(f"{self.name} cannot take this {env.name}; its distances are not symmetric")
         return dists
 
@@ -107,10 +104,8 @@ class FirstThatSupports(Baseline):
 
     def __init__(self, *solvers: Baseline) -> None:
         self.solvers, self.name = solvers, solvers[0].name
+        self.reads = frozenset().union(*(solver.reads for solver in solvers))
         self.takes = ", or ".join(solver.takes for solver in solvers)
-
-    def supports(self, env: Any) -> bool:
-        return any(solver.supports(env) for solver in self.solvers)
 
     def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
         self.check(env)
@@ -129,19 +124,10 @@ class FirstImproverThatSupports(FirstThatSupports, Improver):
 
 
 class RouteSolver(Baseline):
-    """A solver of problems whose solutions are closed routes of alike vehicles from a depot, node 0.
+    """A solver of problems whose solutions are closed routes of alike vehicles from a depot, node 0."""
 
-    Attributes:
-        also_tours: whether it takes closed tours (a single vehicle without a capacity) as well.
-    """
-
-    also_tours: ClassVar[bool] = False
-    takes = "capacitated routes (the views `distances`, `demands` and `capacities`)"
-
-    def supports(self, env: Any) -> bool:
-        """Return whether ``env`` shows distances, demands and capacities, or distances alone if those will do."""
-        views = [view for view in ("distances", "demands", "capacities") if hasattr(env, view)]
-        return len(views) == 3 or (self.also_tours and views == ["distances"])
+    reads = frozenset({"routes"})
+    takes = "capacitated routes (routes)"
 
 
 class OutsideSolver(Baseline):
@@ -237,7 +223,7 @@ class OutsideRouteSolver(RouteSolver, OutsideSolver):
         dists = env.distances(one)[0].cpu().numpy().copy()
         np.fill_diagonal(dists, 0.0)
         loads, capacity = None, 0
-        if hasattr(env, "demands"):
+        if "routes" in declared(env):
             demands = env.demands(one)[0].cpu().numpy()
             loads, capacity = to_loads(demands, float(env.capacities(one)[0]), self.largest_load)
         seed = int(torch.randint(2**31 - 1, (), generator=rng, device=rng.device))

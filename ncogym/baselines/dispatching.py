@@ -74,17 +74,14 @@ class Dispatching(Baseline):
         randomised: build many schedules and keep the best.
     """
 
-    takes = "job shops (the views `durations` and `machines`)"
+    reads = frozenset({"shop"})
+    takes = "job shops (shop)"
 
     def __init__(self, rule: str = "MWKR", randomised: bool = False) -> None:
         if rule not in RULES:
             raise ArgumentError(f"rule: {rule!r} is not allowed; it must be one of {', '.join(RULES)}")
         self.rule, self.randomised = rule, randomised
         self.name = f"dispatch:{'random-' if randomised else ''}{rule}"
-
-    def supports(self, env: Any) -> bool:
-        """Return whether ``env`` shows durations and machines."""
-        return hasattr(env, "durations") and hasattr(env, "machines")
 
     def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
         self.check(env)

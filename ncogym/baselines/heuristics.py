@@ -106,8 +106,8 @@ class TwoOpt(TourSolver, Improver):
 
     name = "two-opt"
     brief = True
-    symmetric_only = True
-    takes = "closed tours on symmetric distances (the view `distances`)"
+    reads = frozenset({"symmetric-tour"})
+    takes = "closed tours on symmetric distances (symmetric-tour)"
 
     def improve(self, progress: Progress, rng: torch.Generator) -> None:
         env, instances = progress.env, progress.instances

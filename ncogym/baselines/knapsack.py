@@ -27,12 +27,10 @@ class Packing(NamedTuple):
 
 
 class KnapsackSolver(Baseline):
-    """A solver of problems that show ``weights``, ``values`` and ``capacities``."""
+    """A solver of 0-1 knapsacks."""
 
-    takes = "0-1 knapsacks (the views `weights`, `values` and `capacities`)"
-
-    def supports(self, env: Any) -> bool:
-        return all(hasattr(env, view) for view in ("weights", "values", "capacities"))
+    reads = frozenset({"packing"})
+    takes = "0-1 knapsacks (packing)"
 
 
 class PackingSolver(KnapsackSolver, OutsideSolver):

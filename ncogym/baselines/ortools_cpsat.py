@@ -21,7 +21,8 @@ import torch
 from numpy.typing import NDArray
 from tensordict import TensorDict
 
-from ncogym.baselines.base import OutsideImprover, Run, needs, to_integers
+from ncogym.baselines.base import OutsideImprover, Run, declared, needs, to_integers
+from ncogym.envs.base import MODELS
 from ncogym.errors import ArgumentError, SolverError
 from ncogym.solver import Budget
 
@@ -85,7 +86,8 @@ class CpSat(OutsideImprover):
     """
 
     name = "cp-sat"
-    takes = "job shops, knapsacks and closed tours on distances (by their views, such as `durations` and `machines`)"
+    reads = frozenset({"shop", "packing", "tour"})
+    takes = "job shops (shop), 0-1 knapsacks (packing) and closed tours on distances (tour)"
 
     def __init__(self, threads: int = 1, *, workers: int = 1, progress_bar: bool = True) -> None:
         super().__init__(workers=workers, progress_bar=progress_bar)
@@ -93,14 +95,10 @@ class CpSat(OutsideImprover):
             raise ArgumentError(f"threads: {threads} is not allowed; it must be a whole number of at least 1")
         self.threads = threads
 
-    def supports(self, env: Any) -> bool:
-        """Return whether ``env`` shows the views of a job shop, a knapsack or a tour, and no demands."""
-        return _views(env) is not None and not hasattr(env, "demands")
-
     def _view(self, env: Any, one: TensorDict, budget: Budget, rng: torch.Generator) -> Problem:
-        views = _views(env) or ()
-        arrays = [getattr(env, view)(one)[0].cpu().numpy() for view in views]
-        return Problem(MODELS[views], arrays, int(torch.randint(2**31 - 1, (), generator=rng, device=rng.device)))
+        model = next(model for model in BUILDS if model in declared(env))
+        arrays = [getattr(env, view)(one)[0].cpu().numpy() for view in MODELS[model]]
+        return Problem(BUILDS[model], arrays, int(torch.randint(2**31 - 1, (), generator=rng, device=rng.device)))
 
     def _solve(self, problem: Problem, run: Run) -> None:
         with run.paused():
@@ -240,12 +238,4 @@ def _scale(numbers: Numbers) -> float:
     return 1.0 if whole else 10.0 ** (DIGITS - math.ceil(math.log10(peak)))
 
 
-def _views(env: Any) -> tuple[str, ...] | None:
-    return next((views for views in MODELS if all(hasattr(env, view) for view in views)), None)
-
-
-MODELS: dict[tuple[str, ...], Callable[..., Built]] = {  # by the views that an environment must show
-    ("durations", "machines"): _job_shop,
-    ("weights", "values", "capacities"): _knapsack,
-    ("distances",): _tour,
-}
+BUILDS: dict[str, Callable[..., Built]] = {"shop": _job_shop, "packing": _knapsack, "tour": _tour}

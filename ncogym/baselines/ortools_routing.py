@@ -74,8 +74,8 @@ class OrToolsRouting(OutsideRouteSolver, OutsideImprover):
     """
 
     name = "ortools"
-    also_tours = True
-    takes = f"{OutsideRouteSolver.takes} and closed tours (`distances` alone)"
+    reads = frozenset({"routes", "tour"})
+    takes = f"{OutsideRouteSolver.takes} and closed tours (tour)"
 
     def __init__(
         self,

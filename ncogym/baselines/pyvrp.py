@@ -46,8 +46,8 @@ class PyVRP(OutsideRouteSolver, OutsideImprover):
     """
 
     name = "pyvrp"
-    also_tours = True
-    takes = f"{OutsideRouteSolver.takes} and closed tours (`distances` alone)"
+    reads = frozenset({"routes", "tour"})
+    takes = f"{OutsideRouteSolver.takes} and closed tours (tour)"
 
     def _solve(self, problem: Routing, run: Run) -> None:
         with needs("pyvrp", extra="solvers"), run.paused():

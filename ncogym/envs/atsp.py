@@ -55,8 +55,8 @@ class ATSPEnv(TSPEnv):
     """
 
     name = "atsp"
-    symmetric = False
     suffixes = (".atsp",)
+    models = frozenset({"tour"})
     reference_sets: ClassVar[dict[str, ReferenceSet]] = pinned(
         (
             (f"ncogym-atsp{n}", ReferenceSet({"num_nodes": n}, 1234, 1_000, "", "this library's uniform, seed 1234"))

@@ -26,6 +26,25 @@ from ncogym.features import FeatureDims, InstanceFeatures, StepFeatures, Walk
 from ncogym.plotting import Sketch
 from ncogym.solver import Violation
 
+MODELS: dict[str, tuple[str, ...]] = {
+    "tour": ("distances",),
+    "symmetric-tour": ("distances",),
+    "routes": ("distances", "demands", "capacities"),
+    "packing": ("weights", "values", "capacities"),
+    "shop": ("durations", "machines"),
+}
+"""What classical solvers know how to solve, and the views by which they read it.
+
+- ``tour``: the shortest closed tour through all nodes; actions are the nodes in their order.
+- ``symmetric-tour``: the same where every distance is as long there and back.
+- ``routes``: the shortest closed routes of alike vehicles from node 0, as many as one likes, each with demands that fit
+  a vehicle, through all other nodes; actions are the nodes in their order, 0 between two routes.
+- ``packing``: the items of the most value that fit; actions are their indices, then the number of items.
+- ``shop``: the shortest job shop schedule; actions are the jobs whose next operations are placed.
+
+Views are methods of the environment that take instances of batch size ``[batch]`` and return tensors of it.
+"""
+
 
 class ReferenceSet(NamedTuple):
     """A set of instances that a problem publishes under a name.
@@ -89,6 +108,9 @@ class ConstructiveEnv(EnvBase):
         suffixes: file suffixes that `read` takes; ".txt" among them says that its numbers need no header.
         multi_start: whether a good solution may begin with nearly any of the first actions, so that trying each pays.
         reference_sets: the sets of instances that are known by a name, in the order of tables.
+        models: which of `MODELS` every instance is, in full: nothing but what the model's views show decides what is
+            feasible and how good it is. It is not inherited, since a subclass may ask for more (a tour with time
+            windows is no `tour`), so each class says it of itself; saying nothing keeps the classical solvers away.
     """
 
     name: ClassVar[str]
@@ -96,7 +118,17 @@ class ConstructiveEnv(EnvBase):
     suffixes: ClassVar[tuple[str, ...]] = ()
     multi_start: ClassVar[bool] = True
     reference_sets: ClassVar[dict[str, ReferenceSet]] = {}
+    models: ClassVar[frozenset[str]] = frozenset()
     batch_locked = False
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        cls.models = frozenset(cls.__dict__.get("models", ()))
+        for model in cls.models:
+            if model not in MODELS:
+                raise ArgumentError(f"{cls.__name__}.models: {model!r} is not known; allowed are {', '.join(MODELS)}")
+            if missing := [view for view in MODELS[model] if not hasattr(cls, view)]:
+                raise ArgumentError(f"{cls.__name__}.models: {model!r} needs the views {', '.join(missing)}")
 
     def __init__(self, *, batch_size: tuple[int, ...] = (), device: torch.device | str = "cpu") -> None:
         super().__init__(device=torch.device(device), batch_size=torch.Size(batch_size), allow_done_after_reset=True)

@@ -119,6 +119,7 @@ class CVRPEnv(ConstructiveEnv):
     name = "cvrp"
     sense = "min"
     suffixes = (".vrp",)
+    models = frozenset({"routes"})
     reference_sets = pinned(_reference_sets(), _SHA256)
     _state_type = CVRPState
     _instance_keys = ("locs", "demand", "capacity", "dists")

@@ -129,6 +129,7 @@ class JSSPEnv(ConstructiveEnv):
     name = "jssp"
     sense = "min"
     suffixes = (".jsp", ".jssp", ".txt")
+    models = frozenset({"shop"})
     reference_sets = pinned(_reference_sets(), _SHA256)
     multi_start = False
     _state_type = JSSPState

@@ -113,6 +113,7 @@ class KnapsackEnv(ConstructiveEnv):
     name = "knapsack"
     sense = "max"
     suffixes = (".kp", ".txt")
+    models = frozenset({"packing"})
     reference_sets = pinned(_reference_sets(), _SHA256)
     multi_start = False
     _state_type = KnapsackState

@@ -94,6 +94,7 @@ class TSPEnv(ConstructiveEnv):
     name = "tsp"
     sense = "min"
     suffixes = (".tsp",)
+    models = frozenset({"tour", "symmetric-tour"})
     reference_sets = pinned(_reference_sets(), _SHA256)
     _state_type = TSPState
     _instance_keys = ("locs", "dists")

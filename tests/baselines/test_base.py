@@ -8,6 +8,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from problems import STAND_INS
 from tensordict import TensorDict
 
 from ncogym.baselines import SOLVERS, base
@@ -21,6 +22,7 @@ from ncogym.baselines.base import (
     to_integers,
     to_routes,
 )
+from ncogym.envs import PROBLEMS, make
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import ArgumentError, NoSolutionFound, SolverError, SolverNotInstalled, UnsupportedProblem
 from ncogym.solver import Budget, MaxRollouts, MaxSeconds, Progress
@@ -75,8 +77,8 @@ def test_importing_the_table_imports_no_outside_solver():
 
 
 @pytest.mark.parametrize("name", SOLVERS)
-def test_an_environment_without_distances_is_refused_by_name(name, square, rng):
-    """A solver of tours refuses a problem that shows no distances, naming both."""
+def test_an_environment_that_declares_nothing_is_refused_by_name(name, square, rng):
+    """A solver refuses what says nothing of itself, naming both."""
 
     class Sorting:
         name = "sorting"
@@ -87,21 +89,35 @@ def test_an_environment_without_distances_is_refused_by_name(name, square, rng):
         solver(Sorting(), square, None, rng)
 
 
-@pytest.mark.parametrize("name", SOLVERS)
-def test_distances_with_demands_are_more_than_a_tour(name):
-    """A problem that shows demands beside distances is not taken for a tour."""
+@pytest.mark.parametrize("env", STAND_INS, ids=lambda env: env.name)
+def test_what_asks_for_more_is_taken_by_no_solver(env, rng):
+    """Views do not make a tour or routes, and a declaration is not inherited: more constraints are another problem."""
+    instances = env.generate(1, rng)
+    assert not [name for name, make in SOLVERS.items() if make().supports(env)]
+    for solver in SOLVERS.values():
+        with pytest.raises(UnsupportedProblem, match=rf"cannot take {env.name}; .* declares nothing"):
+            solver()(env, instances, None, rng)
 
-    class Delivery:
-        distances = demands = staticmethod(lambda instances: None)
 
-    assert not SOLVERS[name]().supports(Delivery())
+def test_every_problem_has_its_solvers():
+    """What each problem declares is read by those solvers that are made for it."""
+    tours = {"nearest-neighbour", "farthest-insertion", "random-insertion", "ortools", "fast-tsp", "lkh", "pyvrp"}
+    packings = {"ortools", "cp-sat", "ratio-greedy", "value-greedy", "knapsack-dp"}
+    taken = {problem: {n for n, m in SOLVERS.items() if m().supports(make(problem))} for problem in PROBLEMS}
+    assert taken == {
+        "tsp": {*tours, "two-opt", "cp-sat"},
+        "atsp": {*tours, "cp-sat"},
+        "cvrp": {"nearest-neighbour", "savings", "ortools", "hgs", "pyvrp"},
+        "knapsack": packings,
+        "jssp": {"cp-sat", *(name for name in SOLVERS if name.startswith("dispatch:"))},
+    }
 
 
 def test_symmetric_solvers_refuse_asymmetric_problems(rng):
     """What needs symmetry says no to an environment that denies it, and to instances that turn out otherwise."""
 
     class OneWay(TSPEnv):
-        symmetric = False
+        models = frozenset({"tour"})
 
     tours = [name for name, make in SOLVERS.items() if make().supports(TSPEnv(4))]
     needy = {name for name in tours if not SOLVERS[name]().supports(OneWay())}

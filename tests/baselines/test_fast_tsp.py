@@ -97,6 +97,8 @@ def test_a_cancelled_budget_reaches_worker_processes(rng):
     budget = MaxSeconds(600)
 
     class Interrupted(TSPEnv):
+        models = TSPEnv.models
+
         def distances(self, instances):
             self.asked = getattr(self, "asked", 0) + 1
             if self.asked == 2:  # the first instance is with its worker, this one soon is

@@ -200,7 +200,7 @@ def test_a_knapsack_that_nothing_fits(solver, rng):
 
 @pytest.mark.parametrize("solver", [RatioGreedy(), ValueGreedy(), DP])
 def test_other_problems_are_refused(solver, rng):
-    """Without the views of a knapsack there is nothing to solve."""
+    """What does not declare itself a knapsack is not solved."""
 
     class Sorting:
         name = "sorting"

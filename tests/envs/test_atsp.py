@@ -49,7 +49,9 @@ def tours(*each):
 def test_the_laws_hold(distribution):
     """Every law holds, and the best of all action sequences is the shortest tour that brute force finds."""
     env, tiny = ATSPEnv(9, distribution), ATSPEnv(6, distribution)
-    assert "enumeration finds the optimum" in check_env(env, seed=3, tiny=tiny, brute_force=shortest_tour)
+    solvers = [solver() for solver in SOLVERS.values()]
+    checked = check_env(env, seed=3, tiny=tiny, brute_force=shortest_tour, solvers=solvers)
+    assert {"enumeration finds the optimum", "solvers solve what they take"} <= {*checked}
 
 
 def test_direction_matters(ring):

@@ -243,3 +243,33 @@ def test_a_problem_need_read_no_arrays():
     assert ConstructiveEnv.from_arrays({"locs": None}) is None
     assert ConstructiveEnv.published_objective(make("knapsack"), "a.kp", TensorDict({})) is None
     assert ConstructiveEnv.reference_sets == {}
+
+
+# ---------------------------------------------------------------------- what solvers may read
+
+
+def test_a_declaration_is_of_one_class_alone():
+    """A subclass may ask for more, so it declares nothing until it does so itself."""
+
+    class Windows(TSPEnv):
+        pass
+
+    class Renamed(TSPEnv):
+        models = frozenset({"tour"})
+
+    assert TSPEnv.models == {"tour", "symmetric-tour"}
+    assert (Windows.models, Renamed.models) == (frozenset(), {"tour"})
+    assert ConstructiveEnv.models == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("models", "words"),
+    [
+        ({"tours"}, "Wrong.models: 'tours' is not known; allowed are tour, symmetric-tour, routes, packing, shop"),
+        ({"routes"}, "Wrong.models: 'routes' needs the views demands, capacities"),
+    ],
+)
+def test_a_declaration_is_checked_where_it_is_made(models, words):
+    """A model that does not exist, or whose views the problem does not show, is refused when the class is defined."""
+    with pytest.raises(ArgumentError, match=words):
+        type("Wrong", (TSPEnv,), {"models": models})

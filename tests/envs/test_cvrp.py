@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensordict import TensorDict
 
+from ncogym.baselines import SOLVERS
 from ncogym.envs.cvrp import CVRPEnv, routes_of
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.laws import check_env
@@ -70,7 +71,9 @@ def cheapest(instance: TensorDict) -> float:
 def test_the_laws_hold(kind):
     """Every law holds, and the best of all action sequences is what trying every order and every cut finds."""
     env, tiny = (FileLike(9), FileLike(4)) if kind == "file" else (CVRPEnv(9, kind), CVRPEnv(4, kind))
-    assert "enumeration finds the optimum" in check_env(env, seed=3, tiny=tiny, brute_force=cheapest)
+    solvers = [solver() for solver in SOLVERS.values()]
+    checked = check_env(env, seed=3, tiny=tiny, brute_force=cheapest, solvers=solvers)
+    assert {"enumeration finds the optimum", "solvers solve what they take"} <= {*checked}
 
 
 # ---------------------------------------------------------------------- dynamics and referee, by hand

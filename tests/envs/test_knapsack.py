@@ -9,6 +9,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+from ncogym.baselines import SOLVERS
 from ncogym.envs.knapsack import KnapsackEnv, Pisinger
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.laws import check_env
@@ -62,7 +63,9 @@ def steps(env, instance, *actions):
 def test_the_laws_hold(distribution):
     """Every law holds, and the best of all action sequences is the most valuable subset that brute force finds."""
     env, tiny = KnapsackEnv(9, distribution), KnapsackEnv(5, distribution)
-    assert "enumeration finds the optimum" in check_env(env, seed=3, tiny=tiny, brute_force=best_subset)
+    solvers = [solver() for solver in SOLVERS.values()]
+    checked = check_env(env, seed=3, tiny=tiny, brute_force=best_subset, solvers=solvers)
+    assert {"enumeration finds the optimum", "solvers solve what they take"} <= {*checked}
 
 
 # ---------------------------------------------------------------------- dynamics and referee, by hand

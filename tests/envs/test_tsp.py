@@ -8,6 +8,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+from ncogym.baselines import SOLVERS
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.laws import check_env
@@ -49,7 +50,9 @@ def shortest_tour(instance: TensorDict) -> float:
 def test_the_laws_hold(distribution):
     """Every law holds, and the best of all action sequences is the shortest tour that brute force finds."""
     env, tiny = TSPEnv(9, distribution), TSPEnv(6, distribution)
-    assert "enumeration finds the optimum" in check_env(env, seed=3, tiny=tiny, brute_force=shortest_tour)
+    solvers = [solver() for solver in SOLVERS.values()]
+    checked = check_env(env, seed=3, tiny=tiny, brute_force=shortest_tour, solvers=solvers)
+    assert {"enumeration finds the optimum", "solvers solve what they take"} <= {*checked}
 
 
 # ---------------------------------------------------------------------- dynamics and referee, by hand
