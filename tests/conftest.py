@@ -20,6 +20,25 @@ def rng() -> torch.Generator:
     return torch.Generator().manual_seed(0)
 
 
+@pytest.fixture
+def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clock that moves by 1 ms with each look and each solution offered, so that a busy machine changes nothing."""
+    from ncogym.solver import Progress
+
+    now, offer = [100.0], Progress.offer
+
+    def look() -> float:
+        now[0] += 1e-3
+        return now[0]
+
+    def offered(self: Progress, actions: torch.Tensor, rollouts: int | None = None) -> torch.Tensor:
+        now[0] += 1e-3 * actions.shape[0] * actions.shape[1]
+        return offer(self, actions, rollouts)
+
+    monkeypatch.setattr("time.perf_counter", look)
+    monkeypatch.setattr(Progress, "offer", offered)
+
+
 @pytest.fixture(scope="session")
 def data() -> Path:
     """The folder of tiny instances that can be checked by hand."""

@@ -466,12 +466,12 @@ def test_interrupted_solve_prints_its_best(
     """A first signal ends the search: the best so far is printed, later files are not begun, and the code is 130."""
     signalled(monkeypatch, number)
     before = signal.getsignal(number)
-    line = f"solve {rectangle} {rectangle} --solver sampling --policy {tiny} --seconds 300 --format json"
+    line = f"solve {rectangle} {rectangle} --solver sampling --policy {tiny} --seconds 3000 --format json"
     code, out, err = run(line)
     assert (code, err) == (130, "ncogym: interrupted\n")
     (record,) = map(json.loads, out.splitlines())
     assert record["feasible"]
-    assert record["seconds"] < 60
+    assert record["seconds"] < 2000
     assert signal.getsignal(number) is before
 
 
@@ -499,7 +499,7 @@ def test_signal_from_outside_reaches_the_process(rectangle: Path, tiny: Path) ->
     )
     assert process.stderr.readline() == "searching\n"
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 130
     assert json.loads(out)["feasible"]
     assert err.splitlines()[-1] == "ncogym: interrupted"
@@ -780,12 +780,12 @@ def test_killed_labelling_goes_on(run: Run, tmp_path: Path, monkeypatch: pytest.
 
     command = [sys.executable, "-m", "ncogym.cli", *labelled("cut", "--workers", "2")]
     killed = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while len(lines()) < 4:
         assert time.monotonic() < deadline
         time.sleep(0.02)
     killed.send_signal(signal.SIGKILL)
-    killed.communicate(timeout=60)  # which waits for its workers, too
+    killed.communicate(timeout=600)  # which waits for its workers, too
     before = [line for line in lines() if line.endswith(b"\n")]
     assert len(before) < 40
     assert not (tmp_path / "cut.npz").exists()

@@ -205,7 +205,7 @@ def test_cancelled_workers_end_soon(tmp_path: Path) -> None:
 
 
 SLOW = """
-import sys, time
+import sys, threading
 from pathlib import Path
 import torch
 from ncogym.baselines import RandomInsertion
@@ -215,8 +215,12 @@ from ncogym.solver import MaxRollouts
 
 
 class Slow(RandomInsertion):
+    calls = 0
+
     def __call__(self, *given):
-        time.sleep(0.1)
+        self.calls += 1
+        if len(sys.argv) == 2 and self.calls > 5:
+            threading.Event().wait()  # to be killed
         return super().__call__(*given)
 
 
@@ -232,12 +236,12 @@ def test_a_kill_costs_what_was_under_way(tmp_path: Path) -> None:
     script, cache = tmp_path / "slow.py", tmp_path / "cache"
     script.write_text(SLOW)
     killed = subprocess.Popen([sys.executable, str(script), str(cache)], stdout=subprocess.PIPE)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 600
     while not (cache.exists() and the_file(cache).read_bytes().count(b"\n") >= 3):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     killed.send_signal(signal.SIGKILL)
-    killed.communicate(timeout=60)  # which waits for all that hold its output, its workers as well
+    killed.communicate(timeout=600)  # which waits for all that hold its output, its workers as well
     before = the_file(cache).read_bytes()
     count = before.count(b"\n")
     blocks, told = [tours(400)[: count + 4]], list[int]()

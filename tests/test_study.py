@@ -95,11 +95,11 @@ def test_references_of_the_set_come_first(monkeypatch: pytest.MonkeyPatch, tmp_p
 def test_named_reference_is_computed_under_the_largest_budget(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """It gets no less than those that it judges, unless a time of its own is given."""
     monkeypatch.setenv("NCOGYM_CACHE", str(tmp_path))
-    budgets = [Budget(seconds=0.01), Budget(seconds=0.02)]
-    for seconds in (None, 0.05):
+    budgets = [Budget(seconds=100), Budget(seconds=200)]  # more than it takes: it ends of its own accord
+    for seconds in (None, 500):
         study(None, ["kool-tsp20:1"], ["two-opt"], budgets, reference="two-opt", reference_seconds=seconds, workers=1)
     names = sorted(path.name for path in tmp_path.rglob("*.jsonl"))
-    assert [name.rsplit("-", 1)[0] for name in names] == ["tsp-two-opt-seconds0.02", "tsp-two-opt-seconds0.05"]
+    assert [name.rsplit("-", 1)[0] for name in names] == ["tsp-two-opt-seconds200", "tsp-two-opt-seconds500"]
 
 
 def test_threads_are_the_same_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -109,7 +109,7 @@ def test_threads_are_the_same_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     solve = CpSat._solve
     monkeypatch.setattr(CpSat, "_solve", lambda self, *rest: (seen.append(self.threads), solve(self, *rest))[1])
-    study(None, ["l2d-jssp6x6:1"], ["cp-sat"], [Budget(seconds=1)], threads=2)
+    study(None, ["l2d-jssp6x6:1"], ["cp-sat"], [Budget(seconds=100)], threads=2)
     assert set(seen) == {2}
 
 

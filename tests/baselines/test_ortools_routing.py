@@ -207,7 +207,8 @@ def test_a_missing_package_names_its_extra(monkeypatch, rng):
 def test_it_goes_on_from_what_is_there(env, rng, monkeypatch):
     """The first solution that it looks at is the one that it is given, and none is worse than that."""
     instances = env.generate(1, rng)
-    best = OrToolsRouting()(env, instances, MaxSeconds(0.3), rng)
+    descent = OrToolsRouting(metaheuristic=None)  # which ends of its own accord
+    best = descent(env, instances, None, rng)
     read = []
 
     class Spy(pywrapcp.RoutingModel):
@@ -216,12 +217,11 @@ def test_it_goes_on_from_what_is_there(env, rng, monkeypatch):
             return super().SolveFromAssignmentWithParameters(assignment, parameters)
 
     monkeypatch.setattr(pywrapcp, "RoutingModel", Spy)
-    progress = Progress(env, instances, MaxSeconds(60))
+    progress = Progress(env, instances, None)
     progress.take(best)
     if not hasattr(env, "demands"):
         progress.actions = progress.actions.roll(7, -1)
-    with progress.part(0.005):
-        OrToolsRouting().improve(progress, rng)
+    descent.improve(progress, rng)
     assert len(read) == 1
     assert progress.best.item() <= best[0].objective
     assert progress.solutions("x")[0].feasible
@@ -231,9 +231,8 @@ def test_more_routes_than_vehicles_are_taken(rng):
     """A start with a route for each customer has the vehicles that it needs."""
     env = CVRPEnv(12)
     instances = env.generate(1, rng)
-    progress = Progress(env, instances, MaxSeconds(60))
+    progress = Progress(env, instances, None)
     progress.offer(torch.tensor([[[node for customer in range(1, 13) for node in (customer, 0)][:-1]]]))
     apart = progress.best.item()
-    with progress.part(0.005):
-        OrToolsRouting().improve(progress, rng)
+    OrToolsRouting(metaheuristic=None).improve(progress, rng)
     assert progress.best.item() < apart

@@ -221,7 +221,7 @@ def test_a_forked_process_has_threads_of_its_own(rng):
         if child == 0:
             cpu.rollouts(pointer, walk, given, temperature=1.0, noise=None)
             os._exit(7)
-        for _ in range(100):
+        for _ in range(3000):
             ended, status = os.waitpid(child, os.WNOHANG)
             if ended:
                 break

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import time
-
 import pytest
 import torch
 
@@ -69,11 +67,15 @@ def test_width_ends_it_without_a_budget(env, policy, instances, rng) -> None:
     assert Beam(policy, 4)(env, instances, None, rng)[0].rollouts == 1 + 2 + 4
 
 
+def test_seconds_end_it(env, policy, instances, rng, ticking) -> None:
+    """A budget in seconds is kept, with beams of more than one width in it."""
+    found = Beam(policy)(env, instances, MaxSeconds(0.5), rng)[0]
+    assert found.rollouts > 3
+    assert found.seconds < 0.55
+
+
 def test_other_budgets_end_it(env, policy, instances, rng) -> None:
-    """Seconds, patience and the cancel event end it, with an answer."""
-    begin = time.perf_counter()
-    assert Beam(policy)(env, instances, MaxSeconds(0.1), rng)[0].rollouts > 3
-    assert time.perf_counter() - begin < 3
+    """Patience and the cancel event end it, with an answer."""
     found = Beam(policy)(env, instances, NoImprovement(1), rng)
     assert found[0].rollouts == 1 + 2 * max(s.trace[-1].rollouts for s in found)  # the beam after the last that helped
     cancelled = Budget()

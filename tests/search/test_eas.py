@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import time
 from itertools import pairwise
 
 import pytest
@@ -172,11 +171,10 @@ def test_steps_end_the_search_where_nothing_limits(env, policy, instances, rng, 
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_seconds_end_the_search(env, policy, instances, rng, variant: str) -> None:
+def test_seconds_end_the_search(env, policy, instances, rng, ticking, variant: str) -> None:
     """A budget in seconds is kept, with several rounds in it."""
-    begin = time.perf_counter()
-    found = EAS(policy, variant, rollouts=10)(env, instances, MaxSeconds(0.1), rng)  # of each of three instances
-    assert 0.15 < time.perf_counter() - begin < 3
+    found = EAS(policy, variant, rollouts=10)(env, instances, MaxSeconds(1), rng)  # of each of three instances
+    assert 0.5 < found[0].seconds < 1.05
     assert found[0].rollouts > 8
 
 

@@ -186,20 +186,20 @@ def test_vectors_are_sampled_without_starts(env, instances, rng, budget, rollout
     assert often.max() - often.min() <= 1
 
 
-def test_trace_only_improves(env, members, instances, rng) -> None:
+def test_trace_only_improves(env, members, instances, rng, ticking) -> None:
     """Along the anytime curve rollouts grow, the objective falls, and the last point is the answer."""
-    for solution in Poppy(members)(env, instances, MaxSeconds(0.05), rng):
+    for solution in Poppy(members)(env, instances, MaxSeconds(0.5), rng):
         _, rollouts, objectives = zip(*solution.trace, strict=True)
         assert list(rollouts) == sorted(rollouts)
         assert list(objectives) == sorted(set(objectives), reverse=True)
         assert objectives[-1] == solution.objective
 
 
-def test_seconds_end_the_search(env, members, instances, rng) -> None:
+def test_seconds_end_the_search(env, members, instances, rng, ticking) -> None:
     """A budget in seconds is kept, and goes beyond the greedy pass."""
-    (*_, solution) = Poppy(members)(env, instances, MaxSeconds(0.2), rng)
+    (*_, solution) = Poppy(members)(env, instances, MaxSeconds(1), rng)
     assert solution.rollouts > 21
-    assert 0.05 < solution.seconds < 1
+    assert 0.3 < solution.seconds < 1.05
 
 
 def test_cancelled_search_returns_what_it_has(env, members, instances, rng) -> None:

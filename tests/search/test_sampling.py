@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-import time
 
 import pytest
 import torch
@@ -43,10 +42,10 @@ def test_many_samples_find_the_optimum_of_a_tiny_instance(env, policy, instances
     assert all(s.feasible for s in found)
 
 
-def test_trace_only_improves(env, policy, instances, rng) -> None:
+def test_trace_only_improves(env, policy, instances, rng, ticking) -> None:
     """Along the anytime curve time and rollouts grow, the objective falls, and the last point is the answer."""
     search = Sampling(policy)
-    for solution in search(env, instances, MaxSeconds(0.05), rng):
+    for solution in search(env, instances, MaxSeconds(0.5), rng):
         seconds, rollouts, objectives = zip(*solution.trace, strict=True)
         assert list(seconds) == sorted(seconds)
         assert list(rollouts) == sorted(rollouts)
@@ -54,11 +53,10 @@ def test_trace_only_improves(env, policy, instances, rng) -> None:
         assert objectives[-1] == solution.objective
 
 
-def test_seconds_end_the_search(env, policy, instances, rng) -> None:
+def test_seconds_end_the_search(env, policy, instances, rng, ticking) -> None:
     """A budget in seconds is kept, with more than one round built in it."""
-    begin = time.perf_counter()
-    found = Sampling(policy)(env, instances, MaxSeconds(0.1), rng)  # of each of three instances
-    assert 0.2 < time.perf_counter() - begin < 3
+    found = Sampling(policy)(env, instances, MaxSeconds(0.5), rng)  # of each of three instances
+    assert 0.3 < found[0].seconds < 0.55
     assert found[0].rollouts > 8
 
 

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import time
-
 import pytest
 import torch
 
@@ -121,11 +119,11 @@ def test_passes_without_a_budget(env, policy, instances, rng) -> None:
     assert all(more.objective <= less.objective for more, less in zip(limited, once, strict=True))
 
 
-def test_seconds_and_the_cancel_event_end_it(env, policy, instances, rng) -> None:
+def test_seconds_and_the_cancel_event_end_it(env, policy, instances, rng, ticking) -> None:
     """A budget in seconds is kept, with an answer; a cancelled search returns the greedy rollout."""
-    begin = time.perf_counter()
-    assert SGBS(policy)(env, instances, MaxSeconds(0.1), rng)[0].rollouts > 20
-    assert time.perf_counter() - begin < 3
+    found = SGBS(policy)(env, instances, MaxSeconds(1), rng)[0]
+    assert found.rollouts > 20
+    assert found.seconds < 1.05
     cancelled = MaxSeconds(60)
     cancelled.cancel.set()
     assert SGBS(policy)(env, instances, cancelled, rng)[0].rollouts == 1

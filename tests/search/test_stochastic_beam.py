@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 
 import pytest
 import torch
@@ -126,11 +125,11 @@ def test_decoding_limits_what_is_drawn(env, policy, instances, rng) -> None:
     assert found[0].rollouts == 2**6
 
 
-def test_seconds_and_the_cancel_event_end_it(env, policy, instances, rng) -> None:
+def test_seconds_and_the_cancel_event_end_it(env, policy, instances, rng, ticking) -> None:
     """A budget in seconds is kept, in several rounds; a cancelled search returns what its first round has."""
-    begin = time.perf_counter()
-    assert StochasticBeam(policy, 20)(env, instances, MaxSeconds(0.1), rng)[0].rollouts > 20
-    assert 0.1 < time.perf_counter() - begin < 3
+    found = StochasticBeam(policy, 20)(env, instances, MaxSeconds(1), rng)[0]
+    assert found.rollouts > 20
+    assert 0.3 < found.seconds < 1.05
     cancelled = MaxSeconds(60)
     cancelled.cancel.set()
     assert StochasticBeam(policy)(env, instances, cancelled, rng)[0].rollouts < 100

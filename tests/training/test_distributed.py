@@ -48,7 +48,7 @@ class Two:
         ]
         for settings in pair.runs(self.one).values():
             train(make_solver=make_solver, **settings)
-        errors = [rank.communicate(timeout=120)[1] for rank in ranks]
+        errors = [rank.communicate(timeout=6000)[1] for rank in ranks]
         assert [rank.returncode for rank in ranks] == [0, 0], errors
         self.said: list[dict[str, Any]] = [json.loads((self.two / f"{rank}.json").read_text()) for rank in range(2)]
 
@@ -147,11 +147,11 @@ def test_lightning_starts_the_others(tmp_path: Path) -> None:
         stderr=subprocess.PIPE,
         text=True,
     )
-    until = time.monotonic() + 60
+    until = time.monotonic() + 600
     while not (tmp_path / "run" / "metrics.csv").exists() and process.poll() is None and time.monotonic() < until:
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=600)
     assert (process.returncode, out, err.count("\n")) == (130, "", 1), err
     assert "interrupted at step" in err
     assert json.loads((tmp_path / "run" / "run.json").read_text())["streams"] == 2
