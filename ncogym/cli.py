@@ -738,7 +738,7 @@ def _warnings_in_one_line() -> Iterator[None]:
 
         def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
             if issubclass(category, NcogymWarning):
-                sys.stderr.write(f"ncogym: {' '.join(str(message).split())}\n")
+                sys.stderr.write(f"ncogym: warning: {' '.join(str(message).split())}\n")
             else:
                 shown(message, category, *where, **more)
 

@@ -965,7 +965,7 @@ def test_warning_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         return []
 
     monkeypatch.setattr("ncogym.cli._list_envs", listed)
-    assert run("list envs") == (0, "", "ncogym: a.sol: odd, so it is passed over\n")
+    assert run("list envs") == (0, "", "ncogym: warning: a.sol: odd, so it is passed over\n")
     monkeypatch.setattr("ncogym.cli._list_envs", lambda: warnings.warn("not ours", stacklevel=1) or [])
     with pytest.warns(UserWarning, match="not ours"):
         run("list envs")

@@ -86,7 +86,6 @@ OWN_FILES = {  # packages that only these files may name
     "torch_geometric": "policies/graph.py",
     "torchrl": "envs/* laws.py algorithms/ppo.py",
     "triton": "kernels/cuda.py",
-    "vrplib": "envs/formats/cvrplib.py",
 }
 # the others cost too much at import or belong to an extra; gymnasium's one file is imported by users alone
 ALWAYS_THERE = ("gymnasium", "lightning", "torchrl")

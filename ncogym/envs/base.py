@@ -21,7 +21,7 @@ from torchrl.data import Binary, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
 from ncogym.envs.formats.arrays import Arrays, Contents
-from ncogym.errors import ArgumentError
+from ncogym.errors import ArgumentError, InstanceError
 from ncogym.features import FeatureDims, InstanceFeatures, StepFeatures, Walk
 from ncogym.plotting import Sketch
 from ncogym.solver import Violation
@@ -106,6 +106,8 @@ class ConstructiveEnv(EnvBase):
         name: the problem's name in `ncogym.envs.PROBLEMS`.
         sense: "min" or "max".
         suffixes: file suffixes that `read` takes; ".txt" among them says that its numbers need no header.
+        published_suffix: that of a published solution beside an instance file, which `read_solution` takes; or None.
+        solution_suffix: that of the file which `write_solution` writes; None where the problem has no such format.
         multi_start: whether a good solution may begin with nearly any of the first actions, so that trying each pays.
         reference_sets: the sets of instances that are known by a name, in the order of tables.
         models: which of `MODELS` every instance is, in full: nothing but what the model's views show decides what is
@@ -116,6 +118,8 @@ class ConstructiveEnv(EnvBase):
     name: ClassVar[str]
     sense: ClassVar[Literal["min", "max"]]
     suffixes: ClassVar[tuple[str, ...]] = ()
+    published_suffix: ClassVar[str | None] = None
+    solution_suffix: ClassVar[str | None] = None
     multi_start: ClassVar[bool] = True
     reference_sets: ClassVar[dict[str, ReferenceSet]] = {}
     models: ClassVar[frozenset[str]] = frozenset()
@@ -307,13 +311,27 @@ class ConstructiveEnv(EnvBase):
         """Return ``actions`` ``[steps]`` as the command line prints them, without padding."""
         return [int(action) for action in actions[: self.horizon(instance)]]
 
+    def read_solution(self, path: str | Path) -> Int64[Tensor, " steps"]:
+        """Read a solution in the problem's own file format, unchecked; for problems with a `published_suffix`.
+
+        Raises:
+            InstanceError: the file is malformed.
+        """
+        raise NotImplementedError
+
     def published_solution(self, path: str | Path, instance: TensorDict) -> Int64[Tensor, " steps"] | None:
         """Return the solution in the file that lies beside an instance file, checked by the referee, or None.
 
         Raises:
             InstanceError: the solution file is malformed, or its solution breaks a constraint.
         """
-        return None
+        beside = Path(path).with_suffix(self.published_suffix or "")
+        if self.published_suffix is None or not beside.is_file():
+            return None
+        actions = self.read_solution(beside)
+        if broken := self.violations(instance, actions[None, None]):
+            raise InstanceError(f"{beside.name}: {broken[0].reason}")
+        return actions
 
     def published_objective(self, path: str | Path, instance: TensorDict) -> float | None:
         """Return the objective of the solution file that lies beside an instance file, or None."""

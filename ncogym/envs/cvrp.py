@@ -32,7 +32,7 @@ from torch import Tensor
 from ncogym.envs import geometry, mutations
 from ncogym.envs.base import ConstructiveEnv, Neighbourhood, ReferenceSet, pinned
 from ncogym.envs.formats.arrays import Arrays, Contents, holds, real, refuse, whole
-from ncogym.errors import ArgumentError, InstanceError
+from ncogym.errors import ArgumentError
 from ncogym.features import EdgeFeatures, FeatureDims, InstanceFeatures, NodeFeatures, StepFeatures, Walk
 from ncogym.plotting import Line, Mark, Sketch, sketch_places
 from ncogym.solver import Violation
@@ -120,6 +120,7 @@ class CVRPEnv(ConstructiveEnv):
     sense = "min"
     suffixes = (".vrp",)
     models = frozenset({"routes"})
+    published_suffix = solution_suffix = ".sol"
     reference_sets = pinned(_reference_sets(), _SHA256)
     _state_type = CVRPState
     _instance_keys = ("locs", "demand", "capacity", "dists")
@@ -233,18 +234,11 @@ class CVRPEnv(ConstructiveEnv):
         }
         return TensorDict(values, batch_size=[1])
 
-    def published_solution(self, path: str | Path, instance: TensorDict) -> Int64[Tensor, " steps"] | None:
-        """Return the routes of NAME.sol beside the file, or None; the sets A, B, E and P limit the fleet for them."""
+    def read_solution(self, path: str | Path) -> Int64[Tensor, " steps"]:
+        """Read the routes of a ``.sol`` file; the sets A, B, E and P limit the fleet for them."""
         from ncogym.envs.formats.cvrplib import read_routes
 
-        beside = Path(path).with_suffix(".sol")
-        if not beside.is_file():
-            return None
-        actions = torch.tensor([node for route in read_routes(beside) for node in (*route, 0)])
-        broken = self.violations(instance, actions[None, None])
-        if broken:
-            raise InstanceError(f"{beside.name}: {broken[0].reason}")
-        return actions
+        return torch.tensor([node for route in read_routes(path) for node in (*route, 0)])
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Contents | None:
@@ -291,7 +285,7 @@ class CVRPEnv(ConstructiveEnv):
     def write_solution(self, instance: TensorDict, actions: Tensor, path: str | Path, name: str) -> Path | None:
         from ncogym.envs.formats.cvrplib import write_routes
 
-        target = Path(path).with_suffix(".sol")
+        target = Path(path).with_suffix(self.solution_suffix)
         write_routes(target, routes_of(actions.tolist()), float(self.objective(instance, actions[None, None])))
         return target
 

@@ -130,6 +130,7 @@ class JSSPEnv(ConstructiveEnv):
     sense = "min"
     suffixes = (".jsp", ".jssp", ".txt")
     models = frozenset({"shop"})
+    solution_suffix = ".schedule"
     reference_sets = pinned(_reference_sets(), _SHA256)
     multi_start = False
     _state_type = JSSPState
@@ -247,7 +248,7 @@ class JSSPEnv(ConstructiveEnv):
 
     def write_solution(self, instance: TensorDict, actions: Tensor, path: str | Path, name: str) -> Path | None:
         """Write start times to a ``.schedule`` file: a line a job, in processing order, below one with the makespan."""
-        target = Path(path).with_suffix(".schedule")
+        target = Path(path).with_suffix(self.solution_suffix)
         rows = self.schedule(instance, actions[None, None])[0, 0].tolist()
         makespan = int(self.objective(instance, actions[None, None]))
         lines = [f"# {name}: makespan {makespan}; a line a job, start times of its operations in processing order"]

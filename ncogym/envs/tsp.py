@@ -95,6 +95,7 @@ class TSPEnv(ConstructiveEnv):
     sense = "min"
     suffixes = (".tsp",)
     models = frozenset({"tour", "symmetric-tour"})
+    published_suffix, solution_suffix = ".opt.tour", ".tour"
     reference_sets = pinned(_reference_sets(), _SHA256)
     _state_type = TSPState
     _instance_keys = ("locs", "dists")
@@ -170,17 +171,10 @@ class TSPEnv(ConstructiveEnv):
         locs = geometry.file_locs(coords, problem.edge_weight_type, dists)
         return TensorDict({"locs": locs[None], "dists": dists[None]}, batch_size=[1])
 
-    def published_solution(self, path: str | Path, instance: TensorDict) -> Int64[Tensor, " steps"] | None:
+    def read_solution(self, path: str | Path) -> Int64[Tensor, " steps"]:
         from ncogym.envs.formats.tsplib import read_tour
 
-        beside = Path(path).with_suffix(".opt.tour")
-        if not beside.is_file():
-            return None
-        tour = torch.from_numpy(read_tour(beside))
-        broken = self.violations(instance, tour[None, None])
-        if broken:
-            raise InstanceError(f"{beside.name}: {broken[0].reason}")
-        return tour
+        return torch.from_numpy(read_tour(path))
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Contents | None:
@@ -214,7 +208,7 @@ class TSPEnv(ConstructiveEnv):
     def write_solution(self, instance: TensorDict, actions: Tensor, path: str | Path, name: str) -> Path | None:
         from ncogym.envs.formats.tsplib import write_tour
 
-        target = Path(path).with_suffix(".tour")
+        target = Path(path).with_suffix(self.solution_suffix)
         length = float(self.objective(instance, actions[None, None]))
         write_tour(target, actions.numpy(), name=name, comment=f"Length {length:.15g}", length=length)
         return target

@@ -1,27 +1,30 @@
 """CVRPLIB: capacitated vehicle routing instances (`.vrp`) and solutions (`.sol`), read and written exactly.
 
 A `.vrp` file is a TSPLIB95 file with a capacity, demands and a depot, so it is read as strictly as one and has its
-distances (`ncogym.envs.formats.tsplib`). The package vrplib reads the `.sol` files alone: of an instance it drops the
-ids of the rows, it takes neither GEO, ATT nor most explicit layouts, and its Gram-matrix distances are wrong at the
-rounding edge.
+distances (`ncogym.envs.formats.tsplib`). The package vrplib would not do: of an instance it drops the ids of the rows,
+it takes neither GEO, ATT nor most explicit layouts, its Gram-matrix distances are wrong at the rounding edge, and it
+refuses `.sol` files with tabs, commas or capitals, which are in use.
 
 References:
     E. Uchoa et al., New Benchmark Instances for the Capacitated Vehicle Routing Problem, EJOR 257, 2017.
 """
 
 import os
+import re
 from array import array
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ncogym.envs.formats.text import read_text
 from ncogym.envs.formats.tsplib import (
     _ROW_SECTIONS,
     _coords_fault,
     _Document,
     _one_line,
     _plain,
+    _shown,
     _shown_path,
     _size_fault,
     distances,
@@ -40,6 +43,10 @@ _NOT_MODELLED = {
     "BACKHAUL_SECTION": "backhauls",
     "PICKUP_AND_DELIVERY_SECTION": "pick-ups",
 }
+
+_ROUTE_WORD = re.compile(r"\s*route\b", re.IGNORECASE)
+_ROUTE = re.compile(r"\s*route\s*(?:#\s*\d+\s*[:=]?|\d*\s*[:=])(.*)", re.IGNORECASE)
+_CUSTOMER = re.compile(r"[0-9]{1,9}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -200,18 +207,30 @@ def read_routes(path: str | os.PathLike[str]) -> list[list[int]]:
     """Read the routes of a `.sol` file, customers counted from 1 in the order of their ids.
 
     Args:
-        path: A file of lines ``Route #1: 5 3 8``; whatever else it holds, such as ``Cost 784``, is left unread.
+        path: A file of lines ``Route #1: 5 3 8``. Capitals do not matter, nor whether numbers are parted by blanks,
+            tabs, commas or ``->``, nor whether a route begins and ends with the depot, 0. Whatever else the file holds,
+            such as ``Cost 784``, is left unread.
 
     Raises:
         InstanceError: The file cannot be read, or it holds no routes of numbers.
     """
-    from vrplib import read_solution
-
     try:
-        routes: list[list[int]] = read_solution(path)["routes"]
-    except (OSError, ValueError, IndexError) as error:  # what vrplib lets through of a file that is none
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise InstanceError(f"{_shown_path(path)}: not a solution file ({reason.splitlines()[0].lower()})") from error
+        text = read_text(path)
+    except InstanceError as error:
+        raise InstanceError(f"{_shown_path(path)}: {error}") from error
+    routes = []
+    for number, line in enumerate(text.splitlines(), 1):
+        if not _ROUTE_WORD.match(line):
+            continue
+        match = _ROUTE.fullmatch(line)
+        words = re.split(r"[\s,;]+|->", match[1]) if match else [line.strip()]
+        for word in words:
+            if word and not _CUSTOMER.fullmatch(word):
+                raise InstanceError(f"{_shown_path(path)}, line {number}: {_shown(word)} is no customer of a route")
+        route = [int(word) for word in words if word]
+        visits = [place for place, node in enumerate(route) if node]  # what lies outside them is the depot
+        if visits:
+            routes.append(route[visits[0] : visits[-1] + 1])
     if not routes:
         raise InstanceError(f"{_shown_path(path)}: no line 'Route #1: ...' is there")
     return routes

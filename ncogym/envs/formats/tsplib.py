@@ -23,6 +23,7 @@ from typing import Literal
 
 import numpy as np
 
+from ncogym.envs.formats.text import read_text
 from ncogym.errors import InstanceError
 
 MIN_DIMENSION = 3
@@ -48,6 +49,7 @@ _KEYWORD = re.compile(r"([A-Za-z_][A-Za-z_0-9]*)\s*:?\s*(.*)")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 # Within these characters float() takes exactly what _NUMBER takes: no nan, no inf, no 1_0, no digits of other scripts.
 _NUMERIC = re.compile(r"[0-9eE+.\s-]*")
+_TOUR_HEADER = re.compile(r"^[ \t]*(TYPE|DIMENSION)\b[ \t]*:?(.*)$", re.IGNORECASE | re.MULTILINE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,7 +167,8 @@ def read_tour(path: str | os.PathLike[str]) -> np.ndarray:
     """Read the one tour of a TSPLIB95 `.tour` file.
 
     Args:
-        path: A file with a TOUR_SECTION; TYPE, DIMENSION, the closing -1 and EOF may be missing.
+        path: A file with a TOUR_SECTION. TYPE, DIMENSION, the closing -1 and EOF may be missing, other headers
+            (TOUR_LENGTH ...) are left unread, nodes may be parted by commas, and the first may stand at the end again.
 
     Returns:
         Node indices from 0 in the order of the visits, int64 [N]: a permutation of 0..N-1.
@@ -173,18 +176,42 @@ def read_tour(path: str | os.PathLike[str]) -> np.ndarray:
     Raises:
         InstanceError: The file is missing or malformed, or its nodes are not each of 1..N once.
     """
-    document = _Document(path, ("TOUR",), ("TOUR_SECTION",))
-    if "TOUR_SECTION" not in document.numbers:
-        raise document.error("TOUR_SECTION is missing")
-    nodes = np.array(document.numbers["TOUR_SECTION"])
+
+    def error(text: str) -> InstanceError:
+        return InstanceError(f"{_shown_path(path)}: {text}")
+
+    try:
+        text = read_text(path).replace("\r", "\n")
+    except InstanceError as fault:
+        raise error(str(fault)) from fault
+    head, *sections = re.split(r"^[ \t]*TOUR_SECTION\b[ \t]*:?", text, maxsplit=1, flags=re.IGNORECASE | re.MULTILINE)
+    header = {word.upper(): value.strip() for word, value in _TOUR_HEADER.findall(head)}
+    if "TOUR" not in (kind := header.get("TYPE", "TOUR")).upper():
+        raise error(f"TYPE {_shown(kind)} is not supported, allowed is TOUR")
+    if not re.fullmatch(r"[0-9]{1,18}", dimension := header.get("DIMENSION", "0")):
+        raise error(f"DIMENSION must be a whole number, got {_shown(dimension)}")
+    if not sections:
+        raise error("TOUR_SECTION is missing")
+    listed = re.split(r"^[ \t]*EOF\b", sections[0], maxsplit=1, flags=re.IGNORECASE | re.MULTILINE)[0]
+    tokens = listed.replace(",", " ").split(None, MAX_DIMENSION + 3)
+    for token in tokens[: MAX_DIMENSION + 3]:
+        if not _NUMBER.fullmatch(token):
+            raise error(f"{_shown(token)} in TOUR_SECTION is not a finite number")
+    if (
+        len(tokens) > MAX_DIMENSION + 3
+    ):  # after the nodes the first may come again, a -1 end the tour, another the section
+        raise error(f"TOUR_SECTION has more than {MAX_DIMENSION} nodes")
+    nodes = np.array([float(token) for token in tokens])
     end = int(np.argmax(nodes == -1)) if -1 in nodes else len(nodes)
     tour, rest = nodes[:end], nodes[end:]
     if (rest != -1).any():
-        raise document.error("TOUR_SECTION holds more than one tour, one is allowed")
-    if document.dimension not in (0, len(tour)):
-        raise document.error(f"TOUR_SECTION has {len(tour)} nodes, DIMENSION says {document.dimension}")
-    if fault := _tour_fault(tour, first=1):
-        raise document.error(fault)
+        raise error("TOUR_SECTION holds more than one tour, one is allowed")
+    if len(tour) > MIN_DIMENSION and tour[0] == tour[-1]:
+        tour = tour[:-1]
+    if int(dimension) not in (0, len(tour)):
+        raise error(f"TOUR_SECTION has {len(tour)} nodes, DIMENSION says {int(dimension)}")
+    if wrong := _tour_fault(tour, first=1):
+        raise error(wrong)
     return tour.astype(np.int64) - 1
 
 
@@ -334,7 +361,7 @@ class _Document:
         self.header["COMMENT"] = " ".join(filter(None, self._comments))
         for section, size in self._sizes.items():
             found = len(self.numbers[section])
-            if found != size and section != "TOUR_SECTION":
+            if found != size:
                 needed = f"{_count(section, size)} for DIMENSION {self.dimension}"
                 raise self.error(f"{section} has {_count(section, found)} and must have {needed}")
 
@@ -413,11 +440,9 @@ class _Document:
         n = self.dimension
         if section in self.numbers:
             raise self.error(f"{section} is given twice")
-        if section == "TOUR_SECTION":
-            size = (n or MAX_DIMENSION) + 2  # at most: after the nodes a -1 ends the tour, and another the section
-        elif not n:
+        if not n:
             raise self.error(f"DIMENSION is missing before {section}")
-        elif section in _ROW_SECTIONS:
+        if section in _ROW_SECTIONS:
             size = 3 * n
         elif self.need("EDGE_WEIGHT_TYPE") != "EXPLICIT":
             raise self.error(f"{section} needs EDGE_WEIGHT_TYPE EXPLICIT, got {self.header['EDGE_WEIGHT_TYPE']}")

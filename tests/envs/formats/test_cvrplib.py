@@ -257,13 +257,35 @@ def test_written_routes_read_back(routes, cost: float, tmp_path_factory) -> None
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "Route #1: 1 2\nRoute #2: 3 4\nCost 90\n",
+        "Route #1:\t1\t2\nRoute #2:\t3\t4\nCost\t90\n",
+        "ROUTE #1: 1 2\r\nroute # 2 : 3 4\r\nCOST: 90",
+        "Route 1: 1, 2\nRoute 2: 3, 4\nCost = 90,5",
+        "Route: 1;2\nRoute #2 3;4\n",
+        "Route #1 : 0 1 2 0\nRoute #2 : 0 -> 3 -> 4 -> 0\nTotal cost: 90\n",
+        "\ufeffcost 90\nRoutes: 2\nroute 1 = 1 2\n\n  Route #2: 3 4\nRoute #3:\nRoute #4: 0 0\n# found by hand\n",
+    ],
+)
+def test_routes_in_any_form(text: str, tmp_path: Path) -> None:
+    """Numbers are parted by what is in use, the depot may stand at both ends, and empty routes are none."""
+    (tmp_path / "it.sol").write_bytes(text.encode())
+    assert read_routes(tmp_path / "it.sol") == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize(
     ("text", "words"),
     [
         ("", "no line 'Route #1: ...' is there"),
         ("Cost 784\n", "no line 'Route #1: ...' is there"),
-        ("Route #1: 5 x 3\n", "not a solution file (invalid literal"),
-        ("Route #1: 5 3.5\n", "not a solution file (invalid literal"),
-        ("Route 5 3\n", "not a solution file (list index"),
+        ("Cost 3\nRoute #1: 5 x 3\n", "it.sol, line 2: 'x' is no customer of a route"),
+        ("Route #1: 5 3.5\n", "line 1: '3.5' is no customer of a route"),
+        ("Route #1: 5 -3\n", "'-3' is no customer of a route"),
+        ("Route #1: 1 99999999999999999999999999\n", "'99999999999999999999999999' is no customer of a route"),
+        ("Route #1: 1 \xb2\n", "is no customer of a route"),
+        ("Route #1 (load 9): 5 3\n", "is no customer of a route"),
+        ("Route 5 3\n", "'Route 5 3' is no customer of a route"),
         ("\xff\xfe\x00", "it.sol"),
     ],
 )
