@@ -29,6 +29,7 @@ import docstring_parser
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt, restricted_number_type
 
+from ncogym import _configs
 from ncogym.errors import ArgumentError, CheckpointError, NcogymError, NcogymWarning, NoSolutionFound
 
 if TYPE_CHECKING:
@@ -456,6 +457,7 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "bench": bench,
 }
 CONFIGURED = (train, evaluate)  # which take their options from a file, too
+IMPORTING = (solve, train, evaluate)  # which read policies, so that they may be of classes of one's own
 
 
 # ---------------------------------------------------------------------- from arguments to a call
@@ -477,10 +479,13 @@ def _run(argv: list[str]) -> int:
         raise ArgumentError(f"command: {said}; allowed are {', '.join(COMMANDS)}; see ncogym --help")
     command = COMMANDS[name]
     rest = [re.sub(r"^--env(?==|$)", "--env.name", argument) for argument in rest]
+    modules: list[str] = []
+    if command in IMPORTING:
+        rest, modules = _without_imports(rest)
     if command in CONFIGURED:
         rest = _with_config_files(rest)
     try:
-        parser = _parser(name, command, rest)
+        parser = _parser(name, command, rest, modules)
         parsed = parser.parse_args(rest)
         values = vars(parser.instantiate(parsed))
     except (argparse.ArgumentError, TypeError, ValueError) as error:
@@ -489,15 +494,20 @@ def _run(argv: list[str]) -> int:
         import yaml
 
         values["resolved"], values["argv"] = yaml.safe_load(parser.dump(parsed)), argv[1:]
-        values["resolved"].pop("debug")
+        for key in ("debug", "import"):
+            values["resolved"].pop(key, None)
     elif command in (evaluate, generate):
         values["argv"] = argv
+    values.pop("import", None)  # they are imported already
     if command in CONFIGURED:
         values.pop("config")
     if "env" in values:
         from ncogym.envs import make
 
-        values["env"] = None if values["env"].name is None else make(**vars(values["env"]))
+        told = values["env"]
+        if told is not None and not hasattr(told, "name"):
+            raise ArgumentError(f"env: {told} is not allowed; a config has `env: {{name: NAME}}`")
+        values["env"] = None if told is None or told.name is None else make(**vars(told))
     if "debug" not in inspect.signature(command).parameters:
         values.pop("debug")
     places = [p.name for p in inspect.signature(command).parameters.values() if p.kind is p.POSITIONAL_ONLY]
@@ -521,14 +531,23 @@ def _help() -> str:
     )
 
 
-def _parser(name: str, command: Callable[..., int], argv: list[str]) -> ArgumentParser:
-    """Build the parser of a command from the signature and the docstring of its function."""
+def _parser(name: str, command: Callable[..., int], argv: list[str], modules: list[str]) -> ArgumentParser:
+    """Build the parser of a command from the signature and the docstring of its function.
+
+    Args:
+        name: of the command.
+        command: the function.
+        argv: its arguments, to look ahead.
+        modules: whose classes may be named in them.
+    """
     told = docstring_parser.parse(command.__doc__ or "")
+    _configs.allow(_nameable(modules) if command is train else ())
     parser = ArgumentParser(
         prog=f"ncogym {name}",
         description="\n\n".join(filter(None, [told.short_description, told.long_description])),
         exit_on_error=False,
         allow_abbrev=False,
+        parser_mode=_configs.MODE,
     )
     helps = {each.arg_name: each.description for each in told.params}
     for parameter in inspect.signature(command).parameters.values():
@@ -538,8 +557,10 @@ def _parser(name: str, command: Callable[..., int], argv: list[str]) -> Argument
             _add(parser, parameter, get_type_hints(command)[parameter.name], helps[parameter.name])
     if command in CONFIGURED:
         parser.add_argument("--config", action="config", help="YAML file of options; those after it replace its own")
+    if command in IMPORTING:
+        told_import = "Module of your own, whose policies and algorithms may then be named and loaded; may be repeated."
+        parser.add_argument("--import", metavar="MODULE", help=told_import)
     if command is train:
-        from ncogym import algorithms, policies  # so that their classes are known by their short names  # noqa: F401
         from ncogym.training.run import train as run
 
         parser.add_function_arguments(
@@ -586,6 +607,37 @@ def _add_env(parser: ArgumentParser, command: str, argv: list[str], required: bo
                 _add(parser, parameter, hints[parameter.name], helps.get(parameter.name), prefix="env.")
 
 
+def _without_imports(argv: list[str]) -> tuple[list[str], list[str]]:
+    """Import the modules of ``--import MODULE``, before anything is read that may name their classes.
+
+    Returns:
+        The other arguments, and the modules' names.
+    """
+    rest, modules, arguments = [], [], iter(argv)
+    for argument in arguments:
+        flag, equals, module = argument.partition("=")
+        if flag != "--import":
+            rest.append(argument)
+        elif module := module if equals else next(arguments, ""):
+            modules.append(module)
+        else:
+            raise ArgumentError("import: no module is given; it takes --import MODULE")
+    _configs.import_modules(modules)
+    return rest, modules
+
+
+def _nameable(modules: list[str]) -> Iterator[type]:
+    """Yield the classes that a value may name: the package's own in their tables, and those below them in modules."""
+    from ncogym.algorithms import ALGORITHMS, Algorithm
+    from ncogym.policies import POLICIES, Policy
+    from ncogym.policies.base import subclasses
+
+    yield from (*POLICIES.values(), *ALGORITHMS.values())
+    for kind in (*subclasses(Policy), *subclasses(Algorithm)):
+        if any(f"{kind.__module__}.".startswith(f"{module}.") for module in modules):
+            yield kind
+
+
 def _with_config_files(argv: list[str]) -> list[str]:
     """Replace the names of published configs, as in ``--config NAME``, by their files."""
     from ncogym._resources import configs_folder
@@ -595,7 +647,22 @@ def _with_config_files(argv: list[str]) -> list[str]:
         named = configs_folder() / f"{argv[place]}.yaml"
         if not Path(argv[place]).exists() and named.is_file():
             argv[place] = str(named)
+        told = _told(argv[place])
+        if isinstance(told, dict) and "import" in told:
+            raise ArgumentError("import: a config may not name modules; give --import MODULE on the command line")
+        if isinstance(told, dict) and "config" in told:
+            raise ArgumentError("config: a config may not name another; give both on the command line, in their order")
     return argv
+
+
+def _told(config: str) -> Any:
+    """Return what a config says, given by its file or as text; None where it cannot be read, which is told later."""
+    import yaml
+
+    try:
+        return _configs.load(Path(config).read_text(encoding="utf-8") if os.path.isfile(config) else config)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return None
 
 
 def _chosen_env(argv: list[str]) -> str | None:
@@ -608,11 +675,9 @@ def _chosen_env(argv: list[str]) -> str | None:
     except argparse.ArgumentError:
         return None
     if found.name is None and found.config is not None:
-        import yaml
-
         try:
-            found.name = yaml.safe_load(Path(found.config).read_text(encoding="utf-8"))["env"]["name"]
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError):
+            found.name = _told(found.config)["env"]["name"]
+        except (KeyError, TypeError):
             return None
     return found.name if isinstance(found.name, str) else None
 
@@ -633,6 +698,9 @@ def _numbers(name: str, value: Any, kind: type) -> list[Any]:
         raise ArgumentError(f"{name}: {value} is not allowed; it must be one or more {what}, with commas") from error
 
 
+_NAMEABLE = "it must be a policy or an algorithm of ncogym's tables, or of a module that is named with --import MODULE"
+
+
 def _in_one_line(text: str, command: str) -> str:
     """Say in one line what jsonargparse says in many."""
     see = rf"see ncogym {command} --help"
@@ -646,6 +714,7 @@ def _in_one_line(text: str, command: str) -> str:
         (r"Parser key \"(.+?)\": ", r"\1: "),
         (r"Type collections\.abc\.Callable\[.*?\] expects a function or a callable class: ", ""),
         (r"Problem with given class_path '\S+': ", ""),
+        (r"Importing '(\S+)' is not allowed, denied by .*? to allow it\.", rf"\1 is not allowed; {_NAMEABLE}"),
         (r"(Got value: .*?)\. Got value: .*", r"\1"),
         (r"(is not accepted|is not allowed; .*)\. Got value: .*", r"\1"),
         (r"Expected a dot import path string: (\S+)\. Got value: .*", rf"\1 is not known; {see}"),

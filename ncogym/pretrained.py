@@ -21,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 from ncogym.errors import CheckpointError
 from ncogym.features import FeatureDims
 from ncogym.policies import POLICIES
-from ncogym.policies.base import Policy
+from ncogym.policies.base import Policy, subclasses
 from ncogym.policies.population import Conditioned
 
 # what the arguments in a card may lead to before it is known that they are none
@@ -66,7 +66,8 @@ def save_policy(policy: Policy, folder: str | Path, card: dict[str, Any], *, hal
     """Write a policy's weights and card to ``folder``.
 
     Args:
-        policy: of a class in `ncogym.policies.POLICIES`.
+        policy: of a class in `ncogym.policies.POLICIES`, or of one of your own, whose module must be imported before it
+            can be loaded.
         folder: made if it does not exist.
         card: what is known of it: ``env``, ``sizes``, ``training``, measured gaps.
         half: write weights as float16, in half the bytes; `load_policy` returns float32 in any case.
@@ -76,7 +77,7 @@ def save_policy(policy: Policy, folder: str | Path, card: dict[str, Any], *, hal
     described = {
         "format": FORMAT,
         "policy": {
-            "class": type(policy).__name__,
+            "class": policy.card_name(),
             "arguments": policy.arguments(),
             "dims": asdict(policy.dims),
             "parameters": sum(p.numel() for p in policy.parameters()),
@@ -178,14 +179,22 @@ class _Counted(TorchFunctionMode):
 
 def _make(folder: Path, described: dict[str, Any]) -> Callable[[FeatureDims], Policy]:
     """Return what makes the policy that a card describes, and within it the policy that it conditions."""
-    if described["class"] not in POLICIES:
+    kind = _class(described["class"])
+    if kind is None:
         raise CheckpointError(
-            f"{folder}: policy class {described['class']!r} is not known; allowed are {', '.join(POLICIES)}"
+            f"{folder}: policy class {described['class']!r} is not known; allowed are {', '.join(POLICIES)}, "
+            "and those of modules that were imported before (--import MODULE)"
         )
     arguments = dict(described["arguments"])
     if "base" in arguments:
         arguments["base"] = _make(folder, arguments["base"])
-    return functools.partial(POLICIES[described["class"]], **arguments)
+    return functools.partial(kind, **arguments)
+
+
+def _class(name: Any) -> type[Policy] | None:
+    """Return the policy class of that name on a card; nothing is imported for it."""
+    known = {kind.card_name(): kind for kind in subclasses(Policy) if "." in kind.card_name()}
+    return {**known, **POLICIES}.get(name)
 
 
 def find_policy(env_name: str, size: int, classes: tuple[str, ...] | None = None) -> str | None:

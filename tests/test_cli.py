@@ -315,7 +315,10 @@ def test_bad_input_is_one_line(run: Run, rectangle: Path, tmp_path: Path, line: 
         ("env: {name: tsp}\nlabels: {chunk: 1}\n", "'labels' does not accept option 'chunk'"),
         ("env: {name: tsp}\noptimiser: {lr: fast}\n", "lr: fast is not allowed; it must be a number"),
         ("env: {name: tsp}\nsizes: [5]\n", "sizes: [5] is not allowed"),
-        ("env: {name: tsp}\nalgorithm: {class_path: ncogym.make}\n", "ncogym.make is no Algorithm"),
+        (
+            "env: {name: tsp}\nalgorithm: {class_path: ncogym.make}\n",
+            "ncogym.make is not allowed; it must be a policy",
+        ),
         ("env: {name: tsp}\nalgorithm: {class_path: POMO, init_args: {start: 2}}\n", "Option 'start' is not accepted"),
         ("env: {name: tsp\n", "Problems parsing config"),
         ("5\n", "Unexpected config: 5"),

@@ -33,6 +33,7 @@ ROOMS = [
     Room("__init__", packages=""),  # names its homes in text and imports them late
     Room("_resources", "errors", packages=""),
     Room("_files", packages=""),
+    Room("_configs", "errors", packages="yaml jsonargparse"),
     Room("distributed", "errors", packages="torch"),
     Room(GROUND),
     Room("envs", GROUND),
@@ -69,7 +70,7 @@ ROOMS = [
     Room("bench", "errors features kernels rollout policies algorithms", "torch tensordict"),
     Room(
         "cli",
-        f"_resources {GROUND} envs sets policies baselines rollout laws algorithms search pretrained training "
+        f"_configs _resources {GROUND} envs sets policies baselines rollout laws algorithms search pretrained training "
         "references evaluation report solving study bench distributed _files",
         "numpy torch tensordict rich jsonargparse docstring_parser yaml",
     ),
@@ -91,6 +92,7 @@ OWN_FILES = {  # packages that only these files may name
 ALWAYS_THERE = ("gymnasium", "lightning", "torchrl")
 APART = ("algorithms", "search")  # one file never imports another, but for COMMON; __init__.py lists them all
 COMMON = (["base"], ["cmaes"])  # what several searches are built of
+LATE = ("__init__.py", "_configs.py")  # import by name: the package's own homes, and modules that the user named
 READS_CARDS = ("pretrained", "solving")  # compare an env's name with the one on a policy's card, which is data
 
 
@@ -193,7 +195,7 @@ def breaches(path: str, source: str) -> list[str]:
         elif isinstance(node, ast.ImportFrom) and path != "__init__.py":
             targets = [f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith(("import_module", "__import__")):
-            targets = [] if path == "__init__.py" else ["ncogym"]
+            targets = [] if path in LATE else ["ncogym"]
         complaints = [words for target in targets for words in _import_breaches(path, target, late)]
         complaints += _problem_breaches(path, node)
         found += [f"{path}:{getattr(node, 'lineno', 1)}: {words}" for words in complaints]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -44,6 +45,12 @@ class Policy(nn.Module, abc.ABC):
         None where a policy takes no conditions, or any (latents).
         """
         return None
+
+    @classmethod
+    def card_name(cls) -> str:
+        """Return what cards call this class: its name, and for a class of another package its module's before it."""
+        own = cls.__module__.partition(".")[0] == __name__.partition(".")[0]
+        return cls.__qualname__ if own else f"{cls.__module__}.{cls.__qualname__}"
 
     def forward(self, call: str, *args: Any) -> Any:
         """Call a method by its name, for `torch.func.functional_call` to put other weights in."""
@@ -149,3 +156,11 @@ class Policy(nn.Module, abc.ABC):
     @abc.abstractmethod
     def arguments(self) -> dict[str, Any]:
         """Return the constructor's keyword arguments apart from the feature widths, for cards and checkpoints."""
+
+
+def subclasses(base: type) -> Iterator[Any]:
+    """Yield every class below another that this process knows."""
+    below: list[type] = base.__subclasses__()
+    for kind in below:
+        yield kind
+        yield from subclasses(kind)

@@ -55,7 +55,7 @@ class Conditioned(Policy):
         self.numbers_per_pair = self.base.numbers_per_pair
 
     def arguments(self) -> dict[str, Any]:
-        return {"base": {"class": type(self.base).__name__, "arguments": self.base.arguments()}}
+        return {"base": {"class": self.base.card_name(), "arguments": self.base.arguments()}}
 
     def encode(self, features: InstanceFeatures) -> Any:
         return self.base.embeddings(features)
