@@ -395,6 +395,20 @@ def test_solve_goes_on_after_a_bad_file(run: Run, tmp_path: Path, rectangle: Pat
     assert ["bad.tsp" in line or "missing.tsp" in line for line in err.splitlines()] == [True, True]
 
 
+def test_a_warning_is_one_line_and_costs_nothing(run: Run, tmp_path: Path) -> None:
+    """A file whose distances are rounded away is solved, and stderr says in one line what to do about it."""
+    file = tmp_path / "city.tsp"
+    rows = "1 48.20 16.37\n2 48.21 16.36\n3 48.19 16.40\n"
+    file.write_text(f"TYPE: TSP\nDIMENSION: 3\nEDGE_WEIGHT_TYPE: EUC_2D\nNODE_COORD_SECTION\n{rows}EOF\n")
+    code, out, err = run("solve --solver nearest-neighbour --format json", file)
+    assert (code, json.loads(out)["objective"]) == (0, 0)
+    assert err.startswith(f"ncogym: {file}: EUC_2D rounds 100 % of the distances")
+    assert err.count("\n") == 1
+    file.write_text(file.read_text().replace("EUC_2D", "GEOM"))
+    code, out, err = run("solve --solver nearest-neighbour --format json", file)
+    assert (code, json.loads(out)["objective"], err) == (0, 7539, "")  # metres: 1338 + 3711 + 2490
+
+
 @pytest.mark.parametrize(("option", "threads"), [("", 1), ("--threads 3", 3)])
 def test_threads_are_bounded(
     run: Run, rectangle: Path, monkeypatch: pytest.MonkeyPatch, option: str, threads: int

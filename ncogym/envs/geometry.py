@@ -88,14 +88,16 @@ def file_locs(
 
     Args:
         coords: the file's coordinates, or None; then the nodes are placed by scaling ``dists``.
-        edge_weight_type: of the file; GEO coordinates are degrees and minutes, put on an equirectangular plane.
+        edge_weight_type: of the file; latitudes and longitudes (GEO in degrees and minutes, GEOM in degrees) are put on
+            an equirectangular plane.
         dists: the file's distances.
     """
     if coords is None:
         return scaled_coordinates(dists[None])[0].float()
-    if edge_weight_type == "GEO":
-        whole = coords.trunc()  # DDD.MM: the decimals are minutes
-        latitude, longitude = (whole + (coords - whole) * 5 / 3).unbind(-1)
+    if edge_weight_type in ("GEO", "GEOM"):
+        whole = coords.trunc()
+        minutes = 5 / 3 if edge_weight_type == "GEO" else 1  # DDD.MM: the decimals are minutes
+        latitude, longitude = (whole + (coords - whole) * minutes).unbind(-1)
         coords = torch.stack([longitude * torch.cos(torch.deg2rad(latitude.mean())), latitude], dim=-1)
     return coords.float()
 

@@ -307,6 +307,18 @@ def test_a_geographic_file_gets_places_of_its_distances(env, shared_instances):
     assert error.max() < 0.05  # neighbours are 40 km apart and rounded to 1 km
 
 
+def test_latitudes_and_longitudes_get_places_of_their_distances(env, tmp_path):
+    """Places of a GEOM file, in degrees of latitude, are as far apart as its distances in metres, north up."""
+    degrees = [(48.20, 16.37), (48.21, 16.36), (48.19, 16.40)]
+    rows = "".join(f"{node} {north} {east}\n" for node, (north, east) in enumerate(degrees, 1))
+    path = tmp_path / "city.tsp"
+    path.write_text(f"TYPE: TSP\nDIMENSION: 3\nEDGE_WEIGHT_TYPE: GEOM\nNODE_COORD_SECTION\n{rows}")
+    instance = env.read(path)
+    flat = torch.cdist(instance["locs"].double(), instance["locs"].double())
+    assert torch.allclose(flat * 111323.87, instance["dists"], rtol=2e-3, atol=3)
+    assert instance["locs"][0, :, 1].argsort().tolist() == [2, 0, 1]
+
+
 def test_a_written_instance_scores_as_it_did(env, rng, tmp_path):
     """A drawn instance comes back in millionths, each of its four edges rounded; given distances come back exactly."""
     instance, crossed = env.generate(1, rng), tours([0, 2, 1, 3])

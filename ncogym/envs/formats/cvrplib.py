@@ -20,15 +20,14 @@ import numpy as np
 from ncogym.envs.formats.text import read_text
 from ncogym.envs.formats.tsplib import (
     _ROW_SECTIONS,
-    _coords_fault,
     _Document,
     _one_line,
     _plain,
     _shown,
     _shown_path,
     _size_fault,
-    distances,
     matrix_fault,
+    places_fault,
 )
 from ncogym.errors import InstanceError
 
@@ -152,7 +151,7 @@ def read_cvrplib(path: str | os.PathLike[str]) -> CVRPLIBProblem:
     elif coords is None:
         raise document.error(f"NODE_COORD_SECTION is missing, EDGE_WEIGHT_TYPE {edge_weight_type} needs it")
     else:
-        dists = distances(coords, edge_weight_type)
+        dists = document.distances(coords)
     name = document.header.get("NAME") or Path(path).stem
     return CVRPLIBProblem(name, edge_weight_type, coords, demand[order], capacity, dists)
 
@@ -169,10 +168,11 @@ def write_cvrplib(
 
     Args:
         path: The file to write; an existing one is replaced.
-        values: Coordinates [N, 2], the depot first, or for "EXPLICIT" the symmetric distances [N, N].
+        values: Coordinates [N, 2] as the edge weight type wants them, the depot first, or for "EXPLICIT" the symmetric
+            distances [N, N].
         demand: Demands [N], 0 at the depot.
         capacity: What a vehicle holds.
-        edge_weight_type: "EUC_2D" or "EXPLICIT".
+        edge_weight_type: "EXPLICIT" or one of those that `ncogym.envs.formats.tsplib.distances` takes.
         comment: One line of text for COMMENT, left out where empty.
 
     Raises:
@@ -184,7 +184,7 @@ def write_cvrplib(
     if explicit and values.ndim == 2:
         np.fill_diagonal(values, 0)
     if fault := (
-        (_symmetric_fault(values) if explicit else _coords_fault(values))
+        (_symmetric_fault(values) if explicit else places_fault(values, edge_weight_type))
         or _size_fault("the number of nodes", len(values), MIN_DIMENSION)
         or (f"demands must have the shape [{len(values)}]" if np.shape(demand) != (len(values),) else None)
         or load_fault(demand, capacity, 0)

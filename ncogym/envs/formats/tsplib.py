@@ -2,7 +2,9 @@
 
 A file is a header of `KEYWORD : value` lines, then sections of numbers, then `EOF`. Distances are the format's own:
 computed in float64 from direct coordinate differences and rounded as the format says, because the lengths published
-for a file are sums of these integers; a Gram-matrix distance is wrong at the rounding edge.
+for a file are sums of these integers; a Gram-matrix distance is wrong at the rounding edge. Two types of LKH's are
+read as well, for coordinates that such rounding would swallow: EXACT_2D, Euclidean and not rounded, and GEOM, metres
+on the globe between latitudes and longitudes in degrees.
 
 The reader is tolerant in form (blanks round the colon or no colon, lower case, CRLF, a byte order mark, numbers
 wrapped over lines in any way, no EOF) and strict in content: what it cannot honour is an `InstanceError` of one line
@@ -11,10 +13,14 @@ that the header promises but the file does not hold.
 
 References:
     G. Reinelt, TSPLIB 95, Institut fuer Angewandte Mathematik, Universitaet Heidelberg, 1995.
+    K. Helsgaun, An Extension of the Lin-Kernighan-Helsgaun TSP Solver for Constrained Traveling Salesman and Vehicle
+    Routing Problems, Roskilde University, 2017 (LKH-3: EXACT_2D, GEOM).
 """
 
+import math
 import os
 import re
+import warnings
 from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,7 +30,7 @@ from typing import Literal
 import numpy as np
 
 from ncogym.envs.formats.text import read_text
-from ncogym.errors import InstanceError
+from ncogym.errors import InstanceError, NcogymWarning
 
 MIN_DIMENSION = 3
 MAX_DIMENSION = 20_000
@@ -32,7 +38,8 @@ MAX_MAGNITUDE = 1e15  # of a coordinate or weight: beyond it float64 soon stops 
 
 _MAX_LINE = 2**26  # bytes; a whole 3000 x 3000 matrix fits on one line
 _PI = 3.141592  # the format's own, not math.pi
-_EARTH_RADIUS = 6378.388  # kilometres
+_EARTH_RADIUS = 6378.388  # kilometres, of GEO and GEOM
+_LEAST = {"CEIL_2D": 1, "ATT": 1, "GEO": 1, "GEOM": 1}  # of close nodes, in the types that round up; 0 in the others
 
 _TYPES = ("TSP", "ATSP")
 _HEADER = (
@@ -62,7 +69,7 @@ class TSPLIBProblem:
         comment: The COMMENT lines, joined by a blank.
         dimension: Number of nodes N.
         edge_weight_type: "EUC_2D" and so on, in upper case; "EXPLICIT" where the file holds the matrix.
-        coords: Node coordinates, float64 [N, 2], as in the file (GEO: DDD.MM); None where the file has none.
+        coords: Node coordinates, float64 [N, 2], as in the file (GEO: DDD.MM, GEOM: degrees); None where it has none.
         display: Coordinates that serve for drawing only, float64 [N, 2], or None.
         dists: Distances, float64 [N, N], rounded as the format says; the diagonal is 0 whatever the file holds there.
         integral: Whether every distance is a whole number.
@@ -92,6 +99,9 @@ def read_tsplib(path: str | os.PathLike[str]) -> TSPLIBProblem:
 
     Raises:
         InstanceError: The file is missing, malformed or beyond what is supported; the text is one line.
+
+    Warns:
+        NcogymWarning: Rounding swallows the distances of so many close nodes that a tour says little.
     """
     document = _Document(path, _TYPES, (*_ROW_SECTIONS, "EDGE_WEIGHT_SECTION"))
     problem_type, edge_weight_type = document.need("TYPE"), document.need("EDGE_WEIGHT_TYPE")
@@ -103,7 +113,7 @@ def read_tsplib(path: str | os.PathLike[str]) -> TSPLIBProblem:
     elif coords is None:
         raise document.error(f"NODE_COORD_SECTION is missing, EDGE_WEIGHT_TYPE {edge_weight_type} needs it")
     else:
-        dists = distances(coords, edge_weight_type)
+        dists = document.distances(coords)
     return TSPLIBProblem(
         name=document.header.get("NAME") or Path(path).stem,
         type="ATSP" if problem_type == "ATSP" else "TSP",
@@ -148,7 +158,7 @@ def write_tsplib(
     if fault := (
         _choice_fault("TYPE", problem_type, _TYPES)
         or _choice_fault("EDGE_WEIGHT_TYPE", edge_weight_type, (*_FORMULAS, "EXPLICIT"))
-        or (matrix_fault(values, problem_type) if explicit else _coords_fault(values))
+        or (matrix_fault(values, problem_type) if explicit else places_fault(values, edge_weight_type))
         or _size_fault("the number of nodes", len(values))
     ):
         raise InstanceError(f"{_shown_path(path)}: {fault}")
@@ -243,33 +253,35 @@ def write_tour(
 
 
 def distances(coords: np.ndarray, edge_weight_type: str) -> np.ndarray:
-    """Compute the distance matrix that TSPLIB95 defines for coordinates.
+    """Compute the distance matrix that TSPLIB95, or LKH, defines for coordinates.
 
     With dx, dy the differences of two nodes and nint(v) = floor(v + 0.5):
 
-    - EUC_2D: nint(sqrt(dx^2 + dy^2)); CEIL_2D: the same root rounded up.
+    - EUC_2D: nint(sqrt(dx^2 + dy^2)); CEIL_2D: the same root rounded up; EXACT_2D (LKH): the same root as it is.
     - MAN_2D: nint(|dx| + |dy|); MAX_2D: max(nint(|dx|), nint(|dy|)).
     - ATT: with r = sqrt((dx^2 + dy^2) / 10), nint(r), plus 1 where nint(r) < r.
     - GEO: x is a latitude, y a longitude, DDD.MM in degrees and minutes, south and west negative. With
       deg = trunc(v), angle(v) = 3.141592 * (deg + 5 * (v - deg) / 3) / 180 and R = 6378.388 km:
       floor(R * acos(((1 + q1) * q2 - (1 - q1) * q3) / 2) + 1), where q1 = cos(longitude_i - longitude_j),
       q2 = cos(latitude_i - latitude_j), q3 = cos(latitude_i + latitude_j). Two nodes at one place are 1 apart.
+    - GEOM (LKH, Concorde): x is a latitude from -90 to 90, y a longitude from -360 to 360, in decimal degrees. With d
+      the great-circle distance (that of the haversine formula) in metres on a globe of radius 6378388 m: floor(d + 1).
 
     Args:
         coords: Coordinates [N, 2], N at most 20000, each at most 1e15 in size.
-        edge_weight_type: One of the six names above.
+        edge_weight_type: One of the eight names above.
 
     Returns:
-        Whole numbers in float64 [N, N], symmetric, with 0 on the diagonal.
+        Float64 [N, N], symmetric, with 0 on the diagonal; whole numbers but for EXACT_2D.
 
     Raises:
-        InstanceError: The type is not one of the six, or the coordinates are not as above.
+        InstanceError: The type is not one of these, or the coordinates are not as above.
     """
     coords = np.asarray(coords, dtype=np.float64)
-    if fault := _choice_fault("EDGE_WEIGHT_TYPE", edge_weight_type, tuple(_FORMULAS)) or _coords_fault(coords):
+    if fault := places_fault(coords, edge_weight_type):
         raise InstanceError(fault)
     formula = _FORMULAS[edge_weight_type]
-    x, y = (_angle(coords) if edge_weight_type == "GEO" else coords).T.copy()
+    x, y = _ANGLES.get(edge_weight_type, np.array)(coords).T.copy()
     dists = np.empty((len(x), len(x)))
     for i in range(len(x)):  # a row at a time, so that nothing but the result is N x N
         dists[i, i:] = dists[i:, i] = formula(x[i], y[i], x[i:], y[i:])
@@ -301,10 +313,26 @@ def _geo(latitude0: float, longitude0: float, latitude: np.ndarray, longitude: n
     return np.floor(_EARTH_RADIUS * np.arccos(cosine) + 1.0)
 
 
+def _geom(latitude0: float, longitude0: float, latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
+    """Return the distances of GEOM, in metres, from one node to others, with LKH's own terms; angles in radians."""
+    apart, between, sum_ = longitude0 - longitude, latitude0 - latitude, latitude0 + latitude
+    sine, cosine = np.sin(apart / 2), np.cos(apart / 2)
+    q1 = np.cos(latitude) * np.sin(apart)
+    q2 = np.sin(sum_) * sine * sine - np.sin(between) * cosine * cosine
+    q5 = np.cos(between) * cosine * cosine - np.cos(sum_) * sine * sine
+    return np.floor(1000 * _EARTH_RADIUS * np.arctan2(np.sqrt(q1 * q1 + q2 * q2), q5) + 1.0)
+
+
+_ANGLES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "GEO": _angle,
+    "GEOM": lambda degrees: math.pi * (degrees / 180.0),
+}
 _FORMULAS: dict[str, Callable[[float, float, np.ndarray, np.ndarray], np.ndarray]] = {
     "EUC_2D": lambda x0, y0, x, y: _nint(np.sqrt((x - x0) ** 2 + (y - y0) ** 2)),
     "CEIL_2D": lambda x0, y0, x, y: np.ceil(np.sqrt((x - x0) ** 2 + (y - y0) ** 2)),
+    "EXACT_2D": lambda x0, y0, x, y: np.sqrt((x - x0) ** 2 + (y - y0) ** 2),
     "GEO": _geo,
+    "GEOM": _geom,
     "ATT": _att,
     "MAN_2D": lambda x0, y0, x, y: _nint(np.abs(x - x0) + np.abs(y - y0)),
     "MAX_2D": lambda x0, y0, x, y: np.maximum(_nint(np.abs(x - x0)), _nint(np.abs(y - y0))),
@@ -381,6 +409,21 @@ class _Document:
             return None, list(range(1, self.dimension + 1))
         table = np.array(self.numbers[section]).reshape(-1, 3)
         return table[np.argsort(table[:, 0]), 1:], table[:, 0].astype(int).tolist()
+
+    def distances(self, coords: np.ndarray) -> np.ndarray:
+        """Return the distances [N, N] of the header's type, and warn where rounding swallows many of them."""
+        kind = self.header["EDGE_WEIGHT_TYPE"]
+        try:
+            dists = distances(coords, kind)
+        except InstanceError as error:
+            raise self.error(str(error)) from error
+        if lost := _swallowed(coords, dists, kind):
+            text = f"{kind} rounds {lost} to {_LEAST.get(kind, 0)}"
+            cure = (
+                "EDGE_WEIGHT_TYPE EXACT_2D does not round; GEOM takes 'id latitude longitude' in degrees, gives metres"
+            )
+            warnings.warn(f"{self.error(text)}; {cure}", NcogymWarning, stacklevel=3)
+        return dists
 
     def matrix(self) -> np.ndarray:
         """Return the explicit matrix [N, N], completed from the half that the file lists, with 0 on the diagonal."""
@@ -505,6 +548,33 @@ def _coords_fault(coords: np.ndarray) -> str | None:
     if len(far):
         return f"a coordinate is {_plain(far.item(0))}, allowed are -{MAX_MAGNITUDE:g} to {MAX_MAGNITUDE:g}"
     return _size_fault("the number of nodes", max(len(coords), MIN_DIMENSION))
+
+
+def places_fault(coords: np.ndarray, edge_weight_type: str) -> str | None:
+    """Say why coordinates [N, 2] have no distances of a type, if so."""
+    if fault := _choice_fault("EDGE_WEIGHT_TYPE", edge_weight_type, tuple(_FORMULAS)) or _coords_fault(coords):
+        return fault
+    degrees = (("latitude", coords[:, 0], 90), ("longitude", coords[:, 1], 360)) if edge_weight_type == "GEOM" else ()
+    for name, values, limit in degrees:
+        if (wrong := np.abs(values) > limit).any():
+            value = _plain(values[wrong].item(0))
+            return f"a {name} is {value}, allowed are -{limit} to {limit} degrees; GEOM has 'id latitude longitude'"
+    return None
+
+
+def _swallowed(coords: np.ndarray, dists: np.ndarray, kind: str) -> str | None:
+    """Say how many distances of nodes at different places became the least that rounding leaves, if it matters.
+
+    A tour has as many edges as nodes, and short ones: a tenth of that many such pairs is enough to be told.
+    """
+    n = len(dists)
+    lost = sum(int(np.count_nonzero(row[i + 1 :] == _LEAST.get(kind, 0))) for i, row in enumerate(dists))
+    counts = np.unique(coords, axis=0, return_counts=True)[1]
+    together = int((counts * (counts - 1) // 2).sum())  # pairs at one place: 0 apart in CEIL_2D and ATT, else the least
+    lost -= 0 if kind in ("CEIL_2D", "ATT") else together
+    if not lost or 10 * lost < n:
+        return None
+    return f"{100 * lost / (n * (n - 1) // 2 - together):.3g} % of the distances between different places"
 
 
 def matrix_fault(dists: np.ndarray, problem_type: str) -> str | None:

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from ncogym.envs.formats.cvrplib import read_cvrplib, read_routes, write_cvrplib, write_routes
 from ncogym.envs.formats.tsplib import distances
-from ncogym.errors import InstanceError
+from ncogym.errors import InstanceError, NcogymWarning
 
 quick = settings(deadline=None, max_examples=60)
 
@@ -99,12 +99,22 @@ def test_the_depot_comes_first(text: str, depot: int, path: Path) -> None:
     assert problem.dists.tolist() == np.array(DISTS)[order][:, order].tolist()
 
 
-@pytest.mark.parametrize("kind", ["CEIL_2D", "GEO", "ATT", "MAN_2D"])
+@pytest.mark.parametrize("kind", ["CEIL_2D", "EXACT_2D", "GEO", "GEOM", "ATT", "MAN_2D"])
 def test_every_distance_of_the_format_is_known(kind: str, path: Path) -> None:
-    """Distances are those of TSPLIB95 for the same coordinates."""
+    """Distances are those that TSPLIB95 and LKH have for the same coordinates."""
     path.write_text(GOOD.replace("EUC_2D", kind))
     problem = read_cvrplib(path)
     assert np.array_equal(problem.dists, distances(problem.coords, kind))
+
+
+def test_rounding_that_swallows_an_instance_is_told(path: Path) -> None:
+    """Customers within a degree are all at distance 0 in EUC_2D, which is warned of; EXACT_2D keeps them apart."""
+    near = GOOD.replace("2 3 4\n3 0 8\n4 -3 4", "2 .03 .04\n3 0 .08\n4 -.03 .04")
+    path.write_text(near)
+    with pytest.warns(NcogymWarning, match=r"it\.vrp: EUC_2D rounds 100 % of the distances between different places"):
+        assert not read_cvrplib(path).dists.any()
+    path.write_text(near.replace("EUC_2D", "EXACT_2D"))
+    assert np.allclose(read_cvrplib(path).dists, np.array(DISTS) / 100, rtol=1e-12)
 
 
 BAD = [
@@ -199,19 +209,20 @@ def test_shuffled_lines_are_read_or_refused(lines, tmp_path_factory) -> None:
 # ---------------------------------------------------------------------- writing
 
 
+@pytest.mark.filterwarnings("ignore::ncogym.errors.NcogymWarning")  # of coordinates that rounding swallows
 @quick
-@given(data=st.data(), n=st.integers(3, 9), explicit=st.booleans())
-def test_written_instances_read_back_exactly(data, n: int, explicit: bool, tmp_path_factory) -> None:
+@given(data=st.data(), n=st.integers(3, 9), kind=st.sampled_from(["EUC_2D", "EXACT_2D", "EXPLICIT"]))
+def test_written_instances_read_back_exactly(data, n: int, kind: str, tmp_path_factory) -> None:
     """Coordinates or distances, demands and capacity come back to the last bit, whole or not."""
     capacity = float(data.draw(st.floats(1e-3, 1e9) | st.integers(1, 1000)))
     demand = data.draw(hnp.arrays(np.float64, n, elements=st.floats(0, 1))) * capacity
     demand[0] = 0
     coords = data.draw(hnp.arrays(np.float64, (n, 2), elements=st.floats(-1e6, 1e6, allow_subnormal=False)))
-    values = distances(coords, "EUC_2D") / 7 if explicit else coords
+    values = distances(coords, "EUC_2D") / 7 if kind == "EXPLICIT" else coords
     path = tmp_path_factory.mktemp("written") / "it.vrp"
-    write_cvrplib(path, values, demand, capacity, "EXPLICIT" if explicit else "EUC_2D", "a comment")
+    write_cvrplib(path, values, demand, capacity, kind, "a comment")
     problem = read_cvrplib(path)
-    assert np.array_equal(problem.dists if explicit else problem.coords, values)
+    assert np.array_equal(problem.dists if kind == "EXPLICIT" else problem.coords, values)
     assert np.array_equal(problem.demand, demand)
     assert (problem.capacity, problem.name) == (capacity, "it")
 

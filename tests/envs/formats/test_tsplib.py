@@ -15,12 +15,12 @@ from hypothesis.extra import numpy as hnp
 
 from ncogym.envs.formats import tsplib
 from ncogym.envs.formats.tsplib import distances, read_tour, read_tsplib, write_tour, write_tsplib
-from ncogym.errors import InstanceError
+from ncogym.errors import InstanceError, NcogymWarning
 
 DATA = Path(__file__).parents[2] / "data"
 PACKAGE_DATA = Path(tsplib.__file__).parents[2] / "data"
 PUBLIC = Path(__file__).resolve().parents[4] / "shared" / "instances"  # beside the repository, not part of it
-COORD_TYPES = ("EUC_2D", "CEIL_2D", "GEO", "ATT", "MAN_2D", "MAX_2D")
+COORD_TYPES = ("EUC_2D", "CEIL_2D", "EXACT_2D", "GEO", "GEOM", "ATT", "MAN_2D", "MAX_2D")
 LAYOUTS = ("FULL_MATRIX", "UPPER_ROW", "LOWER_ROW", "UPPER_DIAG_ROW", "LOWER_DIAG_ROW")
 LAYOUTS += ("UPPER_COL", "LOWER_COL", "UPPER_DIAG_COL", "LOWER_DIAG_COL")
 
@@ -83,11 +83,11 @@ def exact(kind: str, dx: int, dy: int) -> int:
 
 @quick
 @given(
-    kind=st.sampled_from([kind for kind in COORD_TYPES if kind != "GEO"]),
+    kind=st.sampled_from(["EUC_2D", "CEIL_2D", "ATT", "MAN_2D", "MAX_2D"]),
     coords=hnp.arrays(np.int64, st.tuples(st.integers(3, 6), st.just(2)), elements=st.integers(-(10**6), 10**6)),
 )
 def test_distances_are_exact(kind, coords):
-    """Every planar edge weight type equals its definition evaluated in whole numbers."""
+    """Every planar edge weight type that rounds equals its definition evaluated in whole numbers."""
     expected = [[exact(kind, int(a[0] - b[0]), int(a[1] - b[1])) for b in coords] for a in coords]
     assert distances(coords, kind).tolist() == expected
 
@@ -112,6 +112,15 @@ def test_distances_are_exact(kind, coords):
         ("GEO", (-1.30, 0), 167),  # 1.5 degrees south, 166.98 km
         ("GEO", (90, 45), 10020),  # a quarter of the meridian, 10019.1 km
         ("GEO", (0, 0), 1),  # the formula's own: int(0 + 1.0) for two nodes at one place
+        ("EXACT_2D", (3, 4), 5),
+        ("EXACT_2D", (0.25, 0), 0.25),
+        ("EXACT_2D", (0.1, 0.1), math.sqrt(0.1**2 + 0.1**2)),
+        ("GEOM", (0, 1), 111324),  # pi / 180 * 6378388 m = 111323.87 m
+        ("GEOM", (0, -0.5), 55662),  # decimal degrees: 55661.94 m
+        ("GEOM", (-1.5, 0), 166986),  # 166985.81 m to the south
+        ("GEOM", (90, 45), 10019149),  # a quarter of the meridian, 10019148.4 m
+        ("GEOM", (0.00001, 0), 2),  # 1.11 m
+        ("GEOM", (0, 0), 1),
     ],
 )
 def test_distance_by_hand(kind, end, expected):
@@ -143,6 +152,23 @@ def test_geo_agrees_with_haversine(parts, signs):
             assert kilometres - 0.02 <= dists[i, j] <= kilometres + 1.02
 
 
+@quick
+@given(hnp.arrays(np.float64, (4, 2), elements=st.floats(-1, 1)))
+def test_geom_agrees_with_haversine(shares):
+    """GEOM is the great-circle distance of decimal degrees by another formula, to the metre it rounds to."""
+    degrees = shares * [90, 180]
+    dists, angle = distances(degrees, "GEOM"), np.deg2rad(degrees)
+    for i in range(4):
+        for j in range(i):
+            (lat_a, lon_a), (lat_b, lon_b) = angle[i], angle[j]
+            half = (
+                math.sin((lat_a - lat_b) / 2) ** 2
+                + math.cos(lat_a) * math.cos(lat_b) * math.sin((lon_a - lon_b) / 2) ** 2
+            )
+            metres = 2 * 6378388 * math.asin(min(1, math.sqrt(half)))
+            assert metres - 0.2 <= dists[i, j] <= metres + 1.2  # near the antipode the haversine has lost its digits
+
+
 def test_distances_far_from_the_origin_are_direct():
     """Distances come from direct differences: 1.5 stays 1.5 where a Gram matrix has lost every digit of it."""
     assert distances(np.array([[1e8, 1e8], [1e8 + 1.5, 1e8], [1e8, 1e8 + 2.4]]), "EUC_2D")[0].tolist() == [0, 2, 2]
@@ -155,12 +181,90 @@ def test_distances_far_from_the_origin_are_direct():
         ([[0, 0], [1, math.nan]], "EUC_2D", "a coordinate is nan"),
         ([[0, 0], [1, -math.inf]], "GEO", "a coordinate is -inf"),
         ([[0, 0, 0], [1, 1, 1]], "EUC_2D", r"shape [N, 2], got [2, 3]"),
+        (
+            [[0, 0], [101, 13]],
+            "GEOM",
+            "a latitude is 101, allowed are -90 to 90 degrees; GEOM has 'id latitude longitude'",
+        ),
+        ([[0, 0], [13, -361]], "GEOM", "a longitude is -361, allowed are -360 to 360 degrees"),
         (np.zeros((20001, 2)), "EUC_2D", "3 GB"),
     ],
 )
 def test_distances_refuses(coords, kind, words):
     """Coordinates or a type that have no distances are refused in words."""
     assert words in refusal(lambda coords: distances(np.array(coords), kind), coords)
+
+
+# ------------------------------------------------------------------------------------- rounding that swallows distances
+
+CITY = ("1 48.20 16.37", "2 48.21 16.36", "3 48.19 16.40", "4 48.90 16.90")  # three within Vienna, one 90 km away
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows", "words"),
+    [
+        (
+            "EUC_2D",
+            CITY,
+            "EUC_2D rounds 50 % of the distances between different places to 0; EDGE_WEIGHT_TYPE EXACT_2D",
+        ),
+        ("MAN_2D", CITY, "MAN_2D rounds 50 % of the distances"),
+        ("MAX_2D", CITY, "MAX_2D rounds 50 % of the distances"),
+        ("CEIL_2D", CITY, "CEIL_2D rounds 100 % of the distances between different places to 1"),
+        ("ATT", CITY, "ATT rounds 100 % of the distances between different places to 1"),
+        ("GEO", ("1 48.20 16.37", "2 48.20 16.37", "3 48.20 16.374", "4 49 17"), "GEO rounds 40 % of the distances"),
+        (
+            "EUC_2D",
+            (*CITY[:3], "4 48.20 16.37"),
+            "EUC_2D rounds 100 % of the distances",
+        ),  # two at one place: not counted
+    ],
+)
+def test_rounding_that_swallows_distances_is_told(tmp_path, kind, rows, words):
+    """The warning says what share of distances rounding leaves alike, and which types keep them; the file is read."""
+    with pytest.warns(NcogymWarning) as told:
+        problem = read_tsplib(written(tmp_path, euc(*rows, n=4, kind=kind)))
+    assert problem.dimension == 4
+    [text] = [str(each.message) for each in told]
+    assert text.startswith(f"{tmp_path / 'x.tsp'}: ")
+    assert words in text
+    assert "GEOM takes 'id latitude longitude' in degrees, gives metres" in text
+    assert text.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("kind", "rows"),
+    [
+        ("EXACT_2D", CITY),
+        ("GEOM", CITY),
+        ("EUC_2D", ("1 0 0", "2 1 0", "3 1 0", "4 1 1")),  # two at one place have no distance to lose
+        ("CEIL_2D", ("1 0 0", "2 3 0", "3 3 0", "4 0 3")),
+        ("GEO", ("1 0 0", "2 0 0", "3 10 10", "4 10 12")),
+    ],
+)
+def test_distances_that_are_kept_cost_no_warning(tmp_path, kind, rows):
+    """Nodes at one place are no loss, and types that keep decimals lose nothing."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_tsplib(written(tmp_path, euc(*rows, n=4, kind=kind)))
+
+
+def test_a_few_close_nodes_among_many_cost_no_warning(tmp_path):
+    """In a file of forty nodes, one pair that rounding joins is no matter."""
+    rows = [f"{k} {10 * k} 0" for k in range(1, 40)]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        problem = read_tsplib(written(tmp_path, euc(*rows, "40 10.3 0", n=40)))
+    assert problem.dists[0, 39] == 0
+
+
+def test_degrees_in_wrong_order_are_refused_by_name(tmp_path):
+    """A longitude where GEOM has its latitude is named with the file."""
+    text = refusal(read_tsplib, written(tmp_path, euc("1 151.2 -33.9", "2 144.9 -37.8", "3 153 -27.5", kind="GEOM")))
+    assert (
+        text
+        == f"{tmp_path / 'x.tsp'}: a latitude is 151.2, allowed are -90 to 90 degrees; GEOM has 'id latitude longitude'"
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------- reading
@@ -301,6 +405,7 @@ text = st.text(st.characters(codec="utf-8", categories=["L", "N", "P", "S", "Zs"
 line = text.filter(lambda value: value.isprintable() and value.strip())
 
 
+@pytest.mark.filterwarnings("ignore::ncogym.errors.NcogymWarning")  # of coordinates that rounding swallows
 @quick
 @given(
     coords=hnp.arrays(np.float64, st.tuples(st.integers(3, 9), st.just(2)), elements=finite),
@@ -311,6 +416,7 @@ line = text.filter(lambda value: value.isprintable() and value.strip())
 def test_coordinates_survive_writing(tmp_path_factory, coords, kind, name, comment):
     """Coordinates and texts that are written are read back equal to the last bit."""
     path = tmp_path_factory.mktemp("write") / "x.tsp"
+    coords = np.fmod(coords, 90) if kind == "GEOM" else coords
     write_tsplib(path, coords, name, kind, comment)
     problem = read_tsplib(path)
     assert (problem.name, problem.comment, problem.edge_weight_type) == (name.strip(), comment.strip(), kind)
@@ -363,6 +469,7 @@ SQUARE = np.array([[0.0, 1, 2], [1, 0, 3], [2, 3, 0]])
         (lambda path: write_tsplib(path, -SQUARE, "x", "EXPLICIT"), "from node 1 to 2 is -1"),
         (lambda path: write_tsplib(path, np.triu(SQUARE), "x", "EXPLICIT"), "TYPE TSP must be symmetric"),
         (lambda path: write_tsplib(path, SQUARE[:, :2], "x", "EUC"), "'EUC' is not supported, allowed are EUC_2D"),
+        (lambda path: write_tsplib(path, 100 * SQUARE[:, :2], "x", "GEOM"), "a latitude is 100, allowed are -90 to 90"),
         (lambda path: write_tsplib(path, SQUARE[:, :2], "two\nlines"), "name must be one line"),
         (lambda path: write_tsplib(path, SQUARE[:, :2], " "), "name must be one line"),
         (lambda path: write_tsplib(path, SQUARE[:, :2], "x", comment="EOF\r"), "comment must be one line"),
