@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -32,9 +33,16 @@ def configs_folder() -> Path:
 
 
 def cache_folder() -> Path:
-    """Return the user's cache: ``NCOGYM_CACHE``, else ``XDG_CACHE_HOME/ncogym``, else ``~/.cache/ncogym``."""
+    """Return the user's cache: ``NCOGYM_CACHE``, else ``XDG_CACHE_HOME/ncogym``, else ``~/.cache/ncogym``.
+
+    A user without a home (a number without a name, in a container) has a folder of their own among the temporary files.
+    """
     named = os.environ.get("NCOGYM_CACHE")
-    return Path(named or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "ncogym").expanduser()
+    folder = Path(named or Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "ncogym")
+    try:
+        return folder.expanduser()
+    except RuntimeError:  # there is no home
+        return Path(tempfile.gettempdir()) / f"ncogym-{os.getuid()}"
 
 
 def versions() -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ from torch import Tensor
 from ncogym import kernels
 from ncogym.baselines import SOLVERS, TwoOpt
 from ncogym.envs import ConstructiveEnv, make
-from ncogym.errors import ArgumentError, InstanceError, InvalidSolution, UnsupportedProblem
+from ncogym.errors import ArgumentError, InstanceError, InvalidSolution, NcogymWarning, UnsupportedProblem
 from ncogym.policies import Conditioned, Latent, Policy
 from ncogym.policies.decoding import Sample
 from ncogym.pretrained import Pretrained, find_policy, load_policy
@@ -27,7 +27,6 @@ from ncogym.solver import Budget, MaxRollouts, MaxSeconds, Solution, Solutions, 
 
 AUTO = "auto"
 SAMPLES, ROUNDS = 128, 8  # of a search without a budget
-BUILD_SECONDS = 0.2  # more than it takes to find a kernel that is compiled
 
 
 # what builds solutions with a policy
@@ -305,11 +304,13 @@ def solve(
     chosen = choose_policy(policy, env, env.instance_size(data), solver) if needs_policy(solver) else None
     run = make_solver(solver, chosen.policy if chosen else None)
     if chosen:
-        begin = time.perf_counter()
-        kernels.prepare(env, chosen.policy, _condition(chosen.policy))
-        built = time.perf_counter() - begin
-        if built > BUILD_SECONDS:  # it was compiled: the budget pays for that, but keeps half of itself for the search
-            limits = replace(limits, seconds=max(limits.seconds - built, limits.seconds / 2))
+        compiled = kernels.prepare(env, chosen.policy, _condition(chosen.policy))
+        if compiled and limits.seconds < math.inf:
+            # the budget pays for that, but keeps half of itself for the search
+            left = max(limits.seconds - compiled, limits.seconds / 2)
+            line = f"a kernel was compiled for this policy and this processor, once, in {compiled:.1f} s"
+            warnings.warn(f"{line}; the search has {left:.3g} s of {limits.seconds:g} s", NcogymWarning, stacklevel=2)
+            limits = replace(limits, seconds=left)
     solution = run(env, data, limits, torch.Generator().manual_seed(seed))[0]
     if best_known is None:
         best_known = env.published_objective(path, data)

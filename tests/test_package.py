@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 import pkgutil
+import pwd
 import subprocess
 import sys
+import tempfile
 import tomllib
 from collections.abc import Iterator
 from functools import cached_property
@@ -125,3 +128,14 @@ def test_missing_configs_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(_resources, "_PACKAGE", tmp_path / "ncogym")
     with pytest.raises(NcogymError, match="configs: found at neither"):
         _resources.configs_folder()
+
+
+def test_without_a_home_the_cache_is_among_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user number without a name and without HOME, as in containers, has a cache all the same."""
+    for name in ("NCOGYM_CACHE", "XDG_CACHE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(pwd, "getpwuid", dict[int, object]().__getitem__)
+    assert _resources.cache_folder() == tmp_path / f"ncogym-{os.getuid()}"
+    monkeypatch.setenv("NCOGYM_CACHE", str(tmp_path / "own"))
+    assert _resources.cache_folder() == tmp_path / "own"

@@ -90,14 +90,20 @@ def find(
     return None
 
 
-def prepare(env: Any, policy: Any, condition: Tensor | None = None) -> None:
+def prepare(env: Any, policy: Any, condition: Tensor | None = None) -> float:
     """Build the kernel that a policy takes in an environment, if there is one, before a clock starts.
 
     Args:
         env: the problem, of any size.
         policy: what will act.
         condition: under which it may, or None where it takes none.
+
+    Returns:
+        The seconds that compiling took: 0 where there is none, or it was compiled before.
     """
+    from ncogym.kernels import cpu
+
+    before = len(cpu.compiling)
     small = env.resized(8)
     instances = small.generate(1, torch.Generator().manual_seed(0))
     if small.walk(instances) is not None:
@@ -106,6 +112,7 @@ def prepare(env: Any, policy: Any, condition: Tensor | None = None) -> None:
             if condition is not None:
                 encoded = policy.under(encoded, condition[:, :1])
             find(small, policy, encoded, instances, None)
+    return sum(cpu.compiling[before:])
 
 
 def _find(env: Any, policy: Any, encoded: Any, instances: TensorDict, decoding: Any | None) -> Kernel | str:

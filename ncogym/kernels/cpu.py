@@ -13,8 +13,11 @@ import logging
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import tempfile
+import time
+import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -24,15 +27,18 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor
 
+from ncogym._files import staged
 from ncogym._resources import cache_folder
-from ncogym.errors import ArgumentError
+from ncogym.errors import ArgumentError, NcogymWarning, SolverError
 from ncogym.features import Pointer, Walk
 
 log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("walk.cpp")
 FASTER = True  # than the plain loop, by far more than 1.3 times: docs/results.md
+COMPILE_SECONDS = 120.0  # which take four seconds of a processor: a compiler that hangs, or a machine that does
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-shared", "-fPIC")
+compiling: list[float] = []  # seconds of each compilation of this process
 ROLES, SCALARS = {"first": 0, "current": 1}, {"room": 0, "left": 1}
 
 _POINTERS = (
@@ -167,7 +173,7 @@ def _run(
     running = [_pool().submit(work) for _ in range(others)]
     fine = [work(), *(each.result() for each in running)]
     if not all(fine):
-        raise MemoryError(f"the kernel's tables of {nodes} nodes do not fit into memory")
+        raise SolverError(f"acting: the kernel's tables of {nodes} nodes do not fit into memory")
 
 
 @functools.cache
@@ -189,28 +195,100 @@ def _library(dim: int, heads: int, roles: int, scalars: int) -> ctypes.CDLL | st
     widths = {"DIM": dim, "HEADS": heads, "ROLES": roles, "SCALARS": scalars}
     command = [*compiler.split(), *FLAGS, *(f"-D{name}={width}" for name, width in widths.items()), str(SOURCE)]
     key = hashlib.sha256("\n".join([*command, _processor()]).encode() + SOURCE.read_bytes()).hexdigest()[:16]
-    path = cache_folder() / f"walk-{dim}-{heads}-{key}.so"
+    name, folder = f"walk-{dim}-{heads}-{key}", cache_folder() / "kernels"
     try:
-        if not path.exists():
-            try:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                folder = tempfile.mkdtemp(dir=path.parent)
-            except OSError:  # no home to write to: for this process alone
-                folder = tempfile.mkdtemp(prefix="ncogym-")
-                path = Path(folder) / path.name
-            partial = Path(folder) / "partial.so"
-            subprocess.run([*command, "-o", str(partial)], check=True, capture_output=True, text=True)
-            partial.replace(path)  # whole or absent, whoever else compiles at the same time
-            if Path(folder) != path.parent:
-                Path(folder).rmdir()
-        library = ctypes.CDLL(str(path))
-    except (OSError, subprocess.CalledProcessError) as error:
+        library = _kept(folder, name) or _built(command, folder, name)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:  # ctypes: ValueError where words are no UTF-8
         said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
         log.info("the kernel could not be built (%s); rollouts take the plain loop", said[0] if said else error)
         return f"it could not be built ({said[0] if said else error})"
     for name in ("act", "score"):
         getattr(library, name).argtypes, getattr(library, name).restype = [ctypes.c_void_p], ctypes.c_int
     return library
+
+
+def _kept(folder: Path, name: str) -> ctypes.CDLL | None:
+    """Load the kernel of that name from the cache, or return None where it is not there or not what was built.
+
+    A file ends in the digest of its bytes, and is loaded only where it has them still: damaged code ends the process.
+    """
+    if not _safe(folder):
+        return None
+    for path in sorted(folder.glob(f"{name}-*.so")):
+        if not _safe(path):
+            warnings.warn(
+                f"kernel: {path} is not used; it is not yours, or others may write it", NcogymWarning, stacklevel=2
+            )
+        elif path.name == _named(path, name):
+            return ctypes.CDLL(str(path))
+        else:
+            warnings.warn(f"kernel: {path} was damaged; it is compiled anew", NcogymWarning, stacklevel=2)
+            path.unlink(missing_ok=True)
+    return None
+
+
+def _built(command: list[str], folder: Path, name: str) -> ctypes.CDLL:
+    """Compile the kernel into the cache and load it; where nothing can be kept, for this process alone."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        kept = _safe(folder) and os.access(folder, os.W_OK | os.X_OK)
+    except OSError:
+        kept = False
+    if kept:
+        with staged(folder) as made:
+            path = _compiled(command, made, name)
+        return ctypes.CDLL(str(folder / path.name))
+    line = f"kernel: {folder} cannot be written to, or by others than you, so that it is compiled at every start"
+    warnings.warn(f"{line}; name another folder in NCOGYM_CACHE", NcogymWarning, stacklevel=2)
+    with staged(tempfile.gettempdir()) as made:
+        path = _compiled(command, made, name)
+        library = ctypes.CDLL(str(path))
+        path.unlink()  # the library lives on without it
+    return library
+
+
+def _compiled(command: list[str], folder: Path, name: str) -> Path:
+    """Compile into ``folder``, with all that the compiler leaves meanwhile, and return the file.
+
+    Raises:
+        subprocess.SubprocessError: the compiler failed, or took longer than `COMPILE_SECONDS`.
+    """
+    begin, target = time.perf_counter(), folder / "new.so"
+    process = subprocess.Popen(
+        [*command, "-o", str(target)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        errors="replace",
+        env={**os.environ, "TMPDIR": str(folder)},
+        start_new_session=True,  # so that all processes of a compiler can be ended
+    )
+    with process:
+        try:
+            _, said = process.communicate(timeout=COMPILE_SECONDS)
+        except BaseException:
+            os.killpg(process.pid, signal.SIGKILL)
+            raise
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command, stderr=said)
+    target.chmod(0o755)
+    compiling.append(time.perf_counter() - begin)
+    return target.rename(folder / _named(target, name))
+
+
+def _named(path: Path, name: str) -> str:
+    """Return the file name of a kernel, which tells what is in it."""
+    return f"{name}-{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}.so"
+
+
+def _safe(path: Path) -> bool:
+    """Whether a file or folder is there, is ours or the system's, and nobody else may write it."""
+    try:
+        found = path.lstat()
+    except OSError:
+        return False
+    return os.name != "posix" or (found.st_uid in (os.geteuid(), 0) and not found.st_mode & 0o022)
 
 
 def _processor() -> str:

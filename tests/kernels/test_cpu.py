@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
-import subprocess
+import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from ncogym import kernels, make
-from ncogym.errors import ArgumentError
+from ncogym.errors import ArgumentError, NcogymWarning, SolverError
 from ncogym.kernels import cpu
 from ncogym.policies.attention import AttentionPolicy
 from ncogym.policies.decoding import Greedy, Sample
@@ -281,41 +284,150 @@ def test_without_a_compiler_there_is_none(rng, monkeypatch, tmp_path):
     cpu._library.cache_clear()
 
 
-def test_it_is_built_before_the_clock_starts(monkeypatch, tmp_path):
-    """What a policy will take in an environment is compiled when it is prepared; others need nothing."""
+@pytest.fixture
+def cache(monkeypatch, tmp_path):
+    """A cache that is empty; the folder of its kernels."""
     monkeypatch.setenv("NCOGYM_CACHE", str(tmp_path))
     cpu._library.cache_clear()
+    yield tmp_path / "kernels"
+    cpu._library.cache_clear()
+
+
+def use() -> None:
+    """Act by the kernel as a process does that has not loaded it yet."""
+    cpu._library.cache_clear()
+    run(ENVS["tiny"], make_policy(ENVS["tiny"]), Greedy(), "kernel", torch.Generator())
+
+
+@pytest.fixture
+def compiled(cache, built):
+    """The cache with a kernel in it; the kernel's file."""
+    cache.mkdir(mode=0o700)
+    path = cache / built.name
+    path.write_bytes(built.read_bytes())
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """A kernel that was compiled by itself."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("NCOGYM_CACHE", str(folder))
+        use()
+    cpu._library.cache_clear()
+    (path,) = (folder / "kernels").iterdir()
+    return path
+
+
+def test_it_is_built_before_the_clock_starts(cache):
+    """What a policy will take in an environment is compiled when it is prepared, once; others need nothing."""
     items = make("knapsack", num_items=9)
-    kernels.prepare(items, AttentionPolicy(items.feature_dims, dim=16, num_heads=2, num_layers=1))
-    assert list(tmp_path.iterdir()) == []
-    kernels.prepare(ENVS["cvrp"], make_policy(ENVS["cvrp"]))
-    assert len(list(tmp_path.iterdir())) == 1
+    assert kernels.prepare(items, AttentionPolicy(items.feature_dims, dim=16, num_heads=2, num_layers=1)) == 0
+    assert not cache.exists()
+    assert kernels.prepare(ENVS["cvrp"], make_policy(ENVS["cvrp"])) > 0
+    assert len(list(cache.iterdir())) == 1
+    assert kernels.prepare(ENVS["cvrp"], make_policy(ENVS["cvrp"])) == 0
     cpu._library.cache_clear()
+    assert kernels.prepare(ENVS["cvrp"], make_policy(ENVS["cvrp"])) == 0
 
 
-def test_it_is_compiled_once(rng, monkeypatch, tmp_path):
+def test_it_is_compiled_once(compiled):
     """The compiled kernel is kept in the cache, with nothing beside it, and taken from there the next time."""
-    monkeypatch.setenv("NCOGYM_CACHE", str(tmp_path))
-    calls, compile_ = [], subprocess.run
-    monkeypatch.setattr(cpu.subprocess, "run", lambda *a, **k: (calls.append(a), compile_(*a, **k))[1])
-    policy = make_policy(ENVS["tiny"])
-    for _ in range(2):
-        cpu._library.cache_clear()
+    before = len(cpu.compiling)
+    use()
+    assert len(cpu.compiling) == before
+    assert list(compiled.parent.iterdir()) == [compiled]
+
+
+@pytest.mark.parametrize("damage", ["empty", "half", "zeros", "random", "longer"])
+def test_a_damaged_kernel_is_compiled_anew(damage, compiled):
+    """A file in the cache that is not what was written there is never loaded, but replaced, and the user is told."""
+    whole = compiled.read_bytes()
+    half = len(whole) // 2
+    noise = np.random.default_rng(0).integers(256, size=200, dtype=np.uint8).tobytes()
+    spoilt = {
+        "empty": b"",
+        "half": whole[:half],
+        "zeros": whole[:half] + bytes(len(whole) - half),
+        "random": whole[:half] + noise + whole[half + 200 :],
+        "longer": whole + b"x",
+    }
+    compiled.write_bytes(spoilt[damage])
+    with pytest.warns(NcogymWarning, match=r"kernel: .*\.so was damaged; it is compiled anew"):
+        use()
+    (healed,) = compiled.parent.iterdir()
+    assert cpu._named(healed, healed.name.rsplit("-", 1)[0]) == healed.name
+    before = len(cpu.compiling)
+    use()
+    assert len(cpu.compiling) == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no owners and modes as POSIX has them")
+@pytest.mark.parametrize("what", ["file of others", "file for all", "folder of others", "folder for all", "link"])
+def test_what_others_may_have_written_is_not_loaded(what, compiled, monkeypatch):
+    """A kernel, or a folder of kernels, that is not ours or that others may write is passed over in words."""
+    folder, loaded = compiled.parent, []
+    if what == "file for all":
+        compiled.chmod(0o777)
+    elif what == "folder for all":
+        folder.chmod(0o777)
+    elif what == "link":
+        folder.rename(folder.with_name("elsewhere"))
+        folder.symlink_to(folder.with_name("elsewhere"))
+        folder.with_name("elsewhere").chmod(0o777)
+    elif os.geteuid() == 0:
+        os.chown(compiled if what == "file of others" else folder, 65534, 65534)
+    else:
+        pytest.skip("only root can give files away")
+    load = ctypes.CDLL
+    monkeypatch.setattr(cpu.ctypes, "CDLL", lambda path: (loaded.append(path), load(path))[1])
+    words = "is not used; it is not yours, or others may write it" if "file" in what else "compiled at every start"
+    with pytest.warns(NcogymWarning, match=words):
+        use()
+    assert [path for path in loaded if Path(path).exists() and not cpu._safe(Path(path))] == []
+    if "file" not in what:  # compiled for this process alone, with nothing left
+        assert not Path(loaded[0]).exists()
+        assert not list(Path(tempfile.gettempdir()).glob(f".ncogym-*/{compiled.name}"))
+
+
+def test_a_home_that_cannot_be_written_to_is_no_obstacle(cache, monkeypatch, tmp_path):
+    """Without a cache it is compiled for this process alone, which is told, and leaves nothing behind."""
+    (tmp_path / "file").write_text("")
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("NCOGYM_CACHE", os.fspath(tmp_path / "file" / "cache"))
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+    with pytest.warns(NcogymWarning, match="cannot be written to, .* compiled at every start; .* NCOGYM_CACHE"):
+        use()
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("script", ["echo oops >&2; exit 1", "sleep 600 & sleep 600"])
+def test_a_compiler_that_fails_or_hangs_leaves_nothing(script, cache, monkeypatch, tmp_path):
+    """The plain loop acts, the compiler's processes are ended, and the cache is as it was."""
+    compiler = tmp_path / "compiler"
+    compiler.write_text(f"#!/bin/sh\n{script}\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setattr(cpu, "COMPILE_SECONDS", 0.5)
+    policy, rng = make_policy(ENVS["tiny"]), torch.Generator()
+    with pytest.raises(ArgumentError, match=r"it could not be built .*(oops|timed out)"):
         run(ENVS["tiny"], policy, Greedy(), "kernel", rng)
-    cpu._library.cache_clear()
-    assert len(calls) == 1
-    assert [path.suffix for path in tmp_path.iterdir()] == [".so"]
+    assert run(ENVS["tiny"], policy, Greedy(), "auto", rng).actions.shape == (3, 7, 3)
+    assert list(cache.iterdir()) == []
 
 
-def test_a_home_that_cannot_be_written_to_is_no_obstacle(rng, monkeypatch, tmp_path):
-    """Without a cache it is compiled for this process alone."""
-    blocked = tmp_path / "file"
-    blocked.write_text("")
-    monkeypatch.setenv("NCOGYM_CACHE", os.fspath(blocked / "cache"))
-    cpu._library.cache_clear()
-    policy = make_policy(ENVS["tiny"])
-    assert run(ENVS["tiny"], policy, Greedy(), "kernel", rng).actions.shape == (3, 7, 3)
-    cpu._library.cache_clear()
+def test_tables_that_do_not_fit_are_an_error_in_words(monkeypatch):
+    """A kernel that says that it has no memory is an error of the package, not one of Python's."""
+
+    class Full:
+        act = staticmethod(lambda job: 0)
+
+    monkeypatch.setattr(cpu, "_library", lambda *widths: Full)
+    with pytest.raises(SolverError, match="acting: the kernel's tables of 3 nodes do not fit into memory"):
+        run(ENVS["tiny"], make_policy(ENVS["tiny"]), Greedy(), "kernel", torch.Generator())
 
 
 def test_labels_are_scored(rng):
