@@ -85,3 +85,15 @@ def test_every_weight_is_used(rng):
     policy.logits(rows, env.step_features(state)).square().sum().backward()
     for module in (policy.expand, policy.contract):
         assert all(parameter.grad.any() for parameter in module.parameters())
+
+
+def test_a_new_layer_changes_nothing(rng):
+    """Before it is trained each vector acts as the base does, however the rest is drawn."""
+    env = make("tsp", num_nodes=6)
+    policy = PolyNet(env.feature_dims, vectors=4, hidden=8, base=functools.partial(AttentionPolicy, **SMALL)).eval()
+    instances = env.generate(2, rng)
+    features = env.instance_features(instances)
+    step, wide = (env.step_features(env.start(each, 1)) for each in (instances, instances[[0, 0, 0, 0, 1, 1, 1, 1]]))
+    found = policy.logits(policy.under(policy.encode(features), policy.everyone), wide)
+    expected = policy.base.logits(policy.base.encode(features), step).repeat_interleave(4, 0)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)

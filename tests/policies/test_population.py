@@ -299,6 +299,14 @@ def test_repeated_rows_lie_side_by_side(rng):
     assert rows.context is None
 
 
+def test_members_are_clones_at_first(case):
+    """Unless they are to learn from scratch, all members begin with the same weights."""
+    env, base = case
+    policy = Population(env.feature_dims, members=MEMBERS, base=base)
+    first, *others = [policy.member(number).state_dict() for number in range(MEMBERS)]
+    assert all(torch.equal(value, other[name]) for other in others for name, value in first.items())
+
+
 def test_members_may_be_drawn_apart(case, rng):
     """A population that learns from scratch has one encoder and decoders that differ; cards say so."""
     env, base = case

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from ncogym.baselines import Savings
+from ncogym.baselines import Dispatching, NearestNeighbour, Savings
 from ncogym.envs import make
 from ncogym.errors import ArgumentError, NoSolutionFound
 from ncogym.search import Greedy, MultiStart, Sampling, Symmetry
@@ -169,3 +169,22 @@ def test_solutions_of_images_need_not_be_equally_long(rng) -> None:
 
     short = Symmetry(Short())(routes, instances, None, rng)
     assert [s.objective for s in short] == [s.objective for s in found]
+
+
+@pytest.mark.parametrize(
+    ("problem", "inner"),
+    [
+        ({"name": "atsp", "num_nodes": 9}, NearestNeighbour()),
+        ({"name": "jssp", "num_jobs": 5, "num_machines": 4}, Dispatching("SPT")),
+    ],
+    ids=["atsp", "jssp"],
+)
+def test_solutions_of_an_image_are_led_back(problem, inner, rng) -> None:
+    """What is found on the image, read backwards, has its objective on the instance, and wins where it is better."""
+    env = make(**problem)
+    instances = env.generate(20, rng)
+    own, turned = ([s.objective for s in inner(env, image, None, rng)] for image in env.symmetries(instances, 8))
+    found = Symmetry(inner)(env, instances, None, rng)
+    assert any(there < here for here, there in zip(own, turned, strict=True))
+    best = [min(pair) for pair in zip(own, turned, strict=True)]
+    assert [s.objective for s in found] == pytest.approx(best, rel=1e-6)
