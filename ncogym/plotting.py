@@ -292,7 +292,8 @@ def draw_packing(
     axes.set_xlim(left=0 if 2 * weight.min() < weight.max() else None)
     axes.set_ylim(bottom=0)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, labelcolor=INK, borderpad=0)
-    order = chosen[np.argsort(-value[chosen] / weight[chosen], kind="stable")]
+    ratio = np.divide(value, weight, out=np.full(len(weight), np.inf), where=weight > 0)
+    order = chosen[np.argsort(-ratio[chosen], kind="stable")]
     ends = weight[order].cumsum()
     edges = {"color": COLOURS[0], "edgecolor": "white", "linewidth": line if len(order) <= 200 else 0}
     bar.barh(np.zeros(len(order)), weight[order], left=ends - weight[order], height=1, **edges, gid="load")

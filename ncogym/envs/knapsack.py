@@ -93,7 +93,7 @@ class KnapsackEnv(ConstructiveEnv):
     """0-1 knapsack problem.
 
     Instance keys, float32 as generated and float64 from files and published sets:
-        weight: ``[items]``, above 0, any unit.
+        weight: ``[items]``, at least 0, any unit.
         value: ``[items]``, at least 0, any unit.
         capacity: ``[]``, in the unit of the weights.
 
@@ -248,7 +248,7 @@ class KnapsackEnv(ConstructiveEnv):
     def start(self, instance: TensorDict, rollouts: int = 1) -> KnapsackState:
         instance = instance.select("weight", "value", "capacity").update(self._tables(instance))
         left = self.capacities(instance)[:, None].repeat(1, rollouts)
-        return self._state(instance, left, (self.weights(instance) > 0)[:, None])
+        return self._state(instance, left, torch.ones_like(instance["weight"], dtype=torch.bool)[:, None])
 
     def advance(self, state: KnapsackState, action: Int64[Tensor, "batch rollouts"]) -> KnapsackState:
         left = state.left - _padded(self.weights(state.instance)).gather(1, action)
@@ -317,14 +317,15 @@ class KnapsackEnv(ConstructiveEnv):
         """Return numbers of each item that are free of the units of weights and values; the last node is the stop.
 
         By ratio of value to weight, the best first, items fill the capacity up to the break item, which the linear
-        relaxation packs in part. Per item: weight by capacity (at most 2); value by the largest value; logarithm of the
-        ratio by the break item's (within ±3); rank by ratio from 0 to 1; what the relaxation packs of it; how far the
-        weights up to it overshoot the capacity, by capacity (at most 2); what it gains over the break ratio's price of
-        its weight, by that price of the mean weight (within ±3).
+        relaxation packs in part; items without weight come before all, with the best ratio of the others. Per item:
+        weight by capacity (at most 2); value by the largest value; logarithm of the ratio by the break item's (within
+        ±3); rank by ratio from 0 to 1; what the relaxation packs of it; how far the weights up to it overshoot the
+        capacity, by capacity (at most 2); what it gains over the break ratio's price of its weight, by that price of
+        the mean weight (within ±3).
         """
         weight, value, capacity = self.weights(instance), self.values(instance), self.capacities(instance)[:, None]
         tiny = torch.finfo(torch.float64).tiny
-        ratio, (order, rank, _) = value / weight, self._tables(instance).values()
+        ratio, (order, rank, _) = _ratios(weight, value), self._tables(instance).values()
         filled = weight.gather(1, order).cumsum(-1)
         last = (filled < capacity).sum(-1, keepdim=True).clamp_max(weight.shape[1] - 1)
         price = ratio.gather(1, order.gather(1, last)).clamp_min(tiny)
@@ -334,9 +335,9 @@ class KnapsackEnv(ConstructiveEnv):
             value / value.amax(-1, keepdim=True).clamp_min(tiny),
             (ratio / price).clamp_min(tiny).log().clamp(-3, 3),
             rank / max(weight.shape[1] - 1, 1),
-            ((capacity - filled) / weight + 1).clamp(0, 1),
+            ((capacity - filled) / weight.clamp_min(tiny) + 1).clamp(0, 1),
             (filled / capacity - 1).clamp_max(2),
-            ((value / price - weight) / weight.mean(-1, keepdim=True)).clamp(-3, 3),
+            ((value / price - weight) / weight.mean(-1, keepdim=True).clamp_min(tiny)).clamp(-3, 3),
         ]
         kinds = torch.zeros(weight.shape[1] + 1, dtype=torch.int64, device=weight.device)
         kinds[-1] = 1
@@ -347,14 +348,15 @@ class KnapsackEnv(ConstructiveEnv):
 
         Scalars: capacity left by capacity; share of the items that still fit; value of the linear relaxation of what is
         left, by what the best ratio left would make of all the capacity left. Per item that fits (0 for others): weight
-        by capacity left; ``log(1 + what would be left after it / lightest item that fits)``; ratio by the best ratio
-        that fits, less 1; 1 where it fills the capacity exactly; what the relaxation of what is left packs of it.
+        by capacity left; ``log(1 + what would be left after it / lightest item that fits and weighs something)``; ratio
+        by the best ratio that fits, less 1; 1 where it fills the capacity exactly; what the relaxation of what is left
+        packs of it.
         """
         weight, tiny = self.weights(state.instance), torch.finfo(torch.float32).tiny
         fits, left = state.action_mask[..., :-1], state.left[..., None]
         order, rank, scaled = (state.instance[name][:, None] for name in TABLES)
         share = torch.where(fits, weight.float()[:, None] / left.float().clamp_min(tiny), 0.0)
-        lightest = torch.where(fits, share, 1.0).amin(-1, keepdim=True)
+        lightest = torch.where(share > 0, share, 1.0).amin(-1, keepdim=True)
         best = torch.where(fits, scaled, 0.0).amax(-1, keepdim=True).clamp_min(tiny)
         relative = torch.where(fits, scaled / best, 0.0)
         filled = share.gather(-1, order.expand_as(fits)).cumsum(-1).gather(-1, rank.expand_as(fits))
@@ -379,12 +381,13 @@ class KnapsackEnv(ConstructiveEnv):
         """Return what every step looks up of the ratios of value to weight, each ``[batch, items]``.
 
         Returns:
-            order: int64, the items by ratio, the best first.
+            order: int64, the items by ratio, the best first, before them those without weight.
             rank: int64, the place of each item in that order.
-            scaled: float32, ratio by the best ratio.
+            scaled: float32, ratio by the best ratio; 1 for items without weight.
         """
-        ratio = self.values(instance) / self.weights(instance)
-        order = ratio.argsort(stable=True, dim=-1, descending=True)
+        weight = self.weights(instance)
+        ratio = _ratios(weight, self.values(instance))
+        order = ratio.masked_fill(weight == 0, torch.inf).argsort(stable=True, dim=-1, descending=True)
         best = ratio.amax(-1, keepdim=True).clamp_min(torch.finfo(torch.float32).tiny)
         return {"order": order, "rank": order.argsort(-1), "scaled": (ratio / best).float()}
 
@@ -454,9 +457,10 @@ class KnapsackEnv(ConstructiveEnv):
         weight, value = (view(instance)[0] for view in (self.weights, self.values))
         packed = [item for item in self.plain_actions(instance, actions) if 0 <= item < len(weight)]
         load, capacity = float(weight[packed].sum()), float(instance["capacity"])
-        across = SIDE * weight / weight.max()
-        upwards = SIDE * (0.2 + 0.8 * value / value.max().clamp_min(torch.finfo(value.dtype).tiny))
-        unit = SIDE / max(load, capacity, torch.finfo(value.dtype).tiny)
+        tiny = torch.finfo(value.dtype).tiny
+        across = SIDE * weight / weight.max().clamp_min(tiny)
+        upwards = SIDE * (0.2 + 0.8 * value / value.max().clamp_min(tiny))
+        unit = SIDE / max(load, capacity, tiny)
         bars = [Bar(0, 60, round(load * unit), 50, 0, "load"), Bar(0, 0, round(capacity * unit), 50, 7, "capacity")]
         points = torch.stack([across, upwards], dim=-1).round().long().tolist()
         return Sketch(SIDE, SIDE, False, points, [], [Mark(packed, 0, "disc")], bars)
@@ -483,6 +487,12 @@ def _broken(taken: list[int], weights: list[float], capacity: float) -> str | No
     if load > (capacity if whole else capacity * (1 + ALLOWANCE)):
         return f"items weigh {load:.15g}, capacity is {capacity:.15g}"
     return None
+
+
+def _ratios(weight: Tensor, value: Tensor) -> Float64[Tensor, "batch items"]:
+    """Return values by weight ``[batch, items]``; of items without weight, the best ratio of the others."""
+    ratio = torch.where(weight > 0, value / weight, 0.0)
+    return torch.where(weight > 0, ratio, ratio.amax(-1, keepdim=True))
 
 
 def _padded(numbers: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 from typing import get_args
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tensordict import TensorDict
 
+from ncogym.baselines import SOLVERS
 from ncogym.baselines.base import Run
 from ncogym.baselines.knapsack import KnapsackDP, Packing, RatioGreedy, ValueGreedy, as_actions, fill
 from ncogym.envs.knapsack import KnapsackEnv, Pisinger
@@ -66,6 +68,17 @@ def test_greedy_is_as_far_off_as_measured_before(items, gap):
     assert 100 * (1 - greedy / best).mean() == pytest.approx(gap, rel=0.2)
 
 
+@pytest.mark.parametrize("name", [name for name, kind in SOLVERS.items() if kind().supports(KnapsackEnv())])
+def test_items_without_weight_are_packed(name, rng):
+    """Every solver of knapsacks takes what weighs nothing, beside the best of the others, and warns of nothing."""
+    instance = knapsack([0.0, 2, 0, 3, 0], [10.0, 3, 0, 2.5, 1], 4.0)
+    weightless = knapsack([0.0] * 5, [1.0, 0, 2, 3, 0], 1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = [SOLVERS[name]()(KnapsackEnv(5), each, MaxSeconds(10), rng)[0] for each in (instance, weightless)]
+    assert [(each.objective, each.feasible) for each in found] == [(14, True), (6, True)]
+
+
 # ---------------------------------------------------------------------- dynamic programme
 
 DP = KnapsackDP(progress_bar=False)
@@ -76,6 +89,7 @@ items = st.one_of(
     st.lists(st.tuples(decimal, decimal), min_size=1, max_size=9),
     st.lists(whole.map(lambda w: (w, w)), min_size=1, max_size=9),
     st.lists(whole.map(lambda w: (w, w + 10)), min_size=1, max_size=9),
+    st.lists(st.tuples(st.just(0.0) | whole, st.just(0.0) | whole), min_size=1, max_size=9),
 )
 
 

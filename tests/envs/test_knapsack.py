@@ -68,6 +68,25 @@ def test_the_laws_hold(distribution):
     assert {"enumeration finds the optimum", "solvers solve what they take"} <= {*checked}
 
 
+class Weightless(KnapsackEnv):
+    """Knapsacks of which about a third of the items weigh nothing."""
+
+    def generate(self, batch_size, rng, device=None):
+        drawn = super().generate(batch_size, rng, device)
+        kept = torch.rand(drawn["weight"].shape, generator=rng, device=rng.device) > 1 / 3
+        return drawn.set("weight", drawn["weight"] * kept.to(drawn.device))
+
+    def resized(self, size):
+        return Weightless(size, self.distribution, self.capacity)
+
+
+@pytest.mark.parametrize("distribution", ["uniform", "strongly"])
+def test_the_laws_hold_where_items_weigh_nothing(distribution):
+    """Items without weight are items like others, to dynamics, referee, features and the best of all sequences."""
+    env, tiny = Weightless(9, distribution), Weightless(5, distribution)
+    assert "enumeration finds the optimum" in check_env(env, seed=3, tiny=tiny, brute_force=best_subset)
+
+
 # ---------------------------------------------------------------------- dynamics and referee, by hand
 
 
@@ -239,8 +258,9 @@ def test_arrays_are_read():
     assert KnapsackEnv().objective(found.instances, found.actions[:, None]).flatten().tolist() == [4, 6]
     assert KnapsackEnv.from_arrays(items)[1:] == (None, None, None)
     assert KnapsackEnv.from_arrays({"weight": items["weight"]}) is None
-    with pytest.raises(InstanceError, match="instance 1: weight 0 of item 2 is not allowed"):
-        KnapsackEnv.from_arrays({**items, "weight": np.array([[1.0, 2, 3], [1, 2, 0]])})
+    with pytest.raises(InstanceError, match="instance 1: weight -1 of item 2 is not allowed"):
+        KnapsackEnv.from_arrays({**items, "weight": np.array([[1.0, 2, 3], [1, 2, -1]])})
+    assert KnapsackEnv.from_arrays({**items, "weight": np.zeros((2, 3))}).instances["weight"].sum() == 0
 
 
 @pytest.mark.parametrize("items", [50, 100, 200])
@@ -375,16 +395,32 @@ def test_a_policy_that_takes_the_relaxations_best_is_the_greedy(rng):
     torch.testing.assert_close(env.objective(instances, torch.stack(chosen, dim=-1))[:, 0], value)
 
 
-@pytest.mark.parametrize(("value", "capacity"), [([0.0, 0, 0], 4.0), ([0.0, 3, 0], 4.0), ([1.0, 2, 3], 99.0)])
-def test_odd_instances_have_finite_features(value, capacity):
-    """Items worth nothing, and a knapsack that holds all, divide nothing by zero."""
+@pytest.mark.parametrize("capacity", [4.0, 99.0])
+@pytest.mark.parametrize("value", [[0.0, 0, 0], [0.0, 3, 0], [1.0, 2, 3]])
+@pytest.mark.parametrize("weight", [[1.0, 2, 3], [0.0, 2, 3], [1.0, 0, 0], [0.0, 0, 0]])
+def test_odd_instances_have_finite_features(weight, value, capacity):
+    """Items worth nothing or without weight, and a knapsack that holds all, divide nothing by zero."""
     env = KnapsackEnv(3)
-    instance = knapsack([1.0, 2.0, 3.0], value, capacity)
+    instance = knapsack(weight, value, capacity)
     assert all(feature.values.isfinite().all() for feature in env.instance_features(instance))
     for state in steps(env, instance, 0, 1):
         step = env.step_features(state)
         assert step.scalars.isfinite().all()
         assert step.candidates.isfinite().all()
+        assert step.candidates.abs().max() < 100
+
+
+def test_items_without_weight_come_first():
+    """They fit when nothing is left, the relaxation packs them, and what is seen of the others stays as it was."""
+    env = KnapsackEnv(3)
+    instance = knapsack([3.0, 0, 2], [9.0, 1, 2], 3.0)
+    plain = env.instance_features(knapsack([3.0, 2], [9.0, 2], 3.0))[0].values[0]
+    values = env.instance_features(instance)[0].values[0]
+    assert values[1, 4] == 1  # packed by the relaxation
+    assert torch.equal(values[[0, 2]][:, [0, 1, 2, 4, 5]], plain[:2][:, [0, 1, 2, 4, 5]])
+    full = steps(env, instance, 0)[-1]
+    assert full.action_mask.tolist() == [[[False, True, False, False]]]
+    assert steps(env, instance, 0, 1)[-1].done.all()
 
 
 # ---------------------------------------------------------------------- starts, orders, pictures

@@ -6,8 +6,10 @@
 - ``items``, then lines ``number value weight``, numbered from 0 or from 1, then ``capacity`` (Pisinger's and Jooken's
   generators).
 
-Numbers may have decimals; lines with ``#`` and empty lines are comments. What cannot be honoured is an `InstanceError`
-of one line.
+Numbers may have decimals and be wrapped over lines in any way; lines with ``#`` and empty lines are comments. Lines
+tell a layout apart where they are exactly its own. Where they are not and the numbers make sense in two ways, with a
+solution or with running numbers (before the capacity or behind it), the file is refused: allowed is either layout,
+line by line. What cannot be honoured is an `InstanceError` of one line.
 """
 
 import os
@@ -24,18 +26,19 @@ MAX_ITEMS = 10**6
 MAX_SUM = 2**53  # up to here float64 adds whole numbers exactly
 
 Numbers = NDArray[np.float64]
+Instance = tuple[Numbers, Numbers, float]  # weights, values, capacity
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 
 
-def read_knapsack(path: str | os.PathLike[str]) -> tuple[Numbers, Numbers, float]:
+def read_knapsack(path: str | os.PathLike[str]) -> Instance:
     """Read a knapsack instance.
 
     Returns:
         Weights ``[items]``, values ``[items]`` and the capacity.
 
     Raises:
-        InstanceError: the file is missing or malformed; the text is one line.
+        InstanceError: the file is missing, malformed or can be read in two ways; the text is one line.
     """
     try:
         weights, values, capacity = _parsed(read_text(path))
@@ -61,7 +64,7 @@ def write_knapsack(path: str | os.PathLike[str], weights: Numbers, values: Numbe
     Path(path).write_text("\n".join(lines) + "\n", encoding="ascii")
 
 
-def _parsed(text: str) -> tuple[Numbers, Numbers, float]:
+def _parsed(text: str) -> Instance:
     """Read the file's text; errors do not name the file yet."""
     lines = [(number, line.split()) for number, line in enumerate(text.splitlines(), 1)]
     lines = [(number, tokens) for number, tokens in lines if tokens and not tokens[0].startswith("#")]
@@ -74,12 +77,37 @@ def _parsed(text: str) -> tuple[Numbers, Numbers, float]:
     count = float(rows[0][0])
     if not (1 <= count <= MAX_ITEMS and count.is_integer()):
         raise InstanceError(f"{_plain(count)} items are not allowed; it must be a whole number from 1 to {MAX_ITEMS}")
-    items, numbered = int(count), len(rows) > 1 and len(rows[0]) == 1 and len(rows[1]) == 3
-    numbers = np.concatenate(rows)[1:]
+    items, lengths, numbers = int(count), [len(row) for row in rows], np.concatenate(rows)[1:]
     if not len(numbers):
         raise InstanceError(f"nothing follows the number of items, {items}")
-    if numbered:
-        return _numbered(numbers, items)
+    heads = 1 if lengths[0] == 2 else 2
+    if lengths[heads : heads + items] == [2] * items:
+        return _pairs(numbers, items)
+    if lengths == [1, *[3] * items, 1]:
+        return _numbered(numbers[:-1], float(numbers[-1]), items)
+    readings: dict[tuple[bytes, bytes, float], Instance] = {}
+    for read in (
+        lambda: _pairs(numbers, items),
+        lambda: _numbered(numbers[:-1], float(numbers[-1]), items),
+        lambda: _numbered(numbers[1:], float(numbers[0]), items),
+    ):
+        try:
+            reading = read()
+        except InstanceError:
+            continue
+        if not numbers_fault(*reading):
+            readings[(reading[0].tobytes(), reading[1].tobytes(), reading[2])] = reading  # two may mean the same
+    if len(readings) > 1:
+        ways = "pairs 'value weight' with a solution behind them, and as items with running numbers"
+        advice = "'items capacity' and a pair a line, or 'items', 'number value weight' a line and 'capacity'"
+        raise InstanceError(f"the numbers can be read in two ways, as {ways}; allowed is, line by line, {advice}")
+    if readings:
+        return next(iter(readings.values()))
+    return _numbered(numbers[:-1], float(numbers[-1]), items) if lengths[:2] == [1, 3] else _pairs(numbers, items)
+
+
+def _pairs(numbers: Numbers, items: int) -> Instance:
+    """Read the capacity, a pair for each item, and perhaps a solution."""
     if len(numbers) not in (1 + 2 * items, 1 + 3 * items):
         needed = f"{items} items need {2 * items}, a value and a weight each"
         raise InstanceError(f"{len(numbers) - 1} numbers follow 'items capacity'; {needed}")
@@ -89,29 +117,31 @@ def _parsed(text: str) -> tuple[Numbers, Numbers, float]:
     return weights.copy(), values.copy(), float(numbers[0])
 
 
-def _numbered(numbers: Numbers, items: int) -> tuple[Numbers, Numbers, float]:
-    if len(numbers) != 3 * items + 1:
+def _numbered(numbers: Numbers, capacity: float, items: int) -> Instance:
+    """Read a running number, a value and a weight for each item."""
+    if len(numbers) != 3 * items:
         raise InstanceError(
-            f"{len(numbers)} numbers follow the number of items; {items} lines 'number value weight' and the capacity "
-            f"need {3 * items + 1}"
+            f"{len(numbers) + 1} numbers follow the number of items; {items} lines 'number value weight' and the "
+            f"capacity need {3 * items + 1}"
         )
-    order, values, weights = numbers[:-1].reshape(-1, 3).T
+    order, values, weights = numbers.reshape(-1, 3).T
     if not np.array_equal(order - order[0], np.arange(items)) or order[0] not in (0, 1):
         raise InstanceError("items are not numbered one after the other from 0 or 1")
-    return weights.copy(), values.copy(), float(numbers[-1])
+    return weights.copy(), values.copy(), capacity
 
 
 def numbers_fault(weights: Numbers, values: Numbers, capacity: float) -> str | None:
     """Say what is wrong with the numbers, if anything."""
     if not 0 < capacity <= MAX_SUM:
         return f"capacity {_plain(capacity)} is not allowed; it must be above 0 and at most 2**53"
-    for what, numbers, wrong, allowed in (
-        ("weight", weights, ~(weights > 0), "above 0"),
-        ("value", values, ~(values >= 0), "at least 0"),
+    for what, numbers in (
+        ("weight", weights),
+        ("value", values),
     ):
+        wrong = ~(numbers >= 0)
         if wrong.any():
             item = int(wrong.argmax())
-            return f"{what} {_plain(float(numbers[item]))} of item {item} is not allowed; it must be {allowed}"
+            return f"{what} {_plain(float(numbers[item]))} of item {item} is not allowed; it must be at least 0"
         if not numbers.sum() <= MAX_SUM:
             return f"{what}s sum to {_plain(float(numbers.sum()))}; at most 2**53 is allowed, for exact sums"
     return None

@@ -1,6 +1,7 @@
 """Knapsack files: the three layouts, exact round trips, every public file, and every refusal in words."""
 
 import csv
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -41,15 +42,73 @@ def test_layouts_mean_the_same(tmp_path, text):
     assert weights.dtype == values.dtype == np.float64
 
 
+def readings(items, numbers):
+    """Return what the numbers behind ``items`` can mean, from the definitions: (weights, values, capacity) each."""
+    found = set()
+    if len(numbers) in (1 + 2 * items, 1 + 3 * items) and set(numbers[1 + 2 * items :]) <= {0, 1}:
+        found.add((tuple(numbers[2 : 1 + 2 * items : 2]), tuple(numbers[1 : 1 + 2 * items : 2]), numbers[0]))
+    if len(numbers) == 1 + 3 * items:
+        for capacity, rows in ((numbers[-1], numbers[:-1]), (numbers[0], numbers[1:])):
+            if list(rows[::3]) in ([*range(items)], [*range(1, items + 1)]):
+                found.add((tuple(rows[2::3]), tuple(rows[1::3]), capacity))
+    return {reading for reading in found if reading[2] > 0}
+
+
+@pytest.mark.parametrize("items", [1, 2])
+def test_what_can_be_read_in_two_ways_is_refused(tmp_path, items):
+    """Of small files on two lines, each is read in its one way, or is refused where it has several or none."""
+    counts = {"none": 0, "one": 0, "several": 0}
+    for length in (1 + 2 * items, 1 + 3 * items):
+        for numbers in itertools.islice(itertools.product(range(3), repeat=length), 0, None, 5 if items > 1 else 1):
+            ways = readings(items, numbers)
+            counts["several" if len(ways) > 1 else "one" if ways else "none"] += 1
+            path = written(tmp_path, f"{items}\n{' '.join(map(str, numbers))}\n")
+            if len(ways) == 1:
+                weights, values, capacity = read_knapsack(path)
+                assert {(tuple(weights), tuple(values), capacity)} == ways
+            else:
+                with pytest.raises(InstanceError, match="can be read in two ways" if ways else "x.kp: "):
+                    read_knapsack(path)
+    assert min(counts.values()) > 0
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2\n1 3 1\n2 1 1\n1\n", ([1, 1], [3, 1], 1)),
+        ("2 1\n3 1\n2 1\n1 1\n", ([1, 1], [3, 2], 1)),
+        ("2\n1\n3 1\n2 1\n1\n1\n", ([1, 1], [3, 2], 1)),
+        ("2 1\n1 3 1\n2 1 1\n", None),
+        ("2\n1 3 1 2 1 1 1\n", None),
+        ("2 1 3 1 2 1 1 1\n", None),
+    ],
+)
+def test_lines_tell_layouts_apart(tmp_path, text, expected):
+    """Two items with running numbers, or with a solution: the lines say what the same numbers mean, or nothing does."""
+    if expected is None:
+        with pytest.raises(InstanceError, match="can be read in two ways, as pairs 'value weight' with a solution"):
+            read_knapsack(written(tmp_path, text))
+    else:
+        weights, values, capacity = read_knapsack(written(tmp_path, text))
+        assert (weights.tolist(), values.tolist(), capacity) == expected
+
+
+def test_items_may_weigh_nothing(tmp_path):
+    """A weight of 0 is read and written."""
+    weights, values, capacity = read_knapsack(written(tmp_path, "2 5\n10 0\n3 2\n"))
+    assert (weights.tolist(), values.tolist(), capacity) == ([0, 2], [10, 3], 5)
+    write_knapsack(tmp_path / "y.kp", weights, values, capacity)
+    assert (tmp_path / "y.kp").read_text() == "2 5\n10 0\n3 2\n"
+
+
 positive = st.one_of(
     st.integers(1, 2**40).map(float), st.floats(1e-12, 1e12), st.floats(0.125, 1024, width=32), st.just(0.1)
 )
+natural = st.one_of(st.just(0.0), positive)
 
 
 @settings(deadline=None, max_examples=60)
-@given(
-    items=st.lists(st.tuples(positive, st.one_of(st.just(0.0), positive)), min_size=1, max_size=8), capacity=positive
-)
+@given(items=st.lists(st.tuples(natural, natural), min_size=1, max_size=8), capacity=positive)
 def test_round_trip(tmp_path_factory, items, capacity):
     """What is written is read again to the last bit."""
     path = tmp_path_factory.mktemp("kp") / "x.kp"
@@ -80,8 +139,7 @@ def test_round_trip(tmp_path_factory, items, capacity):
         ("1 0\n1 1\n", "capacity 0 is not allowed; it must be above 0"),
         ("1 -5\n1 1\n", "capacity -5 is not allowed"),
         ("1 1e999\n1 1\n", "capacity inf is not allowed"),
-        ("2 10\n1 1\n1 0\n", "weight 0 of item 1 is not allowed; it must be above 0"),
-        ("2 10\n1 1\n1 -2.5\n", "weight -2.5 of item 1 is not allowed"),
+        ("2 10\n1 1\n1 -2.5\n", "weight -2.5 of item 1 is not allowed; it must be at least 0"),
         ("2 10\n-1 1\n1 1\n", "value -1 of item 0 is not allowed; it must be at least 0"),
         ("2 10\n1 9e15\n1 9e15\n", "weights sum to 18000000000000000; at most 2**53"),
         ("2\n0 1 1\n1 1 1\n", "6 numbers follow the number of items"),
@@ -107,7 +165,7 @@ def test_a_missing_file_is_named(tmp_path):
         read_knapsack(tmp_path / "none.kp")
 
 
-@pytest.mark.parametrize(("weight", "value", "capacity"), [(0.0, 1.0, 5.0), (1.0, np.nan, 5.0), (1.0, 1.0, np.inf)])
+@pytest.mark.parametrize(("weight", "value", "capacity"), [(-1.0, 1.0, 5.0), (1.0, np.nan, 5.0), (1.0, 1.0, np.inf)])
 def test_nothing_bad_is_written(tmp_path, weight, value, capacity):
     """What the reader would refuse is not written."""
     with pytest.raises(InstanceError, match="is not allowed"):
