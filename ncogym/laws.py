@@ -148,10 +148,44 @@ def torchrl_steps_alike(case: Case) -> Iterator[str]:
         tensordict = step_mdp(stepped)
 
 
+def steps_refuse_what_the_mask_forbids(case: Case) -> Iterator[str]:
+    """TorchRL's ``step`` refuses an action that the mask of its row does not allow, though other rows are sound."""
+    env = _rebuilt(case.env)
+    tensordict = env.reset(case.instances.clone())
+    for number, action in enumerate(case.actions[:, 0].unbind(-1)):
+        mask = tensordict["action_mask"][-1]
+        for wrong in (*(~mask).nonzero()[:1, 0].tolist(), -1, len(mask)):
+            tensordict["action"] = torch.cat([action[:-1], action.new_tensor([wrong])])
+            try:
+                env.step(tensordict.clone(False))
+            except ArgumentError:
+                continue
+            yield f"step {number} takes the action {wrong}, which the mask does not allow"
+        tensordict["action"] = action
+        tensordict = step_mdp(env.step(tensordict))
+
+
+def resets_go_on_from_a_state(case: Case) -> Iterator[str]:
+    """TorchRL's ``reset`` goes on from a state that it is given, and begins anew if it is told so."""
+    env = _rebuilt(case.env)
+    start = env.reset(case.instances.clone())
+    tensordict, keys = start.clone(), [*env.observation_spec.keys(), "done"]
+    for number, action in enumerate(case.actions[:, 0].unbind(-1)):
+        tensordict["action"] = action
+        tensordict = step_mdp(env.step(tensordict))
+        for set_state, expected in ((True, tensordict), (False, start)):
+            found = env.reset(tensordict.clone(), set_state=set_state)
+            for key in keys:
+                if not torch.equal(found[key], expected[key]):
+                    yield f"after step {number}, reset with set_state={set_state} gives another {key!r}"
+
+
 def specs_hold(case: Case) -> Iterator[str]:
     """TorchRL's own ``check_env_specs`` passes, with batch size ``()`` and ``(batch,)``."""
     for batch_size in ((), tuple(case.instances.batch_size)):
-        check_env_specs(_rebuilt(case.env, batch_size=batch_size), break_when_any_done="both")
+        env = _rebuilt(case.env, batch_size=batch_size)
+        env.set_seed(case.seed)
+        check_env_specs(env, break_when_any_done="both")
     yield from ()
 
 
@@ -309,6 +343,20 @@ def seeds_decide(case: Case) -> Iterator[str]:
         yield "torch's global generator has moved"
 
 
+def unseeded_environments_differ(case: Case) -> Iterator[str]:
+    """Environments that nobody has seeded draw other instances than each other, and follow ``torch.manual_seed``."""
+    runs = []
+    with torch.random.fork_rng(devices=[]):
+        for _ in range(2):
+            torch.manual_seed(case.seed)
+            envs = [_rebuilt(case.env, batch_size=tuple(case.instances.batch_size)) for _ in range(2)]
+            runs.append([dict(env.reset().select(*case.instances.keys()).items()) for env in envs])
+    if _equal(*runs[0]):
+        yield "two of them draw the same instances"
+    if not all(_equal(ones, others) for ones, others in zip(*runs, strict=True)):
+        yield "after the same torch.manual_seed they draw other instances"
+
+
 def rows_stand_alone(case: Case) -> Iterator[str]:
     """A row of a batch, and a rollout of a row, have the states, rewards and scores that they have alone."""
     env, together = case.env, list(_walk(case.env, case.instances, case.actions))
@@ -440,6 +488,18 @@ def starts_are_allowed(case: Case) -> Iterator[str]:
         yield "with a generator the first actions are others"
 
 
+def starts_are_each_rows_own(case: Case) -> Iterator[str]:
+    """The first actions of a row are those that it has alone, in their order: cut, or repeated, to a common number."""
+    together = case.env.first_actions(case.instances)
+    alone = [case.env.first_actions(instance)[0] for instance in case.instances.split(1)]
+    counts, count = [len(own) for own in alone], together.shape[1]
+    if not min(counts) <= count <= max(counts):
+        yield f"{count} first actions are offered to rows that alone have {min(counts)} to {max(counts)}"
+    for row, own in enumerate(alone):
+        expected = own[torch.arange(count, device=own.device) % len(own)]
+        yield from _difference(f"the first actions of row {row}", together[row], expected)
+
+
 def symmetries_keep_the_objective(case: Case) -> Iterator[str]:
     """Every image of an instance, fixed or random, gives every solution its objective, and there is a way back."""
     objective = case.env.objective(case.instances, case.actions)
@@ -518,15 +578,19 @@ LAWS: tuple[Callable[[Case], Iterator[str]], ...] = (
     functions_are_pure,  # early: what is not pure breaks other laws too
     rewards_sum_to_the_objective,
     torchrl_steps_alike,
+    steps_refuse_what_the_mask_forbids,
+    resets_go_on_from_a_state,
     specs_hold,
     broken_solutions_are_named,
     finished_rows_rest,
     shorter_solutions_are_padded,
     seeds_decide,
+    unseeded_environments_differ,
     features_fit,
     rows_stand_alone,
     stepping_reads_no_values,
     starts_are_allowed,
+    starts_are_each_rows_own,
     symmetries_keep_the_objective,
     equivalent_actions_are_the_same_solution,
     neighbourhoods_are_parts_of_the_solution,

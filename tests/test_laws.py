@@ -321,12 +321,51 @@ class NeverDone(TSPEnv):
         return out
 
 
+class TakesAll(TSPEnv):
+    """TorchRL's step takes every action there is."""
+
+    @staticmethod
+    def _allowed(numbers):
+        action, actions = numbers["action"].unsqueeze(-1), numbers["action_mask"].shape[-1]
+        return (action >= 0) & (action < actions)
+
+
+class Restarts(TSPEnv):
+    """TorchRL's reset always begins anew."""
+
+    def _reset(self, tensordict=None, set_state=False, **options):
+        return super()._reset(tensordict)
+
+
+class NeverRestarts(TSPEnv):
+    """TorchRL's reset always goes on."""
+
+    def _reset(self, tensordict=None, set_state=False, **options):
+        return super()._reset(tensordict, set_state=True)
+
+
+class OneSeed(TSPEnv):
+    """Nobody need seed it, for it always begins with the same seed."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.set_seed(0)
+
+
+class IgnoresTorch(TSPEnv):
+    """Nobody but ``set_seed`` can seed it."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.set_seed(torch.Generator().seed() >> 1)
+
+
 class WrongSpecs(TSPEnv):
     """Its specs leave out a key."""
 
     def _make_specs(self):
         super()._make_specs()
-        del self.observation_spec["num_left"]
+        del self.observation_spec["num_left"], self.state_spec["num_left"]
 
 
 class BlindReferee(TSPEnv):
@@ -559,6 +598,22 @@ class OtherStarts(TSPEnv):
         return starts if rng is None else starts.clamp_max(3)
 
 
+class CommonStarts(TSPEnv):
+    """It offers nodes to begin with that lie in the upper half of every row."""
+
+    def first_actions(self, instance, rng=None):
+        upper = (instance["locs"][..., 1] > 0.2).all(0).nonzero()[:, 0]
+        starts = upper.expand(instance.batch_size[0], -1)
+        return starts if rng is None else starts.flip(-1)
+
+
+class FewStarts(TSPEnv):
+    """It offers a single start to several rows."""
+
+    def first_actions(self, instance, rng=None):
+        return super().first_actions(instance)[:, : 1 if len(instance) > 1 else None]
+
+
 class Enlarges(TSPEnv):
     """Its images are twice as large."""
 
@@ -629,6 +684,11 @@ BROKEN = [
     (CoarseObjective, "rewards sum to the objective", "float64"),
     (OtherStep, "torchrl steps alike", "TorchRL's reward of step 0"),
     (NeverDone, "torchrl steps alike", "TorchRL's done of step 5"),
+    (TakesAll, "steps refuse what the mask forbids", r"step 1 takes the action \d, which the mask does not allow"),
+    (Restarts, "resets go on from a state", "after step 0, reset with set_state=True gives another"),
+    (NeverRestarts, "resets go on from a state", "after step 0, reset with set_state=False gives another"),
+    (OneSeed, "unseeded environments differ", "two of them draw the same instances"),
+    (IgnoresTorch, "unseeded environments differ", "after the same torch.manual_seed they draw other"),
     (WrongSpecs, "specs hold", "keys of the specs and data do not match"),
     (BlindReferee, "broken solutions are named", "is broken, and the referee does not say so"),
     (SilentReferee, "broken solutions are named", "gives no reason"),
@@ -656,6 +716,8 @@ BROKEN = [
     (Infinite, "features fit", "not finite"),
     (OtherMask, "features fit", "the features' mask is not the state's"),
     (NoSuchNode, "features fit", "outside of -1 to 5"),
+    (CommonStarts, "starts are each rows own", "3 first actions are offered to rows that alone have"),
+    (FewStarts, "starts are each rows own", "1 first actions are offered to rows that alone have 6"),
     (SameStart, "starts are allowed", "comes twice"),
     (OtherStarts, "starts are allowed", "with a generator the first actions are others"),
     (Enlarges, "symmetries keep the objective", "objective under image 0"),

@@ -9,7 +9,9 @@ rollout per instance and everything in a TensorDict.
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterable
+import multiprocessing
+import zlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -44,6 +46,10 @@ MODELS: dict[str, tuple[str, ...]] = {
 
 Views are methods of the environment that take instances of batch size ``[batch]`` and return tensors of it.
 """
+
+CHECKSUM = "checksum"  # TorchRL's key for what `step` knows the numbers by that it has to read
+ALTERED = 1e-5  # relative; a number in another precision is still the same number
+READ_BY_STEP = "step reads it, so a transform must write what it makes of it to another key (out_keys)"
 
 
 class ReferenceSet(NamedTuple):
@@ -95,8 +101,32 @@ class Neighbourhood(NamedTuple):
     end: int
 
 
+class AllowedActions(Categorical):
+    """The actions that an environment has; which of them are allowed now is no part of what they are.
+
+    So the actions behind TorchRL's ``ActionMask`` are still the environment's own, and TorchRL asks its `rand_action`,
+    which looks at the mask of each state, and not at that of the state which came last.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        ours = (self.space, self.shape, self.device, self.dtype)
+        return isinstance(other, AllowedActions) and ours == (other.space, other.shape, other.device, other.dtype)
+
+    def is_in(self, val: Tensor) -> bool:
+        return bool(Categorical(self.space.n, self.shape, self.device, self.dtype).is_in(val))
+
+
 class ConstructiveEnv(EnvBase):
     """A combinatorial problem whose solutions are built action by action.
+
+    TorchRL's ``step`` refuses actions that ``action_mask`` does not allow: an `ArgumentError` on the CPU, a failed
+    assertion on a GPU and in what ``torch.compile`` has made. It reads instance and state from the tensordict, so that
+    a transform which changes them in place would change the problem: that is refused, too; let ``ObservationNorm`` and
+    its like write to other keys. ``reset`` begins with instances of one's own where it is given any; from a tensordict
+    in mid-episode it goes on, or with ``set_state=False`` begins anew on its instances.
+
+    Until ``set_seed`` is called, instances and random actions follow ``torch.manual_seed``; where nobody has called
+    that either, each environment draws its own.
 
     Args:
         batch_size: TorchRL's batch size, ``()`` or ``(batch,)``: the instances that ``reset()`` draws.
@@ -124,6 +154,7 @@ class ConstructiveEnv(EnvBase):
     reference_sets: ClassVar[dict[str, ReferenceSet]] = {}
     models: ClassVar[frozenset[str]] = frozenset()
     batch_locked = False
+    _supports_set_state = True
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -138,7 +169,7 @@ class ConstructiveEnv(EnvBase):
         super().__init__(device=torch.device(device), batch_size=torch.Size(batch_size), allow_done_after_reset=True)
         if len(self.batch_size) > 1:
             raise ArgumentError(f"batch_size: {tuple(batch_size)} is not allowed; it must be () or (batch,)")
-        self._rng = torch.Generator(device=device)
+        self._generator: torch.Generator | None = None
         self._make_specs()
 
     # ------------------------------------------------------------------ what a problem defines, in this order
@@ -206,9 +237,18 @@ class ConstructiveEnv(EnvBase):
         """Say the dynamics and the step features as a `Walk`, by which kernels run whole rollouts, or return None."""
         return None
 
-    @abc.abstractmethod
     def first_actions(self, instance: TensorDict, rng: torch.Generator | None = None) -> Int64[Tensor, "batch starts"]:
-        """Return the first actions of a multi-start, int64 ``[batch, starts]``, in random order if ``rng`` is given."""
+        """Return the first actions of a multi-start, int64 ``[batch, starts]``, in random order if ``rng`` is given.
+
+        They are each row's own, in an order that does not depend on the other rows, as many as every row has. A problem
+        that knows no better offers what its mask allows.
+        """
+        allowed = self.start(instance).action_mask[:, 0]
+        own = allowed.long().argsort(dim=-1, descending=True, stable=True)[:, : int(allowed.sum(-1).amin())]
+        if rng is None:
+            return own
+        order = torch.rand(own.shape, generator=rng, device=rng.device).argsort(-1)
+        return own.gather(1, order.to(own.device))
 
     def equivalent_actions(
         self, instance: TensorDict, actions: Int64[Tensor, "batch steps"], count: int, rng: torch.Generator
@@ -381,9 +421,16 @@ class ConstructiveEnv(EnvBase):
     def arguments(self) -> dict[str, Any]:
         """Return the constructor's arguments that define the distribution, for cards and records."""
 
+    _state_type: ClassVar[Any]
+    _instance_keys: ClassVar[tuple[str, ...]]
+
     def _make_specs(self) -> None:
-        probe = self.start(self.generate(1, torch.Generator().manual_seed(0)))
-        flat = self._to_tensordict(probe, (1,))
+        state = self.start(self.generate(1, torch.Generator().manual_seed(0)))
+        shown = self._shown(state)
+        decimals = [key for key, value in shown.items() if value.is_floating_point()]
+        self._constant = tuple(key for key in decimals if key in state.instance.keys())
+        self._changing = tuple(key for key in decimals if key not in state.instance.keys())
+        self._forms = {key: (value.dtype, value.ndim) for key, value in shown.items()}
         batch = self.batch_size
 
         def spec(key: str, value: Tensor) -> Any:
@@ -392,31 +439,58 @@ class ConstructiveEnv(EnvBase):
                 return Binary(shape=shape, dtype=torch.bool, device=self.device)
             return Unbounded(shape=shape, dtype=value.dtype, device=self.device)
 
-        observed = {k: spec(k, v) for k, v in flat.items() if k not in ("done", "terminated")}
+        shown[CHECKSUM] = self._sums(shown, (*self._constant, *self._changing))
+        observed = {key: spec(key, value) for key, value in shown.items()}
         self.observation_spec = Composite(observed, shape=batch)
-        self.action_spec = Categorical(probe.action_mask.shape[-1], shape=batch, device=self.device)
+        # what `step` reads beside the action: TorchRL's wrappers pass on what is said here, and drop the rest
+        read = {key: value.clone() for key, value in observed.items()}
+        done = Binary(shape=(*batch, 1), dtype=torch.bool, device=self.device)
+        self.state_spec = Composite({**read, "done": done}, shape=batch)
+        self.action_spec = AllowedActions(shown["action_mask"].shape[-1], shape=batch, device=self.device)
         self.reward_spec = Unbounded(shape=(*batch, 1), device=self.device)
-        self.done_spec = Binary(shape=(*batch, 1), dtype=torch.bool, device=self.device)
+        self.done_spec = done.clone()
 
-    def _to_tensordict(self, state: Any, batch: tuple[int, ...]) -> TensorDict:
-        fields = {k: v.squeeze(1) for k, v in state._asdict().items() if k not in ("instance", "done")}
-        done = state.done.reshape(-1, 1)
-        merged = {**dict(state.instance.items()), **fields, "done": done, "terminated": done.clone()}
+    @staticmethod
+    def _shown(state: Any) -> dict[str, Tensor]:
+        """Return the tensors of instance and state by name, ``[batch, ...]``."""
+        own = {key: value.squeeze(1) for key, value in state._asdict().items() if key not in ("instance", "done")}
+        return {**dict(state.instance.items()), **own}
+
+    @staticmethod
+    def _sums(numbers: Mapping[str, Tensor], keys: tuple[str, ...]) -> Tensor:
+        """Return the sum of the sizes of each row's numbers, float64 ``[batch, keys]``, for the keys that are there."""
+        batch = numbers["action_mask"].shape[0]
+        present = [numbers[key].reshape(batch, -1) for key in keys if key in numbers]
+        sums = [value.abs().sum(-1).double() for value in present]
+        return torch.stack(sums, dim=-1) if sums else numbers["action_mask"].new_zeros(batch, 0, dtype=torch.float64)
+
+    def _to_tensordict(self, state: Any, batch: tuple[int, ...], constant: Tensor | None = None) -> TensorDict:
+        shown, done = self._shown(state), state.done.reshape(-1, 1)
+        constant = self._sums(shown, self._constant) if constant is None else constant
+        checksum = torch.cat([constant, self._sums(shown, self._changing)], dim=-1) if self._changing else constant
+        merged = {**shown, CHECKSUM: checksum, "done": done, "terminated": done.clone()}
         return TensorDict(merged, batch_size=[done.shape[0]]).reshape(batch)
 
-    def _to_state(self, tensordict: TensorDictBase) -> Any:
-        flat = tensordict.reshape(-1)
+    def _to_state(self, flat: TensorDictBase) -> Any:
         kind = self._state_type
         own = {k: flat[k].unsqueeze(1) for k in kind._fields if k not in ("instance", "done")}
-        instance = flat.select(*self._instance_keys, strict=False)
-        return kind(instance=instance, done=flat["done"], **own)
+        return kind(instance=flat.select(*self._instance_keys, strict=False), done=flat["done"], **own)
 
-    _state_type: ClassVar[Any]
-    _instance_keys: ClassVar[tuple[str, ...]]
+    def _input_td_has_state(self, tensordict: TensorDictBase | None) -> bool:
+        """Say whether ``reset`` is given a state to go on from; where it starts rows anew, there is none."""
+        if tensordict is None or "_reset" in tensordict.keys():
+            return False
+        own = set(self._state_type._fields) - {"instance", "done"}
+        return not own.isdisjoint(tensordict.keys())
 
     # TorchRL's rollout(break_when_any_done=False) draws new instances for finished rows and keeps keys that these lack;
     # with instances that were given with optional keys (TSP: dists), reset with instances of one's own instead
-    def _reset(self, tensordict: TensorDictBase | None = None, **_: Any) -> TensorDictBase:
+    def _reset(self, tensordict: TensorDictBase | None = None, set_state: bool = False, **_: Any) -> TensorDictBase:
+        if tensordict is not None and set_state and self._input_td_has_state(tensordict):
+            flat = tensordict.reshape(-1)
+            numbers = dict(flat.items())
+            self._refuse(numbers, self._altered(numbers, self._read_sums(numbers)), None)
+            return self._to_tensordict(self._to_state(flat), tuple(tensordict.batch_size))
         if tensordict is not None and any(key in tensordict.keys() for key in self._instance_keys):
             instance = tensordict.select(*self._instance_keys, strict=False)
         else:
@@ -426,12 +500,72 @@ class ConstructiveEnv(EnvBase):
         return self._to_tensordict(self.start(instance.reshape(-1)), batch)
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
-        batch = tuple(tensordict.batch_size)
-        state, action = self._to_state(tensordict), tensordict["action"].reshape(-1, 1)
+        batch, flat = tuple(tensordict.batch_size), tensordict.reshape(-1)
+        numbers = dict(flat.items())
+        sums = self._read_sums(numbers)
+        self._refuse(numbers, self._altered(numbers, sums), self._allowed(numbers))
+        state, action = self._to_state(flat), numbers["action"].reshape(-1, 1)
         successor = self.advance(state, action)
-        out = self._to_tensordict(successor, batch)
+        constant = sum(key in numbers for key in self._constant)
+        out = self._to_tensordict(successor, batch, sums[:, :constant])
         out["reward"] = self.reward(state, action, successor).reshape(*batch, 1)
         return out
+
+    def _read_sums(self, numbers: dict[str, Tensor]) -> Tensor:
+        """Return the sums of the decimal numbers that ``step`` reads.
+
+        Raises:
+            ArgumentError: something that it needs is missing, or whole numbers are such no longer.
+        """
+        for key in (*self._state_type._fields, CHECKSUM):
+            if key != "instance" and key not in numbers:
+                raise ArgumentError(f"tensordict: {key!r} is missing; step needs all that reset and step gave")
+        for key, (dtype, axes) in self._forms.items():
+            found = numbers.get(key)
+            if found is not None and (found.ndim != axes or (found.dtype != dtype and not dtype.is_floating_point)):
+                form = f"{found.dtype} of shape {tuple(found.shape)}"
+                raise ArgumentError(f"{key}: {form} is not what reset gave; {READ_BY_STEP}")
+        sums = self._sums(numbers, (*self._constant, *self._changing))
+        if sums.shape != numbers[CHECKSUM].shape:
+            raise ArgumentError(f"tensordict: an instance needs its {', '.join(self._instance_keys)}; {READ_BY_STEP}")
+        return sums
+
+    @staticmethod
+    def _altered(numbers: dict[str, Tensor], sums: Tensor) -> Tensor:
+        """Say which decimal numbers are not those that ``reset`` and ``step`` gave, bool ``[batch, keys]``."""
+        given = numbers[CHECKSUM]
+        return (sums - given).abs() > ALTERED * given
+
+    @staticmethod
+    def _allowed(numbers: dict[str, Tensor]) -> Tensor:
+        """Say in which rows the action is allowed, bool ``[batch, 1]``.
+
+        Raises:
+            ArgumentError: it is no whole number.
+        """
+        mask, action = numbers["action_mask"], numbers["action"]
+        if action.dtype != torch.int64 or action.numel() != len(mask):
+            found = f"{action.dtype} of shape {tuple(action.shape)}"
+            raise ArgumentError(f"action: {found} is not allowed; it must be torch.int64, one for each row")
+        action = action.reshape(-1, 1)
+        inside = action.clamp(0, mask.shape[-1] - 1)
+        return mask.gather(-1, inside) & (inside == action)
+
+    def _refuse(self, numbers: dict[str, Tensor], altered: Tensor, allowed: Tensor | None) -> None:
+        """Raise an error unless all is well; on a GPU and in compiled code by an assertion that waits for nothing."""
+        sound = ~altered.any() if allowed is None else allowed.all() & ~altered.any()
+        if sound.device.type != "cpu" or torch.compiler.is_compiling():
+            torch._assert_async(sound, f"an action is not in action_mask, or numbers were changed: {READ_BY_STEP}")
+        elif sound:
+            return
+        elif altered.any():
+            row, name = altered.nonzero()[0].tolist()
+            key = [key for key in (*self._constant, *self._changing) if key in numbers][name]
+            raise ArgumentError(f"{key}: row {row} is not what reset and step gave; {READ_BY_STEP}")
+        elif allowed is not None and not allowed.all():
+            row = int(allowed.long().argmin())
+            mask, action = numbers["action_mask"][row], int(numbers["action"].reshape(-1)[row])
+            raise ArgumentError(refused_action(action, mask, row if len(allowed) > 1 else None))
 
     def rand_action(self, tensordict: TensorDictBase | None = None) -> TensorDictBase:
         """Draw a uniformly random allowed action into ``tensordict``, from the env's own generator."""
@@ -442,6 +576,39 @@ class ConstructiveEnv(EnvBase):
         tensordict["action"] = drawn.reshape(tensordict.batch_size)
         return tensordict
 
+    @property
+    def _rng(self) -> torch.Generator:
+        """The source of instances and random actions; made at its first use, which ``set_seed`` may come before."""
+        if self._generator is None:
+            self._generator = torch.Generator(device=self.device).manual_seed(_some_seed())
+        return self._generator
+
     def _set_seed(self, seed: int | None) -> None:
         if seed is not None:
-            self._rng.manual_seed(seed)
+            self._generator = torch.Generator(device=self.device).manual_seed(seed)
+
+
+def refused_action(action: int, mask: Tensor, row: int | None = None) -> str:
+    """Say that an action is not allowed, and which are.
+
+    Args:
+        action: what was chosen.
+        mask: bool ``[actions]``.
+        row: of the batch, or None where there is one alone.
+    """
+    allowed = mask.nonzero()[:, 0].tolist()
+    listed = ", ".join(map(str, allowed[:10])) + (", ..." if len(allowed) > 10 else "")
+    where = "" if row is None else f" in row {row}"
+    return f"action: {action} is not allowed{where}; action_mask allows {listed}"
+
+
+def _some_seed() -> int:
+    """Draw a seed from torch's global generator, or from the operating system where nobody has seeded that one.
+
+    Every process begins with the same global generator. A forked worker has its parent's: its name, which is numbered,
+    tells it from the others.
+    """
+    if torch.initial_seed() == torch.Generator().initial_seed():
+        return torch.Generator().seed()
+    worker = multiprocessing.current_process().name if multiprocessing.parent_process() else ""
+    return int(torch.randint(2**62, ())) ^ zlib.crc32(worker.encode())

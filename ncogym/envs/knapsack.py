@@ -393,17 +393,6 @@ class KnapsackEnv(ConstructiveEnv):
 
     # ------------------------------------------------------------------ multi-start, symmetries, views, picture
 
-    def first_actions(self, instance: TensorDict, rng: torch.Generator | None = None) -> Int64[Tensor, "batch starts"]:
-        """Return the items that fit alone in every row, or where there is none each row's first allowed action."""
-        allowed = self.start(instance).action_mask[:, 0]
-        common = allowed.all(0).nonzero().flatten().expand(allowed.shape[0], -1)
-        if not common.shape[1]:
-            common = allowed.long().argmax(-1, keepdim=True)
-        if rng is None:
-            return common
-        order = torch.rand(common.shape, generator=rng, device=rng.device).argsort(-1)
-        return common.gather(1, order.to(common.device))
-
     def equivalent_actions(
         self, instance: TensorDict, actions: Int64[Tensor, "batch steps"], count: int, rng: torch.Generator
     ) -> Int64[Tensor, "batch {count} steps"]:

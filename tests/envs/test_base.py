@@ -1,8 +1,13 @@
 from __future__ import annotations
 
+import multiprocessing
+import subprocess
+import sys
+
 import pytest
 import torch
 from tensordict import TensorDict
+from torchrl.envs import RewardSum, TransformedEnv
 from torchrl.envs.utils import check_env_specs, step_mdp
 
 import ncogym
@@ -174,6 +179,131 @@ def test_random_actions_are_allowed_ones(batch_size):
     assert seen == {1, 3, 4}
 
 
+def stepped(env, *actions):
+    """Return the state after ``actions``, taken in all rows."""
+    state = env.reset()
+    for action in actions:
+        state["action"] = torch.full(state.batch_size, action)
+        state = step_mdp(env.step(state))
+    return state
+
+
+@pytest.mark.parametrize(
+    ("action", "words"),
+    [
+        ([0, 2, 1], r"action: 2 is not allowed in row 1; action_mask allows 0, 1, 3, 4$"),
+        ([5, 0, 1], "action: 5 is not allowed in row 0"),
+        ([0, 1, -1], "action: -1 is not allowed in row 2"),
+        ([0.0, 1.0, 1.0], "action: torch.float32 .* it must be torch.int64"),
+        ([[0, 1]] * 3, r"action: torch.int64 of shape \(3, 2\) is not allowed"),
+    ],
+)
+def test_disallowed_actions_are_refused(action, words):
+    """The row and what it allows are named; the dynamics themselves, on which rollouts run, check nothing."""
+    env = TSPEnv(num_nodes=5, batch_size=(3,))
+    state = stepped(env, 2)
+    state["action"] = torch.tensor(action)
+    with pytest.raises(ArgumentError, match=words):
+        env.step(state)
+
+
+def test_an_action_alone_has_no_row(env):
+    """Where there is one instance, no row is named."""
+    state = stepped(env, 2)
+    state["action"] = torch.tensor(2)
+    with pytest.raises(ArgumentError, match="action: 2 is not allowed; action_mask allows 0, 1, 3, 4"):
+        env.step(state)
+
+
+COMPILED = """
+import torch
+from ncogym.envs import PROBLEMS, make
+from torchrl.envs.utils import step_mdp
+for problem in PROBLEMS:
+    env = make(problem, batch_size=(3,))
+    state = env.rand_action(env.reset())
+    step, eager = torch.compile(env.step, fullgraph=True, backend="eager"), env.step(state.clone())
+    assert (step(state.clone()) == eager).all(), problem
+    after = step_mdp(eager)
+    after["action"] = torch.full((3,), after["action_mask"].shape[-1])
+    try:
+        step(after)
+    except RuntimeError as error:
+        print(problem, error)
+"""
+
+
+@pytest.mark.slow
+def test_a_compiled_step_is_one_graph_and_refuses():
+    """``torch.compile`` breaks no graph; the step is the same, and fails for an action that is not allowed.
+
+    It runs in a process of its own, without the type checks of tests, which are not compiled.
+    """
+    done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, check=True)
+    refused = [line.split(" ", 1) for line in done.stdout.splitlines()]
+    assert [problem for problem, _ in refused] == list(PROBLEMS)
+    assert all(words.startswith("an action is not in action_mask") for _, words in refused)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_a_gpu_is_not_waited_for():
+    """On a GPU a step reads no value, whatever the action is."""
+    env = TSPEnv(num_nodes=5, batch_size=(3,), device="cuda")
+    state = env.rand_action(env.reset())
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        env.step(state)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_missing_key_is_named(env):
+    """A tensordict that lacks what a step reads is refused by the key."""
+    state = env.rand_action(env.reset())
+    with pytest.raises(ArgumentError, match="tensordict: 'current' is missing"):
+        env.step(state.exclude("current"))
+    with pytest.raises(ArgumentError, match="an instance needs its locs, dists"):
+        env.step(state.exclude("locs"))
+
+
+@BATCH_SIZES
+@pytest.mark.parametrize(
+    "wrap", [lambda env: env, lambda env: TransformedEnv(env, RewardSum())], ids=["bare", "wrapped"]
+)
+def test_reset_goes_on_from_a_saved_state(batch_size, wrap):
+    """A state in mid-episode is gone on from, with TorchRL's warning where ``set_state`` is not said."""
+    env = wrap(TSPEnv(num_nodes=5, batch_size=batch_size))
+    saved = stepped(env, 2, 0)
+    env.reset()
+    with pytest.warns(FutureWarning, match="set_state"):
+        again = env.reset(saved.clone())
+    for state in (again, env.reset(saved.clone(), set_state=True)):
+        for key in ("locs", "first", "current", "num_left", "action_mask", "done"):
+            assert torch.equal(state[key], saved[key])
+    anew = env.reset(saved.clone(), set_state=False)
+    assert torch.equal(anew["locs"], saved["locs"])
+    assert anew["num_left"].eq(5).all()
+
+
+def test_a_wrapped_environment_begins_with_instances_of_ones_own(env, rng):
+    """TorchRL's transforms pass on the instances that ``reset`` is given."""
+    instances = env.generate(3, rng)
+    found = TransformedEnv(TSPEnv(num_nodes=5, batch_size=(3,)), RewardSum()).reset(instances.clone())
+    assert torch.equal(found["locs"], instances["locs"])
+    assert found["num_left"].eq(5).all()
+
+
+def test_a_mask_leaves_the_actions_what_they_are(env):
+    """Actions are equal, and contain what they contain, whatever is masked; another number of them is another."""
+    masked = env.action_spec.clone()
+    masked.update_mask(torch.tensor([False, True, False, True, True]))
+    assert masked == env.action_spec
+    assert masked.is_in(torch.tensor(0))
+    assert not masked.is_in(torch.tensor(5))
+    assert masked != TSPEnv(num_nodes=6).action_spec
+
+
 def test_a_step_leaves_its_input_alone(env):
     """``step`` puts the successor under "next" and changes nothing of what it was given."""
     state = env.reset()
@@ -199,6 +329,30 @@ def test_set_seed_decides_instances_and_actions():
     for key in ("locs", "action"):
         assert torch.equal(runs[0][key], runs[1][key])
         assert not torch.equal(runs[0][key], runs[2][key])
+
+
+def test_unseeded_environments_differ():
+    """Where nobody has seeded torch, environments and processes draw their own instances; a seed of torch counts."""
+    code = (
+        "import torch; from ncogym.envs.tsp import TSPEnv; draw = lambda: TSPEnv(5).reset()['locs'][0, 0].item();"
+        "print(draw(), draw()); torch.manual_seed(3); print(draw(), draw())"
+    )
+    runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(2)]
+    (free, seeded), (other, again) = (run.stdout.splitlines() for run in runs)
+    assert len({*free.split(), *other.split(), *seeded.split()}) == 6
+    assert seeded == again
+
+
+def test_forked_workers_differ(monkeypatch):
+    """Workers that have their parent's generator draw by their name."""
+    draws = set()
+    for name in ("ForkProcess-1", "ForkProcess-2"):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            monkeypatch.setattr(multiprocessing, "parent_process", lambda: True)
+            monkeypatch.setattr(multiprocessing.current_process(), "name", name)
+            draws.add(TSPEnv(5).reset()["locs"][0, 0].item())
+    assert len(draws) == 2
 
 
 def test_resets_go_on(env):

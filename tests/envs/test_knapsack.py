@@ -426,12 +426,20 @@ def test_items_without_weight_come_first():
 # ---------------------------------------------------------------------- starts, orders, pictures
 
 
-def test_starts_fit_in_every_row(env, rng):
-    """A multi-start begins with the items that fit alone in all rows, in their order or in a drawn one."""
+def test_starts_are_each_rows_own(env, rng):
+    """A multi-start begins with items that fit alone, as many as every row has, in their order or in a drawn one."""
     rows = torch.cat([knapsack([1.0, 9, 2, 3], [1.0] * 4, 5.0), knapsack([1.0, 1, 1, 6], [1.0] * 4, 5.0)])
-    assert env.first_actions(rows).tolist() == [[0, 2], [0, 2]]
+    assert env.first_actions(rows).tolist() == [[0, 2, 3], [0, 1, 2]]
     apart = torch.cat([knapsack([9.0, 9, 2, 9], [1.0] * 4, 5.0), knapsack([9.0, 3, 9, 9], [1.0] * 4, 5.0)])
     assert env.first_actions(apart).tolist() == [[2], [1]]
+    nothing = torch.cat([rows, knapsack([9.0] * 4, [1.0] * 4, 5.0)])
+    assert env.first_actions(nothing).tolist() == [[0], [0], [4]]  # the stop is the one action of the last row
+    many = torch.cat([env.generate(1, rng) for _ in range(64)])
+    many["weight"][:, 0] = torch.linspace(0, 2, 64) * many["capacity"]  # in half of the rows it does not fit
+    found = env.first_actions(many)
+    assert found.shape == (64, 3)
+    assert torch.equal(found[-1:], env.first_actions(many[-1:]))
+    assert torch.equal(found[:1], env.first_actions(many[:1])[:, :3])
     drawn = env.first_actions(env.generate(50, rng), rng)
     assert torch.equal(drawn.sort(-1).values, torch.arange(4).expand(50, -1))
     assert len({tuple(row) for row in drawn.tolist()}) > 10

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 
 import pytest
@@ -9,15 +10,34 @@ import torch
 from tensordict.nn import TensorDictModule
 from torch import nn
 from torchrl.collectors import Collector
-from torchrl.envs import Compose, RewardSum, StepCounter, TransformedEnv, check_env_specs
+from torchrl.envs import (
+    ActionMask,
+    CatTensors,
+    Compose,
+    DoubleToFloat,
+    FlattenObservation,
+    ObservationNorm,
+    ParallelEnv,
+    RewardSum,
+    SerialEnv,
+    StepCounter,
+    TransformedEnv,
+    check_env_specs,
+)
 from torchrl.modules import MaskedCategorical, ProbabilisticActor, ValueOperator
 from torchrl.objectives import ClipPPOLoss
 from torchrl.objectives.value import GAE
 
 from ncogym.envs import PROBLEMS, make
+from ncogym.errors import ArgumentError
 
 SIZES = {"jssp": {"num_jobs": 3, "num_machines": 2}, "cvrp": {"num_customers": 6}, "knapsack": {"num_items": 6}}
 BATCH, STEPS, ROUNDS = 8, 20, 3
+
+
+def small(name, batch_size=()):
+    """Return a problem in a small size."""
+    return make(name, **SIZES.get(name, {"num_nodes": 5}), batch_size=batch_size)
 
 
 class MLP(nn.Module):
@@ -52,7 +72,7 @@ def actor_and_critic(env):
 @pytest.fixture(params=PROBLEMS)
 def env(request):
     """Each problem in a small size, eight instances at a time."""
-    env = make(request.param, **SIZES.get(request.param, {"num_nodes": 5}), batch_size=(BATCH,))
+    env = small(request.param, (BATCH,))
     env.set_seed(0)
     return env
 
@@ -115,3 +135,79 @@ def test_the_collector_plays_whole_episodes(env, collector):
 def test_specs_hold_in_a_transformed_environment(env):
     """The specs hold behind TorchRL's transforms, too."""
     check_env_specs(TransformedEnv(env, Compose(RewardSum(), StepCounter())))
+
+
+@pytest.mark.parametrize("batch_size", [(), (4,)])
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_random_actions_behind_an_action_mask_are_allowed(name, batch_size):
+    """Behind TorchRL's ActionMask the specs hold, and rows that end at several times are acted in soundly."""
+    env = TransformedEnv(small(name, batch_size), ActionMask())
+    env.set_seed(0)
+    check_env_specs(env, break_when_any_done="both")
+    data = env.rollout(25, break_when_any_done=False)
+    assert data["action_mask"].gather(-1, data["action"].unsqueeze(-1)).all()
+    allowed = env.all_actions(data[..., 3].exclude("next", "action"))["action"] if not batch_size else None
+    assert allowed is None or allowed.tolist() == data[3]["action_mask"].nonzero()[:, 0].tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "transform", "words"),
+    [
+        ("tsp", ObservationNorm(loc=0.5, scale=2.0, in_keys=["locs"]), "locs: row 0 is not what reset and step gave"),
+        ("knapsack", ObservationNorm(loc=0.1, scale=2.0, in_keys=["left"]), "left: row 0 is not what reset"),
+        ("cvrp", ObservationNorm(loc=0.1, scale=2.0, in_keys=["demand"]), "demand: row 0 is not what reset"),
+        ("jssp", ObservationNorm(loc=0.5, scale=2.0, in_keys=["duration"]), "duration: torch.float32 of shape"),
+        ("tsp", FlattenObservation(-2, -1, in_keys=["locs"]), r"locs: torch.float32 of shape \(4, 10\)"),
+        ("tsp", CatTensors(["locs"], out_key="seen"), "an instance needs its locs"),
+    ],
+)
+def test_transforms_that_would_change_the_problem_are_refused(name, transform, words):
+    """What a step reads must stay what it was; the error names the key and says where to write."""
+    with pytest.raises(ArgumentError, match=words + r".*\(out_keys\)"):
+        TransformedEnv(small(name, (4,)), transform).rollout(4)
+
+
+def test_transforms_that_write_elsewhere_change_nothing():
+    """Numbers under another key, or in another precision, leave the problem what it is."""
+    env = small("knapsack", (4,))
+    plain, kept = (TransformedEnv(env, each) for each in (RewardSum(), Compose(DoubleToFloat(), RewardSum())))
+    norm = ObservationNorm(loc=0.5, scale=2.0, in_keys=["weight"], out_keys=["normed"])
+    runs = []
+    for each in (plain, kept, TransformedEnv(env, norm)):
+        each.set_seed(3)
+        runs.append(each.rollout(4))
+    for key in ("action", ("next", "reward")):
+        assert torch.equal(runs[0][key], runs[1][key])
+        assert torch.equal(runs[0][key], runs[2][key])
+    assert not torch.equal(runs[2]["normed"], runs[2]["weight"])
+
+
+def test_rows_of_a_serial_environment_differ():
+    """Its unseeded rows have instances of their own, which torch's seed repeats."""
+    runs = []
+    with torch.random.fork_rng(devices=[]):
+        for _ in range(2):
+            torch.manual_seed(1)
+            runs.append(SerialEnv(3, lambda: small("tsp")).reset()["locs"])
+    assert len({row[0, 0].item() for row in runs[0]}) == 3
+    assert torch.equal(*runs)
+
+
+def test_random_actions_of_a_serial_environment_need_its_mask():
+    """Drawn without a look at the mask they are refused; behind an ActionMask of its own they are allowed."""
+    env = SerialEnv(3, lambda: small("tsp"))
+    with pytest.raises(ArgumentError, match="is not allowed"):
+        env.rollout(5)
+    data = TransformedEnv(env, ActionMask()).rollout(12, break_when_any_done=False)
+    assert data["action_mask"].gather(-1, data["action"].unsqueeze(-1)).all()
+
+
+@pytest.mark.slow
+def test_rows_of_a_parallel_environment_differ():
+    """Workers draw instances of their own, too."""
+    env = ParallelEnv(2, functools.partial(make, "tsp", num_nodes=5))
+    try:
+        first, second = env.reset()["locs"]
+    finally:
+        env.close()
+    assert not torch.equal(first, second)
