@@ -7,9 +7,10 @@ import torch
 from tensordict import TensorDict
 from torch import nn
 
-from ncogym.algorithms.base import Critic, decisions
+from ncogym.algorithms.base import Critic, WinnerTakesAll, decisions
 from ncogym.algorithms.pomo import POMO
-from ncogym.errors import UnsupportedFeatures
+from ncogym.envs import make
+from ncogym.errors import ArgumentError, UnsupportedFeatures
 from ncogym.rollout import Trajectories
 
 
@@ -82,3 +83,72 @@ def test_there_are_no_conditions_unless_an_algorithm_has_some(rng: torch.Generat
     rollouts = Trajectories(TensorDict({}, [1]), torch.zeros(1, 2, 3, dtype=torch.int64), torch.zeros(1, 2))
     assert POMO().condition(Words(0), rng) is None
     assert POMO().metrics(rollouts) == {}
+
+
+# ---------------------------------------------------------------------- the best under several conditions
+
+
+class Winners(WinnerTakesAll):
+    """The least that Poppy and COMPASS have in common."""
+
+    def loss(self, trajectories: Trajectories) -> torch.Tensor:
+        """Return the mean advantage of the winners."""
+        return self.best(trajectories)[0].mean()
+
+
+def under(reward: list[list[float]]) -> Trajectories:
+    """Return rollouts of one instance, a row for each condition, a column for each start."""
+    rewards, count = torch.tensor(reward).view(1, -1), len(reward)
+    actions = torch.zeros(*rewards.shape, 3, dtype=torch.int64)
+    condition = torch.arange(count).unsqueeze(0)
+    return Trajectories(TensorDict({}, [1]), actions, rewards, 1, log_prob=-rewards, condition=condition)
+
+
+@pytest.mark.parametrize(
+    ("compared", "expected"),
+    [
+        ("pomo", [[2.0, -2.0], [-1.5, 1.5]]),
+        ("analytic", [[4.0, 0.0], [0.0, 3.0]]),
+        ("members", [[2.0, -1.5], [-2.0, 1.5]]),
+    ],
+)
+def test_advantages_by_hand(compared: str, expected: list[list[float]]) -> None:
+    """What is subtracted is a mean over starts, the second best, or a mean over members; the deviation divides."""
+    reward = torch.tensor([[[6.0, 2.0], [2.0, 5.0]]])
+    plain, scaled = (Winners(compared, 0, 0, normalise).advantages(reward) for normalise in (False, True))
+    torch.testing.assert_close(plain, torch.tensor([expected]))
+    torch.testing.assert_close(scaled, torch.tensor([expected]) / 2.061553)
+
+
+@pytest.mark.parametrize(("name", "sign"), [("tsp", -1), ("knapsack", 1)])
+def test_winners_by_hand(name: str, sign: int, rng: torch.Generator) -> None:
+    """Three members at four starts: wins of 2, 1 and 1, of which one is shared but for rounding."""
+    env, winners = make(name), Winners("pomo", 0, 0, False)
+    winners.first_actions(env, env.generate(1, rng), rng)
+    rows = [[5.0, 7.0, 1.0, 1.0], [4.0, 7.000001, 6.0, 1.0], [3.0, 0.0, 2.0, 2.0]]
+    found = {word: value.item() for word, value in winners.metrics(under(rows)).items()}
+    assert found == pytest.approx(
+        {
+            "best_of_members": sign * (5 + 7 + 6 + 2) / 4,
+            "mean_member": sign * (14 + 18 + 7) / 12,
+            "leave_one_out": (1 + 0 + 4 + 1) / 4 / 3,
+            "share_won_most": 0.5,
+            "share_won_least": 0.25,
+            "unique_winners": 0.75,
+            "ties": 0.25,
+        },
+        abs=1e-6,
+    )
+    alone = winners.metrics(under([[5.0, 7.0, 1.0]]))
+    assert (alone["leave_one_out"], alone["share_won_least"], alone["unique_winners"]) == (0, 1, 1)
+
+
+@pytest.mark.parametrize(("compared", "least"), [("pomo", 2), ("analytic", 1), ("members", 1)])
+def test_as_many_starts_as_have_a_mean(compared: str, least: int) -> None:
+    """None, or from the least on; what is below is refused with its name, its value and what is allowed."""
+    for name in ("starts", "samples"):
+        for value in (0, least, least + 1):
+            Winners(compared, **{"starts": 0, "samples": 0, name: value}, normalise=False)
+        for value in {-1, least - 1} - {0}:
+            with pytest.raises(ArgumentError, match=rf"^{name}: {value} is not allowed; .* at least {least}$"):
+                Winners(compared, **{"starts": 0, "samples": 0, name: value}, normalise=False)
