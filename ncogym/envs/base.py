@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Float64, Int64, Shaped
 from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
 from torchrl.data import Binary, Categorical, Composite, Unbounded
@@ -82,6 +82,17 @@ def pinned(sets: Iterable[tuple[str, ReferenceSet]], digests: str) -> dict[str, 
         digests: what `ReferenceSet.sha256` is of each, in order, with white space between.
     """
     return {name: entry._replace(sha256=digest) for (name, entry), digest in zip(sets, digests.split(), strict=True)}
+
+
+def as_int64(actions: Tensor) -> Int64[Tensor, "*shape"]:
+    """Return actions as the referees read them: whole numbers of any type.
+
+    Raises:
+        ArgumentError: they are no whole numbers by their type, as 2.0 is none.
+    """
+    if actions.is_floating_point() or actions.is_complex() or actions.dtype == torch.bool:
+        raise ArgumentError(f"actions: {actions.dtype} is not allowed; they must be whole numbers, as torch.int64")
+    return actions.long()
 
 
 class Neighbourhood(NamedTuple):
@@ -212,13 +223,19 @@ class ConstructiveEnv(EnvBase):
 
     @abc.abstractmethod
     def objective(
-        self, instance: TensorDict, actions: Int64[Tensor, "batch rollouts steps"]
+        self, instance: TensorDict, actions: Shaped[Tensor, "batch rollouts steps"]
     ) -> Float64[Tensor, "batch rollouts"]:
-        """Score ``actions`` ``[batch, rollouts, steps]`` from them alone; float64 ``[batch, rollouts]``."""
+        """Score ``actions`` ``[batch, rollouts, steps]`` from them alone; float64 ``[batch, rollouts]``.
+
+        They are whole numbers of any type; `as_int64` reads them, and refuses others.
+        """
 
     @abc.abstractmethod
-    def violations(self, instance: TensorDict, actions: Int64[Tensor, "batch rollouts steps"]) -> list[Violation]:
-        """Name every broken constraint of ``actions`` ``[batch, rollouts, steps]``; empty where all is well."""
+    def violations(self, instance: TensorDict, actions: Shaped[Tensor, "batch rollouts steps"]) -> list[Violation]:
+        """Name every broken constraint of ``actions`` ``[batch, rollouts, steps]``; empty where all is well.
+
+        They are read as in `objective`.
+        """
 
     @property
     @abc.abstractmethod

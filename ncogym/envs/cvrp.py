@@ -25,12 +25,12 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Float64, Int64, Shaped
 from tensordict import TensorDict
 from torch import Tensor
 
 from ncogym.envs import geometry, mutations
-from ncogym.envs.base import ConstructiveEnv, Neighbourhood, ReferenceSet, pinned
+from ncogym.envs.base import ConstructiveEnv, Neighbourhood, ReferenceSet, as_int64, pinned
 from ncogym.envs.formats.arrays import Arrays, Contents, holds, real, refuse, whole
 from ncogym.errors import ArgumentError
 from ncogym.features import EdgeFeatures, FeatureDims, InstanceFeatures, NodeFeatures, StepFeatures, Walk
@@ -338,17 +338,18 @@ class CVRPEnv(ConstructiveEnv):
     # ------------------------------------------------------------------ referee
 
     def objective(
-        self, instance: TensorDict, actions: Int64[Tensor, "batch rollouts steps"]
+        self, instance: TensorDict, actions: Shaped[Tensor, "batch rollouts steps"]
     ) -> Float64[Tensor, "batch rollouts"]:
+        actions = as_int64(actions)
         depot = torch.zeros_like(actions[..., :1])
         path = torch.cat([depot, actions, depot], dim=-1)
         return geometry.lengths(instance, path[..., :-1], path[..., 1:]).sum(-1)
 
-    def violations(self, instance: TensorDict, actions: Int64[Tensor, "batch rollouts steps"]) -> list[Violation]:
+    def violations(self, instance: TensorDict, actions: Shaped[Tensor, "batch rollouts steps"]) -> list[Violation]:
         demand, capacity = instance["demand"].tolist(), instance["capacity"].tolist()
         return [
             Violation(row, rollout, reason)
-            for row, rollouts in enumerate(actions.tolist())
+            for row, rollouts in enumerate(as_int64(actions).tolist())
             for rollout, steps in enumerate(rollouts)
             for reason in _broken(steps, demand[row], capacity[row])
         ]

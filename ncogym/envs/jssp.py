@@ -19,12 +19,12 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Float64, Int64, Shaped
 from numpy.typing import NDArray
 from tensordict import TensorDict
 from torch import Tensor
 
-from ncogym.envs.base import ConstructiveEnv, Neighbourhood, ReferenceSet, pinned
+from ncogym.envs.base import ConstructiveEnv, Neighbourhood, ReferenceSet, as_int64, pinned
 from ncogym.envs.formats.arrays import Arrays, Contents, holds, refuse, whole
 from ncogym.envs.formats.jobshop import TAILLARD_SEEDS, matrices_fault
 from ncogym.errors import ArgumentError
@@ -340,9 +340,9 @@ class JSSPEnv(ConstructiveEnv):
     # ------------------------------------------------------------------ referee
 
     def objective(
-        self, instance: TensorDict, actions: Int64[Tensor, "batch rollouts steps"]
+        self, instance: TensorDict, actions: Shaped[Tensor, "batch rollouts steps"]
     ) -> Float64[Tensor, "batch rollouts"]:
-        start = self.schedule(instance, actions)
+        start = self.schedule(instance, as_int64(actions))
         end = start + instance["duration"].unsqueeze(1)
         return end.masked_fill(start < 0, 0).amax((-2, -1)).double()
 
@@ -368,7 +368,8 @@ class JSSPEnv(ConstructiveEnv):
         start = number.new_full((*actions.shape[:2], jobs * machines + 1), -1).scatter_(-1, number, begins)
         return start[..., :-1].unflatten(-1, (jobs, machines))
 
-    def violations(self, instance: TensorDict, actions: Int64[Tensor, "batch rollouts steps"]) -> list[Violation]:
+    def violations(self, instance: TensorDict, actions: Shaped[Tensor, "batch rollouts steps"]) -> list[Violation]:
+        actions = as_int64(actions)
         lengths = (instance["machine"] >= 0).sum(-1).tolist()
         found = []
         for row, rollouts in enumerate(actions.tolist()):

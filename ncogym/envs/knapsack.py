@@ -28,12 +28,12 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Float64, Int64, Shaped
 from tensordict import TensorDict
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 
-from ncogym.envs.base import ConstructiveEnv, Neighbourhood, ReferenceSet, pinned
+from ncogym.envs.base import ConstructiveEnv, Neighbourhood, ReferenceSet, as_int64, pinned
 from ncogym.envs.formats.arrays import Arrays, Contents, holds, real, refuse
 from ncogym.errors import ArgumentError
 from ncogym.features import FeatureDims, InstanceFeatures, NodeFeatures, StepFeatures
@@ -275,14 +275,15 @@ class KnapsackEnv(ConstructiveEnv):
     # ------------------------------------------------------------------ referee
 
     def objective(
-        self, instance: TensorDict, actions: Int64[Tensor, "batch rollouts steps"]
+        self, instance: TensorDict, actions: Shaped[Tensor, "batch rollouts steps"]
     ) -> Float64[Tensor, "batch rollouts"]:
+        actions = as_int64(actions)
         taken = _padded(self.values(instance)).gather(1, actions.flatten(1))
         return taken.view(actions.shape).sum(-1)
 
-    def violations(self, instance: TensorDict, actions: Int64[Tensor, "batch rollouts steps"]) -> list[Violation]:
-        found = []
-        rows = zip(self.weights(instance).tolist(), instance["capacity"].tolist(), actions.tolist(), strict=True)
+    def violations(self, instance: TensorDict, actions: Shaped[Tensor, "batch rollouts steps"]) -> list[Violation]:
+        found, tried = [], as_int64(actions).tolist()
+        rows = zip(self.weights(instance).tolist(), instance["capacity"].tolist(), tried, strict=True)
         for row, (weights, capacity, rollouts) in enumerate(rows):
             for rollout, taken in enumerate(rollouts):
                 reason = _broken(taken, weights, capacity)

@@ -18,12 +18,12 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Int64
+from jaxtyping import Float, Float32, Float64, Int64, Shaped
 from tensordict import TensorDict
 from torch import Tensor
 
 from ncogym.envs import geometry, mutations
-from ncogym.envs.base import ConstructiveEnv, Neighbourhood, ReferenceSet, pinned
+from ncogym.envs.base import ConstructiveEnv, Neighbourhood, ReferenceSet, as_int64, pinned
 from ncogym.envs.formats.arrays import Arrays, Contents, holds, real, whole
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.features import EdgeFeatures, FeatureDims, InstanceFeatures, NodeFeatures, StepFeatures, Walk
@@ -250,14 +250,15 @@ class TSPEnv(ConstructiveEnv):
     # ------------------------------------------------------------------ referee
 
     def objective(
-        self, instance: TensorDict, actions: Int64[Tensor, "batch rollouts steps"]
+        self, instance: TensorDict, actions: Shaped[Tensor, "batch rollouts steps"]
     ) -> Float64[Tensor, "batch rollouts"]:
+        actions = as_int64(actions)
         return geometry.lengths(instance, actions, actions.roll(-1, dims=-1)).sum(-1)
 
-    def violations(self, instance: TensorDict, actions: Int64[Tensor, "batch rollouts steps"]) -> list[Violation]:
+    def violations(self, instance: TensorDict, actions: Shaped[Tensor, "batch rollouts steps"]) -> list[Violation]:
         n = self.horizon(instance)
         found = []
-        for row, rollouts in enumerate(actions.tolist()):
+        for row, rollouts in enumerate(as_int64(actions).tolist()):
             for rollout, tour in enumerate(rollouts):
                 reason = _broken(tour, n)
                 if reason:

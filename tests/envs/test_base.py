@@ -427,3 +427,29 @@ def test_a_declaration_is_checked_where_it_is_made(models, words):
     """A model that does not exist, or whose views the problem does not show, is refused when the class is defined."""
     with pytest.raises(ArgumentError, match=words):
         type("Wrong", (TSPEnv,), {"models": models})
+
+
+# ---------------------------------------------------------------------- actions of other types
+
+
+@pytest.mark.parametrize("name", PROBLEMS)
+def test_referees_read_whole_numbers_of_any_type(name, rng):
+    """A solution is the same in any type of whole numbers, broken or not; other numbers are refused in words."""
+    env = make(name)
+    instances = env.generate(2, rng)
+    state, actions = env.start(instances, 3), []
+    for _ in range(env.horizon(instances)):
+        drawn = torch.multinomial(state.action_mask.flatten(0, 1).float(), 1, generator=rng).view(2, 3)
+        actions.append(drawn)
+        state = env.advance(state, drawn)
+    sound = torch.stack(actions, dim=-1)
+    for given in (sound, sound.roll(1, 1).fill_(1)):
+        expected = env.objective(instances, given), env.violations(instances, given)
+        for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32):
+            assert torch.equal(env.objective(instances, given.to(dtype)), expected[0])
+            assert env.violations(instances, given.to(dtype)) == expected[1]
+    assert env.violations(instances, sound) == []
+    for dtype in (torch.float16, torch.float32, torch.float64, torch.bool, torch.complex64):
+        for method in (env.objective, env.violations):
+            with pytest.raises(ArgumentError, match=f"actions: {dtype} is not allowed; they must be whole numbers"):
+                method(instances, sound.to(dtype))
