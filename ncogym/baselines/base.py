@@ -224,8 +224,9 @@ class OutsideRouteSolver(RouteSolver, OutsideSolver):
         np.fill_diagonal(dists, 0.0)
         loads, capacity = None, 0
         if "routes" in declared(env):
-            demands = env.demands(one)[0].cpu().numpy()
-            loads, capacity = to_loads(demands, float(env.capacities(one)[0]), self.largest_load)
+            demands, holds = env.demands(one)[0].cpu().numpy(), float(env.capacities(one)[0])
+            refuse_unfit(self.name, demands, holds)
+            loads, capacity = to_loads(demands, holds, self.largest_load)
         seed = int(torch.randint(2**31 - 1, (), generator=rng, device=rng.device))
         return Routing(dists, loads, capacity, budget.rollouts, budget.patience, seed)
 
@@ -256,13 +257,40 @@ def to_loads(demands: NDArray[np.float64], capacity: float, largest: int) -> tup
         capacity: above 0.
         largest: the largest whole number that the solver shall see.
     """
+    with np.errstate(over="ignore"):
+        capacity = min(capacity, float(demands.sum()) or capacity)  # more than all demands is no more than all
     numbers = np.append(demands, capacity)
     for places in range(7):
+        if numbers.max() > largest / 10**places:
+            break
         scaled = numbers * 10**places
         whole = np.rint(scaled)
-        if scaled.max() <= largest and np.abs(scaled - whole).max() <= 1e-12 * scaled.max():
+        if np.abs(scaled - whole).max() <= 1e-12 * scaled.max():
             return whole[:-1].astype(np.int64), int(whole[-1])
-    return np.ceil(demands * (RESOLUTION / capacity) - 1e-6).astype(np.int64), RESOLUTION
+    return np.ceil(to_scale(demands, capacity, RESOLUTION) - 1e-6).astype(np.int64), RESOLUTION
+
+
+def to_scale(numbers: NDArray[np.float64], unit: float, top: float) -> NDArray[np.float64]:
+    """Return ``numbers`` in parts of ``unit``, of which there are ``top``; tiny and huge ones, too.
+
+    Raises:
+        ArgumentError: ``unit`` is not finite, as a distance between places that are too far apart.
+    """
+    if not math.isfinite(unit):
+        raise ArgumentError(f"instance: a number of {unit} is not allowed for this solver; it must be finite")
+    factor = top / unit
+    return numbers * factor if math.isfinite(factor) else numbers / unit * top
+
+
+def refuse_unfit(name: str, demands: NDArray[np.float64], capacity: float, of: str = "") -> None:
+    """Say so where a customer of the instance ``of`` wants more than a vehicle holds, rather than search in vain.
+
+    Raises:
+        NoSolutionFound: one does.
+    """
+    if demands.max() > capacity:
+        wants = f"a customer wants {demands.max():.17g} and a vehicle holds {capacity:.17g}"
+        raise NoSolutionFound(f"{name}: there is no solution{of}; {wants}")
 
 
 def to_integers(dists: NDArray[np.float64], longest: int) -> NDArray[np.int64]:
@@ -278,7 +306,7 @@ def to_integers(dists: NDArray[np.float64], longest: int) -> NDArray[np.int64]:
     dists = np.where(np.eye(len(dists), dtype=bool), 0.0, dists)
     peak = float(dists.max())
     whole = peak <= longest and bool((dists == np.rint(dists)).all())
-    return np.rint(dists if whole else dists * (longest / peak)).astype(np.int64)
+    return np.rint(dists if whole else to_scale(dists, peak, longest)).astype(np.int64)
 
 
 @contextmanager

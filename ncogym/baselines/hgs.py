@@ -10,13 +10,14 @@ from __future__ import annotations
 import math
 import threading
 
-from ncogym.baselines.base import OutsideRouteSolver, Routing, Run, needs, to_actions
+from ncogym.baselines.base import OutsideRouteSolver, Routing, Run, needs, to_actions, to_scale
 
 LONGEST = 1000.0  # it refuses distances of other orders of magnitude, and takes no gain below 1e-5 for one
 USUAL_PATIENCE = 500
 USUAL_RESTART = 20_000
 FIRST_PART = 0.1
-LAST_RESORT_SECONDS = 0.05
+LAST_RESORT = 10_000  # iterations
+LAST_RESORT_SECONDS = {False: 0.5, True: 0.05}  # of the processor, by whether it was cancelled
 
 
 class HGS(OutsideRouteSolver):
@@ -45,7 +46,7 @@ class HGS(OutsideRouteSolver):
             import hygese
 
         loads, capacity, num_customers = problem.loads, problem.capacity, len(problem.dists) - 1
-        if loads is None or loads.max() > capacity:  # it would search in vain
+        if loads is None:
             return
         if num_customers == 1:  # it would search for ever
             run.report([1])
@@ -54,7 +55,7 @@ class HGS(OutsideRouteSolver):
             loads, capacity = loads + 1, num_customers + 1
         peak = problem.dists.max()
         data = {
-            "distance_matrix": problem.dists * (LONGEST / peak) if peak else problem.dists + LONGEST,
+            "distance_matrix": to_scale(problem.dists, peak, LONGEST) if peak else problem.dists + LONGEST,
             "demands": loads,
             "vehicle_capacity": capacity,
             "num_vehicles": num_customers,
@@ -89,6 +90,7 @@ class HGS(OutsideRouteSolver):
             if not run.cancelled:
                 search_aside(run.left * pace)
         if not run.reports:
-            routes = search(1, LAST_RESORT_SECONDS)
+            # what it charges for an overload grows with its iterations, until nothing is overloaded
+            routes = search(LAST_RESORT, LAST_RESORT_SECONDS[run.cancelled])
             if routes:
                 run.report(to_actions(routes))

@@ -15,6 +15,7 @@ from ncogym.errors import ArgumentError, SolverError
 from ncogym.solver import Budget, Progress, Solutions
 
 Numbers = NDArray[np.float64]
+MODERATE = 400  # binary exponents to either side of 1 within which numbers stay as they are
 EXACT = 2**53  # whole numbers add up without rounding to here
 
 
@@ -41,7 +42,8 @@ class PackingSolver(KnapsackSolver, OutsideSolver):
 
     def _view(self, env: Any, one: TensorDict, budget: Budget, rng: torch.Generator) -> Packing:
         weights, values = (view(one)[0].cpu().numpy() for view in (env.weights, env.values))
-        return Packing(weights, values, float(env.capacities(one)))
+        weights, capacity = _moderate(weights, float(env.capacities(one)))
+        return Packing(weights, _moderate(values)[0], capacity)
 
 
 class RatioGreedy(KnapsackSolver):
@@ -170,7 +172,8 @@ class KnapsackDP(PackingSolver):
 
 def ratios(weights: Numbers, values: Numbers) -> Numbers:
     """Return values per weight ``[items]``, infinity where there is no weight: what costs nothing comes first."""
-    return np.divide(values, weights, out=np.full(len(weights), np.inf), where=weights > 0)
+    with np.errstate(over="ignore"):
+        return np.divide(values, weights, out=np.full(len(weights), np.inf), where=weights > 0)
 
 
 def as_actions(chosen: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -190,6 +193,15 @@ def fill(weights: Numbers, values: Numbers, capacity: float, chosen: NDArray[np.
             chosen[item] = True
             left -= weights[item]
     return chosen
+
+
+def _moderate(numbers: Numbers, capacity: float = 0.0) -> tuple[Numbers, float]:
+    """Return numbers so tiny or huge that their sums or quotients leave float64 in another unit, a power of two."""
+    exponent = int(np.frexp(numbers.max())[1])
+    if numbers.max() > 0 and abs(exponent) > MODERATE:
+        with np.errstate(over="ignore"):
+            numbers, capacity = np.ldexp(numbers, -exponent), float(np.ldexp(capacity, -exponent))
+    return numbers, min(capacity, 2 * float(numbers.sum()))  # there is room for all
 
 
 def _settled(packing: Packing, greedy: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:

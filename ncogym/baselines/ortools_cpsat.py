@@ -180,12 +180,13 @@ def _job_shop(model: Any, durations: NDArray[np.int64], machines: NDArray[np.int
 
 def _knapsack(model: Any, weights: Numbers, values: Numbers, capacity: Numbers) -> Built:
     """Model which items ``[items]`` are taken."""
-    scale = _scale(weights)
-    loads = np.ceil(weights * scale - 1e-6)  # a decimal such as 0.3 is not to be rounded up for its binary rounding
-    room = min(math.floor(float(capacity) * scale + 1e-6), int(loads.sum()))
+    exponent = _exponent(weights)
+    # a decimal such as 0.3 is not to be rounded up for its binary rounding
+    loads = np.ceil(_shifted(weights, exponent) - 1e-6)
+    room = math.floor(min(float(_shifted(capacity, exponent)) + 1e-6, loads.sum()))
     taken = [model.new_bool_var("") for _ in weights]
     model.add(_dot(loads, taken) <= room)
-    worths = np.rint(values * _scale(values))
+    worths = np.rint(_shifted(values, _exponent(values)))
     model.maximize(_dot(worths, taken))
     exact = bool((loads == weights).all() and (worths == values).all()) and worths.sum() <= EXACT
 
@@ -231,11 +232,18 @@ def _dot(coefficients: Any, variables: list[Any]) -> Any:
     return _cp_model().LinearExpr.weighted_sum(variables, [int(coefficient) for coefficient in coefficients])
 
 
-def _scale(numbers: Numbers) -> float:
-    """Return 1 for whole numbers of moderate size, else the power of ten that gives the largest `DIGITS` digits."""
+def _exponent(numbers: Numbers) -> int:
+    """Return 0 for whole numbers of moderate size, else the power of ten that gives the largest `DIGITS` digits."""
     peak = float(numbers.max())
     whole = peak <= MOST and bool((numbers == np.rint(numbers)).all())
-    return 1.0 if whole else 10.0 ** (DIGITS - math.ceil(math.log10(peak)))
+    return 0 if whole else DIGITS - math.ceil(math.log10(peak))
+
+
+def _shifted(numbers: Numbers, exponent: int) -> Numbers:
+    """Return numbers times a power of ten, which may itself be no float64."""
+    first = max(min(exponent, 300), -300)
+    with np.errstate(over="ignore"):  # a capacity for more than there is
+        return numbers * 10.0**first * 10.0 ** (exponent - first)
 
 
 BUILDS: dict[str, Callable[..., Built]] = {"shop": _job_shop, "packing": _knapsack, "tour": _tour}

@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from ncogym.baselines.base import OutsideImprover, Run, needs
+from ncogym.baselines.base import OutsideImprover, Run, needs, to_scale
 from ncogym.baselines.knapsack import Numbers, Packing, PackingSolver, as_actions, fill
 
 LARGEST = 10**9  # what the capacity, and the largest value, are scaled to
@@ -45,11 +45,16 @@ class OrToolsKnapsack(PackingSolver, OutsideImprover):
 
         weights, values, capacity = packing
         exact = [_decimals(numbers) for numbers in (weights, values)]
-        scale = exact[0] or LARGEST / capacity
         # a decimal such as 0.3 is not to be rounded up for its binary rounding
-        loads = np.ceil(weights * scale - 1e-6).astype(np.int64)
-        room = min(int(capacity * scale + 1e-6), int(loads.sum()))
-        worths = np.rint(values * (exact[1] or LARGEST / values.max())).astype(np.int64)
+        if exact[0]:
+            loads, room = np.ceil(weights * exact[0] - 1e-6), capacity * exact[0] + 1e-6
+        else:
+            fits = weights <= capacity
+            loads = np.where(fits, np.ceil(to_scale(weights * fits, capacity or 1.0, LARGEST) - 1e-6), LARGEST + 1)
+            room = float(LARGEST)
+        loads = loads.astype(np.int64)
+        room = int(min(room, loads.sum()))
+        worths = np.rint(values * exact[1] if exact[1] else to_scale(values, values.max(), LARGEST)).astype(np.int64)
         kinds = knapsack_solver.SolverType
         few = len(weights) * room <= LOADS
         kind = (
@@ -69,7 +74,7 @@ class OrToolsKnapsack(PackingSolver, OutsideImprover):
 def _decimals(numbers: Numbers) -> float | None:
     """Return the least power of ten, at most 1e9, that makes all numbers whole, or None where none does."""
     for digits in range(10):
-        scaled = numbers * 10.0**digits
+        scaled = numbers * 10.0**digits  # which are moderate
         if scaled.sum() <= 2**53 and (np.abs(scaled - np.rint(scaled)) <= 4e-16 * scaled).all():
             return 10.0**digits
     return None

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from typing import Literal, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ncogym.baselines.base import (
     OutsideImprover,
@@ -46,6 +47,7 @@ FirstSolution = Literal[
 Metaheuristic = Literal["GUIDED_LOCAL_SEARCH", "SIMULATED_ANNEALING", "TABU_SEARCH", "GENERIC_TABU_SEARCH"]
 
 LONGEST = 10**9  # far from overflowing 64 bits, even summed up and penalised
+LARGEST = 10**13  # beyond which the lengths of a thousand nodes, each penalised, may
 USUAL_SECONDS = 1.0
 READING_SHARE = 0.02  # of a run's time may go into reading improved tours for the anytime curve
 
@@ -100,8 +102,7 @@ class OrToolsRouting(OutsideRouteSolver, OutsideImprover):
 
         num_nodes, loads, num_vehicles = len(problem.dists), problem.loads, 1
         start = None if run.start is None else to_routes(run.start, num_nodes, loads is None)
-        scaled = np.rint(problem.dists * (self.scale or 0)).astype(np.int64)
-        matrix = to_integers(problem.dists, LONGEST) if self.scale is None else scaled
+        matrix = to_integers(problem.dists, LONGEST) if self.scale is None else self._scaled(problem.dists)
         if loads is not None:
             num_vehicles = min(num_nodes - 1, 2 * math.ceil(loads.sum() / problem.capacity) + 3)
             num_vehicles = max(num_vehicles, len(start or ()))
@@ -160,6 +161,14 @@ class OrToolsRouting(OutsideRouteSolver, OutsideImprover):
             solution = routing.SolveFromAssignmentWithParameters(initial, parameters)
         if solution is not None and solution.ObjectiveValue() < lowest:
             report(solution.ObjectiveValue(), lambda index: solution.Value(successors[index]))
+
+    def _scaled(self, dists: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Return distances by the scale that was asked for."""
+        longest = float(dists.max()) * (self.scale or 1.0)
+        if longest > LARGEST:
+            line = f"scale: {self.scale} is not allowed here; the longest distance becomes {longest:g}"
+            raise ArgumentError(f"{line}, and at most {LARGEST:g} is allowed")
+        return np.rint(dists * (self.scale or 1.0)).astype(np.int64)
 
 
 def _one_of(argument: str, value: str, allowed: tuple[str, ...]) -> None:

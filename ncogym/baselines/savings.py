@@ -17,8 +17,7 @@ import torch
 from numpy.typing import NDArray
 from tensordict import TensorDict
 
-from ncogym.baselines.base import RouteSolver, to_actions, to_loads
-from ncogym.errors import NoSolutionFound
+from ncogym.baselines.base import RouteSolver, refuse_unfit, to_actions, to_loads
 from ncogym.solver import Budget, Progress, Solutions
 
 ALL_PAIRS = 2000  # nodes up to which every pair may be joined
@@ -45,10 +44,8 @@ class RouteConstruction(RouteSolver, abc.ABC):
         views = (env.distances(instances), env.demands(instances), env.capacities(instances))
         built: list[torch.Tensor] = []
         for row, (dists, demands, limit) in enumerate(zip(*(view.cpu().numpy() for view in views), strict=True)):
+            refuse_unfit(self.name, demands, float(limit), f" of row {row}")
             loads, capacity = to_loads(demands, float(limit), LARGEST)
-            if loads.max() > capacity:
-                reason = f"a customer wants {demands.max():g} and a vehicle holds {limit:g}"
-                raise NoSolutionFound(f"{self.name}: no solution of row {row}: {reason}")
             built.append(torch.tensor(to_actions(self._routes(dists, loads, capacity))))
         actions = torch.nn.utils.rnn.pad_sequence(built, batch_first=True)  # with 0, which is the env's padding
         progress.offer(actions[:, None].to(views[0].device))

@@ -139,7 +139,7 @@ def test_what_it_cannot_solve_is_told_in_a_line(deliveries, rng, monkeypatch):
     env, instances, _ = deliveries
     with pytest.raises(UnsupportedProblem, match="hgs cannot take tsp; it solves capacitated routes"):
         HGS()(TSPEnv(5), TSPEnv(5).generate(1, rng), None, rng)
-    with pytest.raises(NoSolutionFound, match="hgs: no solution of cvrp"):
+    with pytest.raises(NoSolutionFound, match="hgs: there is no solution; a customer wants 9 and"):
         HGS()(env, instances.clone().update({"capacity": torch.ones(3)}), Budget(), rng)
     monkeypatch.setitem(sys.modules, "hygese", None)
     with pytest.raises(SolverNotInstalled, match=r"hygese .* pip install 'ncogym\[solvers\]'"):

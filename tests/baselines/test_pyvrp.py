@@ -120,7 +120,10 @@ def test_what_it_cannot_solve_is_told_in_a_line(deliveries, rng, monkeypatch):
     ):
         PyVRP()(KnapsackEnv(5), KnapsackEnv(5).generate(1, rng), None, rng)
     too_small = instances.clone().update({"capacity": torch.ones(3)})
-    with warnings.catch_warnings(action="error"), pytest.raises(NoSolutionFound, match="pyvrp: no solution of cvrp"):
+    with (
+        warnings.catch_warnings(action="error"),
+        pytest.raises(NoSolutionFound, match="pyvrp: there is no solution; a customer wants 9 and"),
+    ):
         PyVRP()(env, too_small, None, rng)
     monkeypatch.setitem(sys.modules, "pyvrp", None)
     with pytest.raises(SolverNotInstalled, match=r"pyvrp .* pip install 'ncogym\[solvers\]'"):
