@@ -4,7 +4,7 @@ BIN := .venv/bin
 NCOGYM := $(BIN)/ncogym
 OUT ?= out
 
-.PHONY: help install demo test check results peers clean
+.PHONY: help install demo test check fuzz results peers clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z]*\):.*##/\1\t/p' Makefile | expand -t 10
@@ -31,6 +31,9 @@ check: install  ## lint, format, types and the rooms: who may import whom
 	@$(BIN)/ruff format --quiet --check .
 	@$(BIN)/mypy
 	@$(BIN)/python -m pytest tests/test_rooms.py
+
+fuzz: install  ## 100,000 damaged files against all that reads files: only documented errors, time, memory (20 minutes)
+	PYTHONPATH=tests $(BIN)/python -m fuzz --cases 100000 --workers 2 --output $(OUT)/fuzz
 
 results: install  ## measure again what docs/results.md tells, and write it there (over two hours)
 	$(BIN)/python benchmarks/results.py --output $(OUT)/results
