@@ -408,6 +408,37 @@ def test_arrays_are_read():
             JSSPEnv.from_arrays({**shop, **change})
 
 
+def test_arrays_of_different_lengths_are_read():
+    """What `stack_instances` pads is read back, with a schedule that has -1 where there is no operation."""
+    ones = [shop([[3, 2], [2, 4]], [[0, 1], [1, 0]]), shop([[5, 0]], [[1, -1]])]
+    stacked = stack_instances(ones)
+    arrays = {name: stacked[name].numpy() for name in ("duration", "machine")}
+    starts = np.array([[[0, 3], [0, 3]], [[0, -1], [-1, -1]]])
+    found = JSSPEnv.from_arrays({**arrays, "ref_makespan": np.array([7, 5]), "ref_start": starts})
+    assert all(torch.equal(found.instances[name], stacked[name]) for name in arrays)
+    env = JSSPEnv()
+    assert env.objective(found.instances, found.actions[:, None]).tolist() == [[7], [5]]
+    assert not env.violations(found.instances, found.actions[:, None])
+    for change, words in (([-1, 0], "job 0 has the machine -1, no operation"), ([-1, -1], "there is no operation")):
+        machine = np.array([[[1, 0], [0, 1]], [change, [-1, -1]]])
+        with pytest.raises(InstanceError, match=f"instance 1: {words}"):
+            JSSPEnv.from_arrays({"duration": np.zeros((2, 2, 2), dtype=int), "machine": machine})
+
+
+def test_a_file_whose_jobs_leave_machines_out_is_scheduled(env, tmp_path):
+    """It is read, written and read again, and has the makespan that one counts by hand."""
+    (tmp_path / "ragged.jsp").write_text("3 3\n1 3 0 2\n0 4\n1 1 2 6\n")
+    instance = env.read(tmp_path / "ragged.jsp")
+    actions = torch.tensor(
+        [[[2, 1, 0, 2, 0]]]
+    )  # machine 1: jobs 2, 0; machine 0: jobs 1, 0; machine 2: job 2 from 1 to 7
+    assert env.objective(instance, actions).item() == shortest(instance) == 7
+    assert not env.violations(instance, actions)
+    env.write(instance, tmp_path / "again.jsp")
+    again = env.read(tmp_path / "again.jsp")
+    assert all(torch.equal(again[name], instance[name]) for name in ("duration", "machine"))
+
+
 def test_other_sizes_keep_the_proportion():
     """A resized environment keeps its options and scales the machines with the jobs."""
     env = JSSPEnv(20, 15, insertion=True, distribution="taillard")

@@ -1,16 +1,21 @@
 """Job shop instances: the standard format and Taillard's, read and written exactly; and Taillard's own generator.
 
 Standard: a line ``jobs machines``, then for each job, in processing order, pairs ``machine duration``; machines count
-from 0. Taillard: a line that begins with ``jobs machines`` (his own files go on with seeds and bounds), then a matrix
-of durations and one of machines, each with a row a job, in processing order; machines count from 1. Words stand over
-his matrices (``Times``, ``Machines``), or the layout is told from the numbers; what both could mean is refused.
+from 0. A job on a line of its own may leave machines out. A solution may follow, which is not used: a line with its
+makespan, then for each machine a line of its operations, numbered from 0 in the file's order (Corsini et al. 2024).
 
-The reader is tolerant in form (numbers wrapped in any way, CRLF, a byte order mark, comments: lines with ``#`` or of
-``+``, and in files of the OR-Library's form the text round ``instance NAME``) and strict in content: each job visits
-each machine once. What it cannot honour is an `InstanceError` of one line.
+Taillard: a line that begins with ``jobs machines`` (his own files go on with seeds and bounds), then a matrix of
+durations and one of machines, each with a row a job, in processing order; machines count from 1. Words stand over his
+matrices (``Times``, ``Machines``), or the layout is told from the numbers; what both could mean is refused.
+
+The reader is tolerant in form (numbers wrapped in any way where no job leaves a machine out, CRLF, a byte order mark,
+comments: lines with ``#`` or of ``+``, a first line that is a name, and in files of the OR-Library's form the text
+round ``instance NAME``) and strict in content: each job visits each machine once, or at most once. What it cannot
+honour is an `InstanceError` of one line.
 
 References:
     E. Taillard, Benchmarks for basic scheduling problems, European Journal of Operational Research 64, 1993.
+    A. Corsini et al., Self-Labeling the Job Shop Scheduling Problem, NeurIPS 2024.
 """
 
 import os
@@ -36,7 +41,8 @@ def read_jobshop(path: str | os.PathLike[str]) -> Matrices:
     """Read a job shop instance in the standard format or Taillard's.
 
     Returns:
-        Durations and machines, int64 ``[jobs, machines]``, in processing order; machines from 0.
+        Durations and machines, int64 ``[jobs, machines]``, in processing order; machines from 0. Behind a job that
+        leaves machines out stand durations 0 and machines -1.
 
     Raises:
         InstanceError: the file is missing, malformed or can be read in two ways; the text is one line.
@@ -55,10 +61,17 @@ def write_jobshop(path: str | os.PathLike[str], duration: NDArray[np.int64], mac
         InstanceError: `read_jobshop` would refuse the file; nothing is written.
         OSError: the file cannot be written.
     """
-    if fault := _size_fault(*duration.shape) or matrices_fault(duration, machine):
+    fault = _size_fault(*duration.shape) or matrices_fault(duration, machine)
+    lengths = (machine >= 0).sum(1)
+    if not fault and not (lengths > 0).all():
+        fault = f"job {lengths.argmin()} has no operation, which the format has no line for"
+    if not fault and lengths.max() < min(2, duration.shape[1]):
+        fault = "every job has one operation, which the format cannot tell from other pairs"
+    if fault:
         raise InstanceError(f"{os.fspath(path)}: {fault}")
-    pairs = np.stack([machine, duration], axis=-1).reshape(len(duration), -1)
-    lines = [f"{duration.shape[0]} {duration.shape[1]}", *(" ".join(map(str, row)) for row in pairs.tolist())]
+    pairs = np.stack([machine, duration], axis=-1).reshape(len(duration), -1).tolist()
+    rows = (" ".join(map(str, row[: 2 * length])) for row, length in zip(pairs, lengths.tolist(), strict=True))
+    lines = [f"{duration.shape[0]} {duration.shape[1]}", *rows]
     Path(path).write_text("\n".join(lines) + "\n", encoding="ascii")
 
 
@@ -103,9 +116,12 @@ def _parsed(text: str) -> Matrices:
             rows.append([_whole(token, number) for token in line.split()])
     size = jobs * machines
     numbers = np.array([value for row in rows for value in row], dtype=np.int64)
+    by_line = None if titles or len(header) > 2 else _by_line(rows, jobs, machines)
     if len(numbers) != 2 * size:
+        if isinstance(by_line, tuple):
+            return by_line
         needed = f"{jobs} jobs on {machines} machines need {2 * size}"
-        raise InstanceError(f"{len(numbers)} numbers follow the line 'jobs machines'; {needed}")
+        raise InstanceError(by_line or f"{len(numbers)} numbers follow the line 'jobs machines'; {needed}")
     standard = (numbers[1::2].reshape(jobs, machines), numbers[0::2].reshape(jobs, machines))
     taillard = (numbers[:size].reshape(jobs, machines), numbers[size:].reshape(jobs, machines) - 1)
     if titles and titles != [("times", 0), ("machines", size)]:
@@ -114,15 +130,47 @@ def _parsed(text: str) -> Matrices:
         return _checked(taillard, base=1)
     lengths = [len(row) for row in rows]
     if lengths == [2 * machines] * jobs:  # a line of pairs for each job
-        return _checked(standard, base=0)
-    readings = [matrices for matrices in (standard, taillard) if not matrices_fault(*matrices)]
-    if len(readings) == 2:
-        ways = "as pairs 'machine duration' and as Taillard's two matrices"
+        return _checked(standard)
+    readings = [each for each, base in ((standard, 0), (taillard, 1)) if not matrices_fault(*each, base)]
+    readings += [by_line] if isinstance(by_line, tuple) else []
+    if len(readings) > 1:
+        ways = "in two ways, as pairs 'machine duration' and as Taillard's two matrices"
         advice = "each job's pairs on one line, or 'Times' and 'Machines' over the matrices"
         raise InstanceError(f"the numbers can be read {ways}; allowed is one of {advice}")
     if readings:
         return readings[0]
-    return _checked(taillard, base=1) if lengths == [machines] * (2 * jobs) else _checked(standard, base=0)
+    return _checked(taillard, base=1) if lengths == [machines] * (2 * jobs) else _checked(standard)
+
+
+def _by_line(rows: list[list[int]], jobs: int, machines: int) -> Matrices | str | None:
+    """Read pairs 'machine duration', a job a line, and perhaps a solution.
+
+    Returns:
+        The matrices; what is wrong with their numbers; or None where the lines are not such.
+    """
+    pairs, solution = rows[:jobs], rows[jobs:]
+    if len(pairs) < jobs or any(len(row) % 2 or not 0 < len(row) <= 2 * machines for row in pairs):
+        return None
+    if max(map(len, pairs)) < min(4, 2 * machines):  # points, edges, items ... are pairs, too
+        return None
+    duration, machine = np.zeros((jobs, machines), dtype=np.int64), np.full((jobs, machines), -1)
+    for job, row in enumerate(pairs):
+        machine[job, : len(row) // 2], duration[job, : len(row) // 2] = row[0::2], row[1::2]
+        if min(row[0::2]) < 0:
+            return f"job {job} has the machine {min(row[0::2])}; machines are 0 to {machines - 1}"
+    if fault := matrices_fault(duration, machine):
+        return fault
+    used, load = machine[machine >= 0], duration[machine >= 0]
+    least = int(max(duration.sum(1).max(), np.bincount(used, load).max()))
+    orders = [np.flatnonzero(used == each).tolist() for each in range(machines)]
+    if not solution or (
+        len(solution[0]) == 1
+        and solution[0][0] >= least
+        and (not solution[1:] or [sorted(row) for row in solution[1:]] == orders)
+    ):
+        return duration, machine
+    allowed = f"a makespan of at least {least}, and below it a line of its operations for each machine"
+    return f"what stands below the jobs is no solution; allowed is {allowed}"
 
 
 def _header(lines: list[tuple[int, str]]) -> tuple[list[int], list[tuple[int, str]]]:
@@ -138,7 +186,7 @@ def _header(lines: list[tuple[int, str]]) -> tuple[list[int], list[tuple[int, st
                 raise InstanceError("the file holds several instances; it must hold one")
             return [_whole(token, number) for token in tokens], rest
         is_name = re.match(r"instance\s", line, re.IGNORECASE)
-        if not (named or is_name or re.match(r"nb of jobs\b", line, re.IGNORECASE)):
+        if place and not (named or is_name or re.match(r"nb of jobs\b", line, re.IGNORECASE)):  # the first is a name
             raise InstanceError(f"line {number}: {_shown(line)} is not 'jobs machines', two whole numbers")
         named = named or bool(is_name)
     raise InstanceError("the line 'jobs machines' is missing" if lines else "the file is empty")
@@ -158,16 +206,25 @@ def _size_fault(jobs: int, machines: int) -> str | None:
 
 
 def matrices_fault(duration: NDArray[np.int64], machine: NDArray[np.int64], base: int = 0) -> str | None:
-    """Say what is wrong with durations and machines ``[jobs, machines]``, if anything; jobs are counted from 0."""
+    """Say what is wrong with durations and machines ``[jobs, machines]``, if anything; jobs are counted from 0.
+
+    Machine -1 with duration 0 is no operation, allowed at the end of a row; not where machines are told from 1.
+    """
     wrong = (duration < 0) | (duration > MAX_DURATION)
     if wrong.any():
         worst = int(wrong.argmax())
         value = int(duration.flat[worst])
         return f"job {worst // duration.shape[1]} has a duration of {value}; allowed are 0 to {MAX_DURATION}"
+    nothing = (machine == -1) & (base == 0)
+    if nothing.all():
+        return "there is no operation; at least one is needed"
+    wrong = (nothing & (duration > 0)) | (nothing & ~np.logical_and.accumulate(nothing[:, ::-1], axis=1)[:, ::-1])
+    if wrong.any():
+        return f"job {int(wrong.any(1).argmax())} has the machine -1, no operation, with a duration or before another"
     machines = machine.shape[1]
     for job, row in enumerate(machine.tolist()):
         seen: set[int] = set()
-        for each in row:
+        for each in row[: machines - int(nothing[job].sum())]:
             if not 0 <= each < machines:
                 return f"job {job} has the machine {each + base}; machines are {base} to {machines - 1 + base}"
             if each in seen:
@@ -176,7 +233,7 @@ def matrices_fault(duration: NDArray[np.int64], machine: NDArray[np.int64], base
     return None
 
 
-def _checked(matrices: Matrices, base: int) -> Matrices:
+def _checked(matrices: Matrices, base: int = 0) -> Matrices:
     if fault := matrices_fault(*matrices, base):
         raise InstanceError(fault)
     return matrices

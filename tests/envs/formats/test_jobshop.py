@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ncogym.envs.formats.jobshop import TAILLARD_SEEDS, read_jobshop, taillard_matrices, write_jobshop
+from ncogym.envs.formats.jobshop import TAILLARD_SEEDS, matrices_fault, read_jobshop, taillard_matrices, write_jobshop
 from ncogym.errors import InstanceError
 
 DURATION = [[3, 2, 2], [2, 1, 4], [4, 3, 1]]
@@ -22,13 +22,15 @@ def read(tmp_path, text):
 
 
 @st.composite
-def instances(draw):
-    """Durations and machines of a few jobs."""
+def instances(draw, ragged=False):
+    """Durations and machines of a few jobs; ``ragged``: the first visits all machines, others may leave some out."""
     jobs, machines = draw(st.integers(1, 5)), draw(st.integers(1, 5))
-    durations = st.lists(st.integers(0, 10**9), min_size=machines, max_size=machines)
-    orders = st.permutations(range(machines))
-    rows = [(draw(durations), draw(orders)) for _ in range(jobs)]
-    return np.array([row[0] for row in rows]), np.array([row[1] for row in rows])
+    duration, machine = np.zeros((jobs, machines), dtype=np.int64), np.full((jobs, machines), -1)
+    for job in range(jobs):
+        length = draw(st.integers(1, machines)) if ragged and job else machines
+        machine[job, :length] = draw(st.permutations(range(machines)))[:length]
+        duration[job, :length] = draw(st.lists(st.integers(0, 10**9), min_size=length, max_size=length))
+    return duration, machine
 
 
 # ---------------------------------------------------------------------- the two layouts
@@ -47,6 +49,11 @@ TOLERATED = {
     "comments": "# two jobs\n+++++\n" + STANDARD + "+++\n# end\n",
     "OR-Library": " instance two\n \n ++++++\n Two jobs (Table 1, instance 5)\n" + STANDARD + " ++++++\n",
     "CRLF, BOM": b"\xef\xbb\xbf" + STANDARD.replace("\n", "\r\n").encode(),
+    "a name": "x01\n" + STANDARD,
+    "a name of several words": "two jobs, 2024\n" + STANDARD,
+    "a makespan below": STANDARD + "7\n",
+    "a solution below": STANDARD + "9\n0 3\n1 2\n",
+    "another solution below": "x01\n" + STANDARD + "\n9\n3 0\n2 1\n",
     "wrapped": "2 2 0 3 1 2 1 2 0 4".replace("2 2 ", "2 2\n", 1).replace(" 1 2 1", "\n1\n2 1"),
     "blank lines, tabs, no end of line": "\n\n2\t2\n\n0 3\t1 2\n\n1 2 0 4",
     "Taillard": "2 2\nTimes\n3 2\n2 4\nMachines\n1 2\n2 1\n",
@@ -63,9 +70,23 @@ def test_forms_of_public_files_are_tolerated(form, tmp_path):
     assert (duration.tolist(), machine.tolist()) == ([[3, 2], [2, 4]], [[0, 1], [1, 0]])
 
 
+@pytest.mark.parametrize("solution", ["", "7\n", "8\n1 2\n0 3\n4\n"])
+def test_jobs_may_leave_machines_out(solution, tmp_path):
+    """Jobs of different length, a job a line, are padded; a solution may follow."""
+    duration, machine = read(tmp_path, f"ragged\n3 3\n1 3 0 2\n0 4\n1 1 2 6\n{solution}")
+    assert duration.tolist() == [[3, 2, 0], [4, 0, 0], [1, 6, 0]]
+    assert machine.tolist() == [[1, 0, -1], [0, -1, -1], [1, 2, -1]]
+
+
+def test_pairs_of_another_kind_are_no_jobs(tmp_path):
+    """Lines of one pair each are the items of a knapsack or the edges of a graph, not jobs that leave machines out."""
+    with pytest.raises(InstanceError, match="6 numbers follow the line 'jobs machines'"):
+        read(tmp_path, "3 10\n6 5\n5 4\n4 3\n")
+
+
 def test_what_could_be_either_layout_is_refused(tmp_path):
     """Numbers that are sound pairs and sound matrices are refused unless the lines or words say which they are."""
-    with pytest.raises(InstanceError, match="can be read as pairs"):
+    with pytest.raises(InstanceError, match="can be read in two ways, as pairs"):
         read(tmp_path, "1 2\n0 1\n1 2\n")
     pairs = read(tmp_path, "1 2\n0 1 1 2\n")
     assert (pairs[0].tolist(), pairs[1].tolist()) == ([[1, 2]], [[0, 1]])
@@ -85,7 +106,8 @@ def test_pairs_that_count_machines_from_one_are_not_taken_for_matrices(tmp_path)
         ("", "the file is empty"),
         ("# nothing\n", "the file is empty"),
         ("instance one\n", "the line 'jobs machines' is missing"),
-        ("hello\n2 2\n", "line 1: 'hello' is not 'jobs machines', two whole numbers"),
+        ("hello\n", "the line 'jobs machines' is missing"),
+        ("hello\nworld\n2 2\n", "line 2: 'world' is not 'jobs machines', two whole numbers"),
         ("2\n0 1\n", "line 1: 'jobs machines' must be two numbers, got 1"),
         ("2 2 2\n", "line 1: 'jobs machines' must be two numbers, got 3"),
         ("2.5 2\n", "line 1: '2.5' is not a whole number of at most 18 digits"),
@@ -105,6 +127,19 @@ def test_pairs_that_count_machines_from_one_are_not_taken_for_matrices(tmp_path)
         ("2 2\n3 2\n2 4\n1 2\n2 2\n", "job 1 has the machine 2 twice"),
         ("2 2\nMachines\n1 2\n2 1\nTimes\n3 2\n2 4\n", "'Times' must stand over the durations"),
         ("2 2\nTimes\n3 2\n2 4\n1 2\n2 1\n", "'Times' must stand over the durations"),
+        (
+            STANDARD + "5\n",
+            "what stands below the jobs is no solution; allowed is a makespan of at least 7, and below it a line",
+        ),
+        (STANDARD + "7\n0 3\n1 1\n", "what stands below the jobs is no solution"),
+        (STANDARD + "7\n0 3\n", "what stands below the jobs is no solution"),
+        (STANDARD + "7 0 3 1 2\n", "what stands below the jobs is no solution"),
+        ("2 3\n0 3 1 2\n1 2 0\n", "7 numbers follow the line 'jobs machines'; 2 jobs on 3 machines need 12"),
+        ("2 3\n0 3 1 2\n1 2 3 4\n", "job 1 has the machine 3; machines are 0 to 2"),
+        ("2 3\n0 3 0 2\n1 2\n", "job 0 has the machine 0 twice"),
+        ("2 3\n0 3 1 2\n-1 0\n", "job 1 has the machine -1; machines are 0 to 2"),
+        ("2 3\n0 3\n1 2\n", "4 numbers follow the line 'jobs machines'"),
+        ("2 3\n0 3 1 2 2 1 0 4\n1 2\n", "10 numbers follow the line 'jobs machines'"),
         (f"instance a\n{STANDARD}instance b\n{STANDARD}", "the file holds several instances; it must hold one"),
         ("2 2\n\0", "binary data or over 64 MB, a text file is needed"),
     ],
@@ -132,18 +167,19 @@ def test_junk_is_read_or_refused(junk, tmp_path_factory):
         duration, machine = read(tmp_path_factory.getbasetemp(), junk)
     except InstanceError:
         return
-    assert (np.sort(machine) == np.arange(duration.shape[1])).all()
+    assert matrices_fault(duration, machine) is None
 
 
 # ---------------------------------------------------------------------- writing
 
 
-@given(matrices=instances(), layout=st.sampled_from(["standard", "taillard"]))
-@settings(max_examples=60, deadline=None)
-def test_what_is_written_is_read_back(matrices, layout, tmp_path_factory):
+@given(data=st.data(), layout=st.sampled_from(["standard", "ragged", "taillard"]))
+@settings(max_examples=90, deadline=None)
+def test_what_is_written_is_read_back(data, layout, tmp_path_factory):
     """Any instance, written by us or in Taillard's layout, comes back to the last digit."""
+    matrices = data.draw(instances(layout == "ragged"))
     path = tmp_path_factory.getbasetemp() / "round.jsp"
-    if layout == "standard":
+    if layout != "taillard":
         write_jobshop(path, *matrices)
     else:
         texts = ["\n".join(" ".join(map(str, row)) for row in values) for values in (matrices[0], matrices[1] + 1)]
@@ -153,10 +189,29 @@ def test_what_is_written_is_read_back(matrices, layout, tmp_path_factory):
     assert all((mine == theirs).all() for mine, theirs in zip(again, matrices, strict=True))
 
 
-def test_what_could_not_be_read_is_not_written(tmp_path):
-    """Jobs of different length have no file; nothing is left behind."""
-    with pytest.raises(InstanceError, match="job 1 has the machine -1"):
-        write_jobshop(tmp_path / "a.jsp", np.array([[1, 2], [3, 0]]), np.array([[0, 1], [1, -1]]))
+@pytest.mark.parametrize(
+    ("duration", "machine", "words"),
+    [
+        ([[1, 2], [3, 0]], [[0, 1], [0, 2]], "job 1 has the machine 2"),
+        (
+            [[1, 2], [3, 3]],
+            [[0, 1], [1, -1]],
+            "job 1 has the machine -1, no operation, with a duration or before another",
+        ),
+        (
+            [[1, 2], [0, 3]],
+            [[0, 1], [-1, 1]],
+            "job 1 has the machine -1, no operation, with a duration or before another",
+        ),
+        ([[1, 2], [0, 0]], [[0, 1], [-1, -1]], "job 1 has no operation, which the format has no line for"),
+        ([[0, 0], [0, 0]], [[-1, -1], [-1, -1]], "there is no operation; at least one is needed"),
+        ([[1, 0], [2, 0]], [[0, -1], [1, -1]], "every job has one operation, which the format cannot tell"),
+    ],
+)
+def test_what_could_not_be_read_is_not_written(duration, machine, words, tmp_path):
+    """The reason is told, and nothing is left behind."""
+    with pytest.raises(InstanceError, match=words):
+        write_jobshop(tmp_path / "a.jsp", np.array(duration), np.array(machine))
     assert not list(tmp_path.iterdir())
 
 
