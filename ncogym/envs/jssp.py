@@ -214,7 +214,7 @@ class JSSPEnv(ConstructiveEnv):
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Contents | None:
-        """Read ``duration`` and ``machine`` ``[batch, jobs, machines]``, in processing order; machines from 0, -1: none.
+        """Read ``duration`` and ``machine`` ``[batch, jobs, machines]``, in processing order; machine -1 is none.
 
         With them, ``ref_makespan`` and ``ref_lower_bound``, -1 where nothing is known, and ``ref_start``, a schedule
         of that makespan.

@@ -33,11 +33,9 @@ from ncogym.errors import InstanceError
 
 MIN_DIMENSION = 2  # the depot and a customer
 
-_OWN_SECTIONS = ("CAPACITY", "DEMAND_SECTION", "DEPOT_SECTION")  # CAPACITY: a header line, read as a section of one
+_NUMBERS = ("CAPACITY", "DISTANCE", "SERVICE_TIME", "VEHICLES")  # header lines, each read as a section of one number
+_OWN_SECTIONS = (*_NUMBERS, "DEMAND_SECTION", "DEPOT_SECTION")
 _NOT_MODELLED = {
-    "DISTANCE": "routes of limited length",
-    "SERVICE_TIME": "service times",
-    "VEHICLES": "limited fleet",
     "TIME_WINDOW_SECTION": "time windows",
     "BACKHAUL_SECTION": "backhauls",
     "PICKUP_AND_DELIVERY_SECTION": "pick-ups",
@@ -81,10 +79,12 @@ class _CVRPDocument(_Document):
             return super()._open(section)
         if section in self.numbers:
             raise self.error(f"{section} is given twice")
-        if section != "CAPACITY" and not self.dimension:
-            raise self.error(f"DIMENSION is missing before {section}")
-        sizes = {"CAPACITY": 1, "DEMAND_SECTION": 2 * self.dimension, "DEPOT_SECTION": self.dimension + 1}
-        self._sizes[section], self.numbers[section] = sizes[section], array("d")
+        if section not in _NUMBERS:
+            self._look_ahead()
+            if not self.dimension:
+                raise self.error(f"DIMENSION is missing before {section}")
+        sizes = {"DEMAND_SECTION": 2 * self.dimension, "DEPOT_SECTION": self.dimension + 1}
+        self._sizes[section], self.numbers[section] = sizes.get(section, 1), array("d")
         return None
 
     def _take(self, section: str, line: str) -> None:
@@ -99,6 +99,28 @@ class _CVRPDocument(_Document):
         if name not in self.numbers:
             raise self.error(f"{name} is missing")
         return np.array(self.numbers[name])
+
+    def check_limits(self, dists: np.ndarray) -> None:
+        """Refuse a limit of the header that a solution on these distances [N, N] could break.
+
+        A route is no longer than the longest ways out of all nodes together, and no route is without a customer.
+        """
+        told = {name: float(self.numbers[name][0]) for name in _NUMBERS[1:] if name in self.numbers}
+        customers, service = self.dimension - 1, told.get("SERVICE_TIME", 0.0)
+        longest = float(dists.max(1).sum()) + customers * service
+        for name, wrong, missing, harmless in (
+            ("VEHICLES", told.get("VEHICLES", customers) < customers, "limited fleet", f"at least {customers}"),
+            (
+                "DISTANCE",
+                told.get("DISTANCE", longest) < longest,
+                "routes of limited length",
+                f"at least {longest:.15g}",
+            ),
+            ("SERVICE_TIME", service < 0 or (service and "DISTANCE" not in told), "service times", "0"),
+        ):
+            if wrong:
+                words = f"this problem has no {missing}, allowed is what limits nothing here, {harmless}"
+                raise self.error(f"{name} {_plain(told[name])} is not supported; {words}")
 
     def depot(self) -> int:
         """Return the index of the one depot."""
@@ -152,6 +174,7 @@ def read_cvrplib(path: str | os.PathLike[str]) -> CVRPLIBProblem:
         raise document.error(f"NODE_COORD_SECTION is missing, EDGE_WEIGHT_TYPE {edge_weight_type} needs it")
     else:
         dists = document.distances(coords)
+    document.check_limits(dists)
     name = document.header.get("NAME") or Path(path).stem
     return CVRPLIBProblem(name, edge_weight_type, coords, demand[order], capacity, dists)
 

@@ -7,9 +7,11 @@ read as well, for coordinates that such rounding would swallow: EXACT_2D, Euclid
 on the globe between latitudes and longitudes in degrees.
 
 The reader is tolerant in form (blanks round the colon or no colon, lower case, CRLF, a byte order mark, numbers
-wrapped over lines in any way, no EOF) and strict in content: what it cannot honour is an `InstanceError` of one line
-that names the file, the line where there is one, the value, and what is allowed. It never takes memory for numbers
-that the header promises but the file does not hold.
+wrapped over lines in any way, headers below their section, no EOF) and strict in content: what it cannot honour is an
+`InstanceError` of one line that names the file, the line where there is one, the value, and what is allowed. Of
+keywords that no format has, those that inform, such as ``BEST_KNOWN : 34``, are passed over with a warning; those with
+a word of a constraint or a cost, such as ``MAX_ROUTES : 3``, are refused. It never takes memory for numbers that the
+header promises but the file does not hold.
 
 References:
     G. Reinelt, TSPLIB 95, Institut fuer Angewandte Mathematik, Universitaet Heidelberg, 1995.
@@ -51,6 +53,14 @@ _LAYOUTS = (
     *("FULL_MATRIX", "UPPER_ROW", "LOWER_ROW", "UPPER_DIAG_ROW", "LOWER_DIAG_ROW"),
     *("UPPER_COL", "LOWER_COL", "UPPER_DIAG_COL", "LOWER_DIAG_COL"),
 )
+# A keyword with such a word may change what a solution is or costs, in LKH's, CVRPLIB's, PyVRP's or OPLib's files ...
+_CONSTRAINING = re.compile(
+    "(?:^|_)(?:BACKHAUL|BATTER|CAPACIT|CLUSTER|COMPARTMENT|COST|CYCLE|DELIVER|DEMAND|DEPOT|DIMENSION|DISTANCE|DURATION|EDGE"
+    "|FACTOR|FIXED|FLEET|FORMAT|GRID|GROUP|HORIZON|LENGTH|LIMIT|LOAD|MANDATORY|MATRIX|MAX|MIN|OPEN|OPTIONAL|PENALT|PERIOD"
+    "|PICKUP|PRECED|PRECISION|PRIZE|PROFIT|RANGE|REVENUE|RISK|ROUNDING|ROUTE|SALES|SCALE|SCORE|SECTION|SERVICE|SET|SKILL"
+    "|SPEED|SPLIT|START|STATION|TIME|TOUR|TRAILER|TRUCK|TYPE|UNIT|VEHICLE|WAIT|WEIGHT|WINDOW)"
+)
+_KNOWN = re.compile("(?:^|_)(?:BEST|BKS|KNOWN|OPT|OPTIMAL|OPTIMUM)(?:_|$)")  # ... unless it tells what is known of it
 
 _KEYWORD = re.compile(r"([A-Za-z_][A-Za-z_0-9]*)\s*:?\s*(.*)")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -364,6 +374,8 @@ class _Document:
         self._sizes: dict[str, int] = {}  # section to how many numbers it must have
         self._ids: set[float] = set()  # node ids of the section in hand
         self._comments: list[str] = []
+        self._ahead: set[int] | None = None  # lines of headers that were taken before their turn; None: not looked for
+        passed = []
         self._line = 0  # number of the line in hand, 0 once all are read
         section = ""
         for line in self._lines():
@@ -373,19 +385,27 @@ class _Document:
                 break
             if word in _HEADER:
                 section = ""
-                self._set(word, value)
+                if self._line not in (self._ahead or ()):
+                    self._set(word, value)
             elif word in sections:
                 section = word
                 self._open(section)
                 self._take(section, value)
             elif section and not (word and len(self.numbers[section]) == self._sizes[section]):
                 self._take(section, line)
+            elif word and ":" in line and (not _CONSTRAINING.search(word) or _KNOWN.search(word)):  # it only informs
+                section = ""
+                passed.append(f"{_shown(line)} (line {self._line})")
             else:
                 allowed = ", ".join((*_HEADER, *sections, "EOF"))
                 raise self.error(f"{_shown(line)} is not a keyword of a {'/'.join(types)} file, allowed are {allowed}")
         self._line = 0
         if not self.header and not self.numbers:
             raise self.error("the file is empty")
+        if passed:
+            text = f"no keywords of a {'/'.join(types)} file, passed over: {', '.join(passed[:3])}"
+            more = f" and {len(passed) - 3} more" if len(passed) > 3 else ""
+            warnings.warn(str(self.error(text + more)), NcogymWarning, stacklevel=3)
         self.header["COMMENT"] = " ".join(filter(None, self._comments))
         for section, size in self._sizes.items():
             found = len(self.numbers[section])
@@ -479,10 +499,11 @@ class _Document:
         self.header[word] = value
 
     def _open(self, section: str) -> None:
-        """Begin a section: the header must say by now how many numbers it has."""
-        n = self.dimension
+        """Begin a section: the header must say how many numbers it has, by now or below."""
         if section in self.numbers:
             raise self.error(f"{section} is given twice")
+        self._look_ahead()
+        n = self.dimension
         if not n:
             raise self.error(f"DIMENSION is missing before {section}")
         if section in _ROW_SECTIONS:
@@ -496,6 +517,21 @@ class _Document:
             size = n * n if layout == "FULL_MATRIX" else n * (n + (1 if "DIAG" in layout else -1)) // 2
         self._sizes[section], self.numbers[section] = size, array("d")
         self._ids.clear()
+
+    def _look_ahead(self) -> None:
+        """Take the headers below this line, once, if any is missing that says how long a section is."""
+        if self._ahead is not None or {"DIMENSION", "EDGE_WEIGHT_TYPE", "EDGE_WEIGHT_FORMAT"} <= self.header.keys():
+            return
+        here, self._line, self._ahead = self._line, 0, set()
+        for line in self._lines():
+            match = _KEYWORD.fullmatch(line)
+            word = match[1].upper() if match else ""
+            if word == "EOF":
+                break
+            if match and word in _HEADER and self._line > here:
+                self._ahead.add(self._line)
+                self._set(word, match[2])
+        self._line = here
 
     def _take(self, section: str, line: str) -> None:
         """Add one line of numbers to a section, and not one more than it must have."""

@@ -117,6 +117,44 @@ def test_rounding_that_swallows_an_instance_is_told(path: Path) -> None:
     assert np.allclose(read_cvrplib(path).dists, np.array(DISTS) / 100, rtol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "DISTANCE : 99999999",
+        "DISTANCE : 28",  # the longest ways out of all nodes: 8 + 6 + 8 + 6
+        "DISTANCE : 58\nSERVICE_TIME : 10",
+        "SERVICE_TIME : 0",
+        "VEHICLES : 3",
+        "DISTANCE : 1e9\nSERVICE_TIME : 0\nVEHICLES : 25",
+    ],
+)
+def test_limits_that_bind_nothing_are_read(lines: str, path: Path) -> None:
+    """A limit that no solution can break changes nothing; a vehicle for each customer is one."""
+    path.write_text(GOOD.replace("CAPACITY", f"{lines}\nCAPACITY"))
+    problem = read_cvrplib(path)
+    assert (problem.dists.tolist(), problem.capacity) == (DISTS, 10)
+
+
+def test_a_keyword_that_informs_is_passed_over(path: Path) -> None:
+    """It is told in a warning, and the instance is what it is without it."""
+    path.write_text(GOOD.replace("CAPACITY", "BEST_KNOWN: 34\nCAPACITY"))
+    with pytest.warns(
+        NcogymWarning, match=r"it\.vrp: no keywords of a CVRP file, passed over: 'BEST_KNOWN: 34' \(line 5\)$"
+    ):
+        problem = read_cvrplib(path)
+    assert (problem.dists.tolist(), problem.demand.tolist()) == (DISTS, [0, 6, 4, 5])
+
+
+def test_headers_may_stand_below_their_section(path: Path) -> None:
+    """Demands and coordinates whose number is told further down are read."""
+    head = "NAME : four\nTYPE : CVRP\nDIMENSION : 4\nEDGE_WEIGHT_TYPE : EUC_2D\nCAPACITY : 10\n"
+    rows, demands = GOOD.removeprefix(head).removesuffix("EOF\n").split("DEMAND_SECTION")
+    for text in (rows + head + "DEMAND_SECTION" + demands, f"DEMAND_SECTION{demands}{rows}{head}EOF\n"):
+        path.write_text(text)
+        problem = read_cvrplib(path)
+        assert (problem.dists.tolist(), problem.demand.tolist(), problem.capacity) == (DISTS, [0, 6, 4, 5], 10)
+
+
 BAD = [
     (GOOD.replace("3 4\n4 5", "3 11\n4 5"), "node 3 has the demand 11, allowed are 0 to the CAPACITY 10"),
     (GOOD.replace("2 6", "2 -6"), "node 2 has the demand -6, allowed are 0 to the CAPACITY 10"),
@@ -155,14 +193,29 @@ BAD = [
     (GOOD.replace("DIMENSION : 4", "DIMENSION : 1"), "DIMENSION must be from 2 to 20000, got 1"),
     (MATRIX.replace("0 5 8 5\n", "0 7 8 5\n"), "the weight from node 1 to 2 is 7 but 5 back, a CVRP must be symmetric"),
     (MATRIX.replace("0 5 8 5\n5 0", "0 -5 8 5\n-5 0"), "the weight from node 1 to 2 is -5, allowed are 0 to 1e+15"),
-    (GOOD.replace("CAPACITY", "DISTANCE : 9\nCAPACITY"), "line 5: DISTANCE is not supported; this problem has no"),
-    (GOOD.replace("CAPACITY", "SERVICE_TIME : 9\nCAPACITY"), "this problem has no service times"),
     (
-        GOOD.replace("CAPACITY", "VEHICLES : 3\nCAPACITY"),
-        "this problem has no limited fleet",
+        GOOD.replace("CAPACITY", "DISTANCE : 27\nCAPACITY"),
+        "DISTANCE 27 is not supported; this problem has no routes of limited length, allowed is what limits nothing "
+        "here, at least 28",
+    ),
+    (GOOD.replace("CAPACITY", "DISTANCE : 57\nSERVICE_TIME : 10\nCAPACITY"), "limits nothing here, at least 58"),
+    (GOOD.replace("CAPACITY", "DISTANCE : 99\nSERVICE_TIME : -1\nCAPACITY"), "SERVICE_TIME -1 is not supported"),
+    (
+        GOOD.replace("CAPACITY", "SERVICE_TIME : 9\nCAPACITY"),
+        "SERVICE_TIME 9 is not supported; this problem has no service",
+    ),
+    (
+        GOOD.replace("CAPACITY", "VEHICLES : 2\nCAPACITY"),
+        "VEHICLES 2 is not supported; this problem has no limited fleet",
+    ),
+    (GOOD.replace("CAPACITY", "VEHICLES : two\nCAPACITY"), "'two' in VEHICLES is not a finite number"),
+    (GOOD.replace("CAPACITY", "VEHICLES : 1e999\nDISTANCE : 9\nCAPACITY"), "DISTANCE 9 is not supported"),
+    (
+        GOOD.replace("CAPACITY", "MAX_VEHICLES : 9\nCAPACITY"),
+        "line 5: 'MAX_VEHICLES : 9' is not a keyword of a CVRP file",
     ),
     (GOOD.replace("DEPOT", "TIME_WINDOW_SECTION\n1 0 9\nDEPOT"), "TIME_WINDOW_SECTION is not supported"),
-    (GOOD.replace("CAPACITY", "COLOUR : red\nCAPACITY"), "'COLOUR : red' is not a keyword of a CVRP file"),
+    (GOOD.replace("CAPACITY", "COLOUR red\nCAPACITY"), "'COLOUR red' is not a keyword of a CVRP file"),
     ("", "the file is empty"),
     ("\x00\x01\x02", "binary data"),
     ("a word\n", "is not a keyword of a CVRP file"),

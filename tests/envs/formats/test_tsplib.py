@@ -506,7 +506,19 @@ MALFORMED = {
     "type symbols": (euc().replace("TSP", "(*)"), ["TYPE '(*)'"]),
     "tour": ("TYPE : TOUR\nDIMENSION : 3\nTOUR_SECTION\n1 2 3 -1\n", ["TYPE 'TOUR' is not supported"]),
     "no dimension": (euc().replace("DIMENSION : 3\n", ""), ["line 4: DIMENSION is missing before NODE_COORD_SECTION"]),
-    "late dimension": ("TYPE: TSP\nNODE_COORD_SECTION\n1 0 0\nDIMENSION: 3\n", ["line 2: DIMENSION is missing"]),
+    "late dimension": (
+        "TYPE: TSP\nEDGE_WEIGHT_TYPE: EUC_2D\nNODE_COORD_SECTION\n1 0 0\nDIMENSION: 3\n",
+        ["NODE_COORD_SECTION has 1 row and must have 3 rows for DIMENSION 3"],
+    ),
+    "late dimension in a row": (
+        "TYPE: TSP\nNODE_COORD_SECTION\n1 0 0 DIMENSION: 3\n",
+        ["line 2: DIMENSION is missing"],
+    ),
+    "late dimension twice": (
+        "TYPE: TSP\nNODE_COORD_SECTION\n1 0 0\n2 0 0\n3 0 0\nDIMENSION: 3\nDIMENSION: 4\n",
+        ["line 7: DIMENSION is given twice"],
+    ),
+    "dimension after EOF": ("TYPE: TSP\nNODE_COORD_SECTION\n1 0 0\nEOF\nDIMENSION: 3\n", ["DIMENSION is missing"]),
     "dimension 0": (euc(n=0), ["line 3: DIMENSION must be from 3 to 20000, got 0"]),
     "dimension -5": (euc(n=-5), ["from 3 to 20000, got -5"]),
     "dimension 2": (euc("1 0 0", "2 3 4", n=2), ["from 3 to 20000, got 2"]),
@@ -518,8 +530,23 @@ MALFORMED = {
     "dimension word": (euc(n="three"), ["got 'three'"]),
     "dimension blank": (euc(n=""), ["got ''"]),
     "dimension twice": (euc(head="DIMENSION : 3\n"), ["line 5: DIMENSION is given twice"]),
-    "unknown keyword": (euc(head="COLOUR : red\n"), ["line 5: 'COLOUR : red' is not a keyword", "allowed are NAME"]),
-    "keyword after": (euc().replace("EOF", "COLOUR : red"), ["line 9: 'COLOUR : red' is not a keyword"]),
+    "unknown keyword": (
+        euc(head="CLOSED : no\nCOLOUR red\n"),
+        ["line 6: 'COLOUR red' is not a keyword", "allowed are NAME"],
+    ),
+    "keyword after": (euc().replace("EOF", "COLOUR red"), ["line 9: 'COLOUR red' is not a keyword"]),
+    "keyword in a section": (
+        euc("1 0 0", "COLOUR : red", "2 3 4", "3 0 8"),
+        ["line 7: 'COLOUR' in NODE_COORD_SECTION"],
+    ),
+    "capacity": (euc(head="CAPACITY : 3\n"), ["line 5: 'CAPACITY : 3' is not a keyword of a TSP/ATSP file"]),
+    "cost limit": (euc(head="COST_LIMIT : 300\n"), ["line 5: 'COST_LIMIT : 300' is not a keyword"]),
+    "scale": (euc(head="SCALE : 100\n"), ["line 5: 'SCALE : 100' is not a keyword"]),
+    "limit": (euc(head="MAX_RIDE : 30\n"), ["line 5: 'MAX_RIDE : 30' is not a keyword"]),
+    "unknown section": (
+        euc(head="TIME_WINDOW_SECTION :\n1 0 9\n"),
+        ["line 5: 'TIME_WINDOW_SECTION :' is not a keyword"],
+    ),
     "fixed edges": (euc(head="FIXED_EDGES_SECTION\n1 2\n-1\n"), ["line 5: 'FIXED_EDGES_SECTION' is not a keyword"]),
     "fixed edges after": (euc().replace("EOF", "FIXED_EDGES_SECTION\n1 2\n-1"), ["line 9: 'FIXED_EDGES_SECTION'"]),
     "tour section": (euc(head="TOUR_SECTION\n1 2 3\n"), ["'TOUR_SECTION' is not a keyword of a TSP/ATSP"]),
@@ -591,6 +618,36 @@ MALFORMED = {
         ["DISPLAY_DATA_SECTION has 1 row "],
     ),
 }
+
+
+@pytest.mark.parametrize("where", ["TYPE", "NODE_COORD", "EOF"])
+def test_keywords_that_inform_are_passed_over(tmp_path, where):
+    """What no format knows and no constraint is called is left unread, with one warning that names the lines."""
+    lines = "BEST_KNOWN : 34\nAUTHOR: me\noptimal_tour_length : 14\nURL : https://x.org/a:b\n"
+    with pytest.warns(NcogymWarning) as told:
+        problem = read_tsplib(written(tmp_path, euc().replace(where, lines + where, 1)))
+    assert problem.dists.tolist() == read_tsplib(written(tmp_path, euc())).dists.tolist()
+    [text] = [str(each.message) for each in told]
+    first = euc()[: euc().index(where)].count("\n") + 1
+    assert f"passed over: 'BEST_KNOWN : 34' (line {first}), 'AUTHOR: me' (line {first + 1})" in text
+    assert text.endswith(" and 1 more")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "TYPE: TSP\nEDGE_WEIGHT_TYPE: EUC_2D\nNODE_COORD_SECTION\n1 0 0\n2 3 4\n3 0 8\nDIMENSION: 3\nNAME: x\nEOF\n",
+        "NODE_COORD_SECTION\n1 0 0\n2 3 4\n3 0 8\nTYPE: TSP\nEDGE_WEIGHT_TYPE: EUC_2D\nDIMENSION: 3\nNAME: x",
+        "TYPE: TSP\rNODE_COORD_SECTION\r1 0 0\r2 3 4\r3 0 8\rDIMENSION: 3\rNAME: x\rEDGE_WEIGHT_TYPE: EUC_2D\r",
+        "EDGE_WEIGHT_SECTION\n0 5 8 5 0 5 8 5 0\nTYPE: TSP\nNAME: x\nDIMENSION: 3\nEDGE_WEIGHT_TYPE: EXPLICIT\n"
+        "EDGE_WEIGHT_FORMAT: FULL_MATRIX\n",
+    ],
+)
+def test_headers_may_stand_below_their_section(tmp_path, text):
+    """A section whose length is told further down is read as one whose length is told above."""
+    problem = read_tsplib(written(tmp_path, text))
+    assert problem.dists.tolist() == [[0, 5, 8], [5, 0, 5], [8, 5, 0]]
+    assert (problem.name, problem.type) == ("x", "TSP")
 
 
 @pytest.mark.parametrize(("content", "words"), MALFORMED.values(), ids=MALFORMED.keys())
@@ -720,10 +777,11 @@ def test_a_long_line_costs_no_more_than_its_bytes(tmp_path):
 
 
 def outcome(content: bytes, folder: Path) -> None:
-    """Read bytes as an instance and as a tour: it works, or is refused properly, and warns of nothing."""
+    """Read bytes as an instance and as a tour: it works, or is refused properly, and warns of nothing but in words."""
     path = written(folder, content)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        warnings.simplefilter("ignore", NcogymWarning)
         for read in (read_tsplib, read_tour):
             try:
                 read(path)
@@ -772,7 +830,7 @@ def test_random_bytes_never_leak_another_error(tmp_path_factory, content):
     ),
 )
 def test_mutations_never_leak_another_error(tmp_path_factory, seed, edits):
-    """A valid file with bytes cut out and put in reads or raises InstanceError, and warns of nothing."""
+    """A valid file with bytes cut out and put in reads or raises InstanceError, and warns of nothing but in words."""
     content = seed.encode()
     for at, cut, token in edits:
         assume(at <= len(content))
