@@ -261,3 +261,14 @@ def decisions(actions: Int64[Tensor, "batch rollouts steps"], forced: int) -> In
     """
     repeats = (actions == actions[..., -1:]).long().flip(-1).cumprod(-1).sum(-1) - 1
     return (actions.shape[-1] - repeats - forced).clamp_min(1)
+
+
+def per_decision(log_prob: Float[Tensor, "*shape"], counts: Int64[Tensor, "*shape"]) -> Float[Tensor, ""]:
+    """Return the mean over rollouts of their log-probability per decision.
+
+    Args:
+        log_prob: of rollouts.
+        counts: their `decisions`.
+    """
+    most = counts.max()
+    return (log_prob * (most / counts)).mean() / most  # where all are alike, by a factor that is exactly 1

@@ -1,16 +1,17 @@
 r"""Imitation of labelled solutions: the cross-entropy of each decision.
 
-.. math:: L = -\frac{1}{R\,(T - 1)} \sum_{i=1}^{R} \sum_{t=2}^{T} \log p(a^i_t \mid a^i_{1:t-1})
+.. math:: L = -\frac{1}{R} \sum_{i=1}^{R} \frac{1}{T_i - 1} \sum_{t=2}^{T_i} \log p(a^i_t \mid a^i_{1:t-1})
 
 A solution can be written as many action sequences (a tour from any node, either way round); R of them are drawn, and
-their first action is given, as in POMO's multi-start.
+their first action is given, as in POMO's multi-start. T counts a sequence's actions without padding.
 
 References:
     Vinyals, Fortunato, Jaitly (2015), Pointer Networks, NeurIPS; Drakulic et al. (2023), BQ-NCO, NeurIPS.
 
 Differs from the papers in:
     - a whole sequence is scored in one pass with a light decoder, and the labels come from a heuristic within
-      milliseconds instead of an exact solver.
+      milliseconds instead of an exact solver;
+    - of repetitions of an action at the end, as in padding, one counts as a decision.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from jaxtyping import Float, Int64
 from tensordict import TensorDict
 from torch import Tensor
 
-from ncogym.algorithms.base import Algorithm
+from ncogym.algorithms.base import Algorithm, decisions, per_decision
 from ncogym.errors import ArgumentError
 from ncogym.rollout import Trajectories
 
@@ -53,4 +54,4 @@ class Imitation(Algorithm):
     def loss(self, trajectories: Trajectories) -> Float[Tensor, ""]:
         if trajectories.log_prob is None:
             raise ArgumentError("trajectories: they have no log_prob; score them first")
-        return -trajectories.log_prob.mean() / (trajectories.actions.shape[-1] - self.forced)
+        return -per_decision(trajectories.log_prob, decisions(trajectories.actions, trajectories.forced))

@@ -21,7 +21,8 @@ Differs from the papers in:
     - decisions are summed over a rollout, as in REINFORCE, whose gradient that of the first epoch is;
     - the value head shares no weight with the policy: it reads the policy's encodings, where its gradient stops, and so
       its loss needs no weight;
-    - its output is what a state is worth beside a straight line from the mean reward, at the start, to 0 at the end;
+    - its output is what a state is worth beside a straight line from the mean reward, at the start, to 0 at the
+      problem's horizon, which no way of acting or sharing a batch changes;
     - ``normalise`` divides advantages by their root mean square over the decisions of an instance, and centres nothing:
       what a value head is for.
 """
@@ -56,6 +57,7 @@ class PPO(Algorithm):
     """
 
     stepwise = True
+    horizon: int = 1  # of the instances that `first_actions` saw last, which are those that the loss is of
 
     def __init__(
         self,
@@ -85,14 +87,15 @@ class PPO(Algorithm):
         self.critic = Critic(policy, states=True)
 
     def first_actions(self, env: Any, instances: TensorDict, rng: torch.Generator) -> Tensor | None:
+        self.horizon = env.horizon(instances)
         return env.first_actions(instances) if self.forced else None
 
     def loss(self, trajectories: Trajectories) -> Float[Tensor, ""]:
         steps, record, critic = trajectories.steps, trajectories.record, self.critic
         if steps is None or record is None or critic is None:
             raise ArgumentError("trajectories: they have no steps and no record; attach a policy and score them first")
-        length = trajectories.actions.shape[-1]
-        left = 1 - torch.arange(trajectories.forced, length, device=steps.value.device) / length
+        begin, end = trajectories.forced, trajectories.actions.shape[-1]
+        left = 1 - torch.arange(begin, end, device=steps.value.device) / self.horizon
         line = critic.mean / critic.deviation * left
         advantage, target = advantages(record, critic.deviation, record.value + line, self.trace)
         if self.normalise:

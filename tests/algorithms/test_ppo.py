@@ -27,6 +27,7 @@ def algorithm(mean: float = 0.0, deviation: float = 1.0, **arguments) -> PPO:
     ppo = PPO(**{"normalise": False, **arguments})
     ppo.attach(AttentionPolicy(make("tsp", num_nodes=4).feature_dims, dim=8, num_layers=0, num_heads=2, feedforward=8))
     ppo.critic.moments.copy_(torch.tensor([mean, mean**2 + deviation**2]))
+    ppo.horizon = 3
     return ppo
 
 
@@ -88,6 +89,19 @@ def test_padding_does_not_count() -> None:
         torch.testing.assert_close(one, two)
 
 
+def test_longer_padding_changes_nothing() -> None:
+    """However far the way of acting pads the records of a batch, the loss is the same to the bit."""
+
+    def padded(more: int) -> float:
+        wide = [torch.nn.functional.pad(each, (0, more)) for each in (TOLD - 0.1, VALUE, TOLD.abs(), REWARD, OPEN)]
+        kept = Record(wide[3], wide[4], *(torch.nn.functional.pad(each, (0, more)) for each in (TOLD, VALUE)))
+        actions = torch.zeros(1, 2, 3 + more, dtype=torch.int64)
+        of = Trajectories(TensorDict({}, [1]), actions, REWARD.sum(-1), steps=Steps(*wide[:3]), record=kept)
+        return algorithm(entropy=0.1, normalise=True, mean=2.0).loss(of).item()
+
+    assert padded(0) == padded(4)
+
+
 def test_an_instance_without_decisions_adds_nothing() -> None:
     """Where all is padding the loss is 0, and so is its gradient."""
     log_prob = TOLD.clone().requires_grad_()
@@ -144,8 +158,8 @@ def test_the_first_gradient_is_that_of_the_policy(samples: int, rng: torch.Gener
     found = torch.autograd.grad(
         ppo.loss(replace(drawn, steps=steps, record=kept)), list(policy.parameters()), retain_graph=True
     )
-    decided = steps.log_prob.shape[-1]
-    left = torch.arange(decided, 0, -1) / drawn.actions.shape[-1]
+    horizon = env.horizon(instances)
+    left = (horizon - ppo.forced - torch.arange(steps.log_prob.shape[-1])) / horizon
     line = ppo.critic.mean / ppo.critic.deviation * left
     advantage, _ = advantages(kept, ppo.critic.deviation, kept.value + line, ppo.trace)
     plain = -(advantage * steps.log_prob * kept.open).sum(-1).mean()

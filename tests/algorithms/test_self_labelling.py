@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from tensordict import TensorDict
@@ -27,6 +29,16 @@ def test_loss_by_hand() -> None:
     assert SelfLabelling.carrying == 1  # of an instance, as the gradient says
     with pytest.raises(ArgumentError, match="log_prob"):
         SelfLabelling().loss(record())
+
+
+def test_padding_does_not_count() -> None:
+    """The best rollout is divided by its own decisions, however far the record is padded."""
+    log_prob = torch.tensor([[-1.0, -3.0, -2.0], [-7.0, -8.0, -6.0]])
+    actions = torch.tensor([[[1, 2, 0, 0], [1, 2, 3, 0], [2, 1, 3, 0]], [[1, 0, 0, 0], [1, 3, 0, 0], [2, 0, 0, 0]]])
+    one = replace(record(log_prob=log_prob), actions=actions)
+    assert SelfLabelling().loss(one).item() == pytest.approx((3 / 4 + 6 / 2) / 2)
+    padded = replace(one, actions=torch.cat([actions, torch.zeros(2, 3, 5, dtype=torch.int64)], -1))
+    assert SelfLabelling().loss(padded).item() == SelfLabelling().loss(one).item()
 
 
 def test_refusal() -> None:
