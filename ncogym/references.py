@@ -46,7 +46,7 @@ from ncogym.solver import Budget, Referee, Solver, instances_sha256, interrupts_
 SHIPPED = Path(__file__).parent / "data" / "references"
 HANDED_SECONDS = 0.5  # of work that a worker process is handed at a time, where instances are quick
 TOLERANCE = 1e-9  # relative: a sum of float64 may be taken in another order
-UNTOLD = ("progress_bar", "workers")  # attributes of a solver that change nothing of what it finds
+UNTOLD = ("progress_bar", "workers", "reads", "takes")  # attributes of a solver that change nothing of what it finds
 
 
 class References(NamedTuple):
@@ -274,7 +274,7 @@ def check_solutions(
 
 def _file_name(env: Referee, solver: Solver, budget: Budget) -> str:
     limits = _limits(budget)
-    about = json.dumps([env.name, env.arguments(), solver.name, _told(solver), limits], sort_keys=True)
+    about = json.dumps([env.name, env.arguments(), solver.name, told_settings(solver), limits], sort_keys=True)
     words = "-".join([env.name, solver.name, *(f"{name}{value:g}" for name, value in limits.items())])
     readable = re.sub(r"[^\w.+-]", "_", words)
     return f"{readable}-{hashlib.sha256(about.encode()).hexdigest()[:10]}.jsonl"
@@ -286,18 +286,23 @@ def _limits(budget: Budget) -> dict[str, float]:
     return {name: value for name, value in limits.items() if value < math.inf}
 
 
-def _told(thing: Any) -> Any:
-    """Return the settings of a solver, or of what it is made of, as far as public attributes tell them."""
+def told_settings(thing: Any) -> Any:
+    """Return in plain values the settings of a solver, or of what it is made of, as far as public attributes tell them.
+
+    Caches are named after them, so that what another setting makes is not taken for it.
+    """
     if thing is None or isinstance(thing, bool | int | float | str):
         return thing
     if isinstance(thing, torch.nn.Module):
         return [type(thing).__name__, instances_sha256(TensorDict(dict(thing.state_dict())))]
-    if isinstance(thing, tuple):
-        return [_told(each) for each in thing]
+    if isinstance(thing, tuple | list):
+        return [told_settings(each) for each in thing]
+    if isinstance(thing, dict):
+        return {str(name): told_settings(value) for name, value in thing.items()}
     if isinstance(thing, Solver) or is_dataclass(thing):
         public = {name: value for name, value in vars(thing).items() if name[0] != "_" and name not in UNTOLD}
-        return [type(thing).__name__, {name: _told(value) for name, value in public.items()}]
-    return None
+        return [type(thing).__name__, {name: told_settings(value) for name, value in public.items()}]
+    return getattr(thing, "__qualname__", type(thing).__qualname__)
 
 
 def _remembered(path: Path, env: Referee, blocks: Sequence[TensorDict], names: Sequence[str]) -> dict[str, _Found]:

@@ -18,13 +18,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from tensordict import TensorDict
 from torch import Tensor
 
 from ncogym.distributed import barrier, is_main, rank, world
 from ncogym.errors import ArgumentError, InvalidSolution
-from ncogym.references import check_solutions, end_with_parent, in_one
+from ncogym.references import check_solutions, end_with_parent, in_one, told_settings
 from ncogym.sets import open_set
 from ncogym.solver import Budget, Solver
 
@@ -64,23 +64,35 @@ class LabelledPool:
         sizes = torch.exp(math.log(low - 0.5) + draw * math.log((high + 0.5) / (low - 0.5))).round()
         self.sizes: list[int] = sizes.long().clamp(low, high).tolist()
         self._checked: set[int] = set()
-        recipe = {
-            "env": env.name,
-            "arguments": {k: v for k, v in env.arguments().items() if v != env.size},
-            "chunk_size": chunk_size,
-            "seed": seed,
-            "labeller": labeller.name,
-            **{k: v for k in ("seconds", "rollouts") if (v := getattr(budget, k)) < math.inf},
-        }
-        key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
-        self.folder = Path(folder) / key
-        self.folder.mkdir(parents=True, exist_ok=True)
-        if is_main():
-            (self.folder / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n")
+        self.folder = Path(folder)
+        self._settings, self._folders = told_settings(labeller), dict[int, Path]()
 
     def path(self, chunk: int) -> Path:
-        """Return the file of a chunk; its name tells the size, so pools of other size ranges do not collide."""
-        return self.folder / f"{chunk:05d}-{self.sizes[chunk]}.safetensors"
+        """Return the file of a chunk, in a folder that is named after all that its labels follow from but its number.
+
+        So pools share the chunks that they have in common, whatever the range of their sizes is.
+        """
+        size = self.sizes[chunk]
+        if size not in self._folders:
+            self._folders[size] = self.folder / self._key(size)
+        return self._folders[size] / f"{chunk:05d}-{size}.safetensors"
+
+    def _key(self, size: int) -> str:
+        """Return the name of the folder for chunks of a size, and leave the recipe that it stands for there."""
+        recipe = {
+            "env": self.env.name,
+            "arguments": self.env.resized(size).arguments(),
+            "chunk_size": self.chunk_size,
+            "seed": self.seed,
+            "labeller": self.labeller.name,
+            "settings": self._settings,
+            **{k: v for k in ("seconds", "rollouts") if (v := getattr(self.budget, k)) < math.inf},
+        }
+        key = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:12]
+        if is_main():
+            (self.folder / key).mkdir(parents=True, exist_ok=True)
+            (self.folder / key / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n")
+        return key
 
     def missing(self) -> list[int]:
         """Return the chunks of this process's share that are not labelled yet."""
@@ -103,9 +115,11 @@ class LabelledPool:
             "actions": in_one(env, [instances], [solution.actions for solution in solutions]),
             "objective": torch.tensor([solution.objective for solution in solutions], dtype=torch.float64),
         }
-        partial = self.path(chunk).with_suffix(".partial")
-        save_file({**{k: v.contiguous() for k, v in instances.items()}, **labels}, str(partial))
-        partial.replace(self.path(chunk))
+        path = self.path(chunk)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        partial.write_bytes(save({**{k: v.contiguous() for k, v in instances.items()}, **labels}))
+        partial.replace(path)
 
     def fill(self, workers: int = 1) -> Iterator[int]:
         """Label what is missing of this process's share in worker processes, yielding each chunk as it is done.

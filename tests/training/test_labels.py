@@ -27,10 +27,10 @@ class Identity:
     name = "identity"
 
     def __init__(self) -> None:
-        self.calls = 0
+        self._calls = 0
 
     def __call__(self, env, instances, budget, rng):
-        self.calls += 1
+        self._calls += 1
         progress = Progress(env, instances, budget)
         progress.offer(env.first_actions(instances)[:, None])
         return progress.solutions(self.name)
@@ -50,7 +50,7 @@ def test_fill_labels_what_is_missing(tmp_path: Path) -> None:
     first.path(1).unlink()
     again = pool(tmp_path, labeller)
     assert list(again.fill()) == [1]
-    assert labeller.calls == 4
+    assert labeller._calls == 4
     after = again.load(1)
     assert torch.equal(before[0]["locs"], after[0]["locs"])
     assert torch.equal(before[1], after[1])
@@ -62,6 +62,33 @@ def test_more_chunks_extend_a_pool(tmp_path: Path) -> None:
     labeller = Identity()
     list(pool(tmp_path, labeller).fill())
     assert pool(tmp_path, labeller, chunks=5).missing() == [3, 4]
+
+
+def test_no_pool_takes_the_labels_of_another(tmp_path: Path) -> None:
+    """Whatever the labels follow from is in the folder's name: arguments of any value, settings of the labeller."""
+
+    class Walk(Identity):
+        """Has settings of its own."""
+
+        def __init__(self, **settings: object) -> None:
+            super().__init__()
+            vars(self).update(settings)
+
+    def path(env: Any, size: int, labeller: Any = None, **changes: Any) -> Path:
+        given = {"chunks": 1, "chunk_size": 4, "seed": 7, "budget": MaxSeconds(1.0)} | changes
+        return LabelledPool(env, size, size, folder=tmp_path, labeller=labeller or Walk(), **given).path(0)
+
+    shops = [path(make("jssp", num_jobs=jobs, num_machines=5), 10) for jobs in (5, 10, 20)]
+    bags = [path(make("knapsack", num_items=10, capacity=held), 10) for held in (None, 5, 10, 20)]
+    trucks = [path(make("cvrp", num_customers=10, capacity=held), 10) for held in (None, 10, 20)]
+    settings = [{}, {"depth": 1}, {"depth": 2}, {"rules": [1, 2]}, {"rules": [2, 1]}, {"rules": {"a": 1}}, {"of": max}]
+    walks = [path(make("tsp"), 5, Walk(**given)) for given in settings]
+    changed = [{"chunk_size": 5}, {"seed": 8}, {"budget": MaxSeconds(2.0)}, {"budget": MaxRollouts(2)}]
+    others = [path(make("tsp"), 5, **each) for each in changed]
+    every = [*shops, *bags, *trucks, *walks, *others]
+    assert len(set(every)) == len(every)
+    assert path(make("tsp", num_nodes=50), 5) == walks[0]  # the env's own size does not matter
+    assert path(make("jssp", num_jobs=20, num_machines=10), 10) == shops[1]  # nor does that of the same proportion
 
 
 def test_sizes_cover_the_range(tmp_path: Path) -> None:
