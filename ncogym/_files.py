@@ -30,8 +30,19 @@ def whole(path: str | Path) -> Iterator[Path]:
         OSError: as in `staged`.
     """
     target = Path(path)
-    with staged(target.parent) as made:
+    with staged(target.parent) as made, named(made / target.name):
         yield made / target.name
+
+
+@contextmanager
+def named(path: str | Path) -> Iterator[None]:
+    """Give an error of a write, which names no file, the name of the file that is being written."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise type(error)(error.errno, error.strerror or str(error), str(path)) from error
 
 
 @contextmanager
@@ -62,7 +73,7 @@ def staged(folder: str | Path) -> Iterator[Path]:
         at = None if error.filename is None else Path(os.fsdecode(error.filename))
         if at is not None and at.parent != made:
             raise
-        # an error of a write names no file: it is of the one that was written last
+        # where nobody named the file (`named`), it is most likely the one that was written last
         name = _newest(made) if at is None else at.name
         raise type(error)(error.errno, error.strerror or str(error), str(folder / name)) from error
     finally:

@@ -108,7 +108,8 @@ def solve(
         seed: Of all that the solver draws.
         best_known: Objective that the gap is to; null takes that of a published solution beside the file.
         output: Folder for NAME.json, a picture NAME.png, and the solution in the problem's own format (NAME.tour),
-            where NAME is the file's without its suffix. Files there are replaced; two inputs of one NAME are refused.
+            where NAME is the file's without its suffix. What `solve` wrote there before is replaced, and no other file
+            ever is; two inputs of one NAME are refused.
         threads: CPU threads of the policy; more than one pays on an idle machine and for large instances only.
         format: How results are printed; json is one object a line.
         debug: Show the traceback of an error.
@@ -122,38 +123,46 @@ def solve(
     records, codes = [], {DONE}
     with _cancelled_by_signals() as cancel:
         from ncogym.solver import Budget
+        from ncogym.solving import check_output
         from ncogym.solving import solve as solve_file
 
+        for file in files if output is not None else ():
+            check_output(file, str(output), problem)
         _use_threads(threads)
-        for file in files:
-            try:
-                with _busy(f"solving {file}"):
-                    solved = solve_file(
-                        file,
-                        problem=problem,
-                        solver=solver,
-                        policy=policy,
-                        seconds=seconds,
-                        rollouts=rollouts,
-                        seed=seed,
-                        best_known=best_known,
-                        budget=Budget(cancel=cancel),
-                    )
-                records.append(solved.record())
-                if format == "json":
-                    _print_json(records[-1])
-                if output is not None:
-                    solved.write(output)
-                codes.add(DONE if solved.solution.feasible else UNSOLVED)
-            except (ArgumentError, CheckpointError):  # no fault of this file
-                raise
-            except NcogymError as error:
-                codes.add(_complain(error, debug))
-            if cancel.is_set():
-                codes.add(_complain(KeyboardInterrupt(), debug))
-                break
-    if format == "table" and records:
-        _print_table(records, _SOLVE_COLUMNS)
+        try:
+            for file in files:
+                try:
+                    with _busy(f"solving {file}"):
+                        solved = solve_file(
+                            file,
+                            problem=problem,
+                            solver=solver,
+                            policy=policy,
+                            seconds=seconds,
+                            rollouts=rollouts,
+                            seed=seed,
+                            best_known=best_known,
+                            budget=Budget(cancel=cancel),
+                        )
+                    records.append(solved.record())
+                    if format == "json":
+                        _print_json(records[-1])
+                    if output is not None:
+                        try:
+                            solved.write(output)
+                        except OSError as error:  # a full disk, say
+                            codes.add(_complain(error, debug))
+                    codes.add(DONE if solved.solution.feasible else UNSOLVED)
+                except (ArgumentError, CheckpointError):  # no fault of this file
+                    raise
+                except NcogymError as error:
+                    codes.add(_complain(error, debug))
+                if cancel.is_set():
+                    codes.add(_complain(KeyboardInterrupt(), debug))
+                    break
+        finally:  # what was found is told, whatever goes wrong later
+            if format == "table" and records:
+                _print_table(records, _SOLVE_COLUMNS)
     return next(code for code in (INTERRUPTED, BAD, UNSOLVED, DONE) if code in codes)
 
 
@@ -380,7 +389,7 @@ def render(solution: str, /, *, output: str) -> int:
     """Draw a solution that `solve --output` wrote, once it is checked again.
 
     Args:
-        solution: NAME.json; the instance file that it names is looked for here, then beside it.
+        solution: NAME.json; the instance file that it names is looked for here, beside it, and where it was solved.
         output: Picture; its suffix is the format: .png, .svg, .pdf ...
     """
     from ncogym.solving import render as draw

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
+from ncogym._files import named
 from ncogym.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -525,4 +526,5 @@ def _figure(path: str | Path, inches: tuple[float, float]) -> Figure:
 
 
 def _save(figure: Figure, path: str | Path) -> None:
-    figure.savefig(path, dpi=150)
+    with named(path):
+        figure.savefig(path, dpi=150)

@@ -136,23 +136,32 @@ def notes(evaluation: Evaluation, origin: bool = True) -> list[str]:
 
 
 def _beaten(evaluation: Evaluation) -> list[str]:
-    """Say which references were beaten, and loudly so where that cannot be."""
-    better = [r for r in evaluation.records if r.gap_percent is not None and r.gap_percent < -SOLVED_PERCENT]
-    if not better:
-        return []
+    """Say which references were beaten, and loudly so where they or the solvers must be wrong about an optimum."""
+    compared = [record for record in evaluation.records if record.gap_percent is not None]
+    better = [r for r in compared if r.gap_percent is not None and r.gap_percent < -SOLVED_PERCENT]
     counts = [(name, sum(record.solver == name for record in better)) for name in evaluation.solvers]
     said = ["better than their reference: " + ", ".join(f"{count} of {name}" for name, count in counts if count)]
     proven = evaluation.references.proven if evaluation.references is not None else ()
     wrong = [record for record in better if proven[record.instance]]
+    worse = [r for r in compared if r.proven and r.gap_percent is not None and r.gap_percent > SOLVED_PERCENT]
+    doubt = "one of the two is wrong, or of another problem"
     if wrong:
         first = wrong[0]
         said.append(
             f"WRONG: {len(wrong)} are better than a reference that {evaluation.reference} has as proven optimal, such "
             f"as {first.objective:.10g} by {first.solver} on instance {first.instance} "
-            f"({evaluation.instances.names[first.instance]}), where {first.reference:.10g} is said to be optimal; one "
-            "of the two is wrong, or of another problem"
+            f"({evaluation.instances.names[first.instance]}), where {first.reference:.10g} is said to be optimal; "
+            f"{doubt}"
         )
-    return said
+    if worse:
+        first = worse[0]
+        said.append(
+            f"WRONG: {len(worse)} are proven optimal by their solver and worse than the reference, such as "
+            f"{first.objective:.10g} by {first.solver} on instance {first.instance} "
+            f"({evaluation.instances.names[first.instance]}), where {evaluation.reference} has {first.reference:.10g}; "
+            f"{doubt}"
+        )
+    return said if better else said[1:]
 
 
 def _session(session: Mapping[str, Any]) -> str:

@@ -6,18 +6,17 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
 import hashlib
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,10 +28,10 @@ from ncogym.envs import PROBLEMS, ConstructiveEnv, make
 from ncogym.envs.base import ReferenceSet
 from ncogym.envs.formats.arrays import Arrays, holds, read_arrays, real, whole
 from ncogym.errors import ArgumentError, InstanceError
+from ncogym.known import Known, agreed, known_of
 from ncogym.references import check_solutions, in_one
 from ncogym.solver import instances_sha256
 
-AS_GOOD = 1e-6  # relative: objectives with decimals are rounded in files, or summed in another order
 DIGEST = "instances_sha256"
 MAX_ABOUT = 1 << 20  # bytes of what a labelled file says about its labels
 LABEL_AXES = {"actions": "batch steps", "objective": "batch", "proven": "batch"}
@@ -231,15 +230,6 @@ def _median(env: ConstructiveEnv, blocks: Iterable[TensorDict]) -> int:
 # ---------------------------------------------------------------------- folders and files
 
 
-class _Known(NamedTuple):
-    """What is known of an instance: its best objective, whether that is an optimum, who says so, and a solution."""
-
-    value: float = math.nan
-    proven: bool = False
-    source: str | None = None
-    actions: Tensor | None = None
-
-
 def _folder(folder: Path, problem: str | None) -> InstanceSet:
     suffixes = list(dict.fromkeys(suffix for kind in PROBLEMS.values() for suffix in kind.suffixes))
     files = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes and path.is_file())
@@ -270,18 +260,14 @@ def _is_of(path: Path, problem: str) -> bool:
 def _files(name: str, files: Sequence[Path], problem: str | None) -> InstanceSet:
     """Read instance files of one problem, and what an index or a solution beside them says of each."""
     env = recognise(files[0], problem)
-    index = _index(files[0].parent)
-    instances, known = [], []
-    for path in files:
-        instances.append(env.read(path))
-        listed = index.get(path.resolve()) or index.get(path.stem) or _Known()
-        known.append(_agreed(env, path, instances[-1], listed, env.published_solution(path, instances[-1])))
+    instances = [env.read(path) for path in files]
+    known = known_of(env, files, instances, _problems)
     blocks = _joined(instances)
     return _of_files(name, env, blocks, [path.stem for path in files], known)
 
 
 def _of_files(
-    name: str, env: ConstructiveEnv, blocks: tuple[TensorDict, ...], names: Sequence[str], known: Sequence[_Known]
+    name: str, env: ConstructiveEnv, blocks: tuple[TensorDict, ...], names: Sequence[str], known: Sequence[Known]
 ) -> InstanceSet:
     sources = dict.fromkeys(each.source for each in known if each.source is not None)
     return InstanceSet(
@@ -295,75 +281,6 @@ def _of_files(
         best_known_name=f"best known ({', '.join(sources)})" if sources else None,
         drawn=False,
     )
-
-
-def _agreed(
-    env: ConstructiveEnv,
-    where: str | Path,
-    instance: TensorDict,
-    listed: _Known,
-    actions: Tensor | None,
-    together: bool = False,
-) -> _Known:
-    """Join what is listed of an instance of batch size ``[1]`` and a published solution that the referee accepts.
-
-    Args:
-        env: the problem.
-        where: named by errors.
-        instance: batch size ``[1]``.
-        listed: goes before the solution.
-        actions: the solution, or None.
-        together: whether both are of one source, which says that the solution is no worse than what is listed.
-
-    Raises:
-        InstanceError: the solution is better than an optimum, or worse than its own source says.
-    """
-    if actions is None:
-        return listed
-    objective = float(env.objective(instance, actions[None, None]))
-    if math.isnan(listed.value):
-        return _Known(objective, False, "published solutions", actions)
-    worse = (objective - listed.value) * (1 if env.sense == "min" else -1)
-    close = 0.0 if listed.value.is_integer() and objective.is_integer() else AS_GOOD * abs(listed.value)
-    if (listed.proven and worse < -close) or (together and worse > close):
-        told = f"{'the optimum' if worse < 0 else 'its objective'} is {listed.value:.15g} by {listed.source}"
-        raise InstanceError(f"{where}: the published solution has the objective {objective:.15g}, but {told}")
-    return listed if abs(worse) > close else listed._replace(actions=actions)
-
-
-def _index(folder: Path) -> dict[Path | str, _Known]:
-    """Read ``index.csv`` in a folder and in the one above: what is known, by file and by name, the nearer one first."""
-    found: dict[Path | str, _Known] = {}
-    here = folder.resolve()
-    for path in (here.parent / "index.csv", here / "index.csv"):
-        if path.is_file():
-            found.update(_rows(path))
-    return found
-
-
-def _rows(path: Path) -> Iterator[tuple[Path | str, _Known]]:
-    """Yield what an index says, by file and by name; one without the columns for it says nothing."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = list(csv.DictReader(file, strict=True))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InstanceError(f"{path}: not a table with commas ({error})") from error
-    for number, row in enumerate(rows, 2):
-        told, proven = (row.get("best_known") or "").strip(), (row.get("proven_optimal") or "").strip().lower()
-        if not told:
-            continue
-        try:
-            value, is_proven = float(told), {"true": True, "1": True, "false": False, "0": False, "": False}[proven]
-            if not math.isfinite(value):
-                raise ValueError
-        except (ValueError, KeyError) as error:
-            words = f"best_known {told!r} and proven_optimal {proven!r} are not a number and true or false"
-            raise InstanceError(f"{path}, row {number}: {words}") from error
-        known = _Known(value, is_proven, path.name)
-        if name := row.get("name"):
-            yield name, known
-        if file_name := row.get("file"):
-            yield (path.parent / file_name).resolve(), known
 
 
 def _arrays(path: Path, problem: str | None) -> InstanceSet:
@@ -386,12 +303,12 @@ def _arrays(path: Path, problem: str | None) -> InstanceSet:
     proven = [False] * count if contents.proven is None else contents.proven.tolist()
     known = []
     for row, (value, is_proven) in enumerate(zip(values, proven, strict=True)):
-        known.append(_Known() if math.isnan(value) else _Known(value, is_proven, path.name))
+        known.append(Known() if math.isnan(value) else Known(value, is_proven, path.name))
         if contents.actions is not None and not math.isnan(value):
             one, actions = instances[row : row + 1], contents.actions[row]
             if broken := env.violations(one, actions[None, None]):
                 raise InstanceError(f"{path}: instance {row}: {broken[0].reason}")
-            known[-1] = _agreed(env, f"{path}: instance {row}", one, known[-1], actions, together=True)
+            known[-1] = agreed(env, f"{path}: instance {row}", one, known[-1], actions, together=True)
     return _of_files(path.name, env, (instances,), [str(row) for row in range(count)], known)
 
 
@@ -540,6 +457,14 @@ def _kinds(path: str | Path) -> list[type[ConstructiveEnv]]:
     told, suffix = _header_type(path), Path(path).suffix.lower()
     named = [kind for kind in PROBLEMS.values() if kind.name == told]
     return named or [kind for kind in PROBLEMS.values() if suffix in kind.suffixes]
+
+
+def _problems(path: Path) -> list[str]:
+    """Return the names of the problems that a file may be of by its header or suffix."""
+    try:
+        return [kind.name for kind in _kinds(path)]
+    except InstanceError:
+        return []
 
 
 def _header_type(path: str | Path) -> str | None:

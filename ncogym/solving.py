@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,14 +16,25 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from ncogym import kernels
+from ncogym._files import named, whole
 from ncogym.baselines import SOLVERS, TwoOpt
 from ncogym.envs import ConstructiveEnv, make
-from ncogym.errors import ArgumentError, InstanceError, InvalidSolution, NcogymWarning, UnsupportedProblem
+from ncogym.envs.formats.text import read_text
+from ncogym.errors import (
+    ArgumentError,
+    InstanceError,
+    InvalidSolution,
+    NcogymError,
+    NcogymWarning,
+    UnsupportedProblem,
+)
+from ncogym.known import AS_GOOD, published_solution
 from ncogym.policies import Conditioned, Latent, Policy
 from ncogym.policies.decoding import Sample
 from ncogym.pretrained import Pretrained, find_policy, load_policy
+from ncogym.records import check_free, write_record
 from ncogym.search import READS, SEARCHES, Compose, Greedy, MultiStart, Reconstruct, Sampling, Symmetry
-from ncogym.sets import recognise
+from ncogym.sets import open_set, recognise
 from ncogym.solver import Budget, MaxRollouts, MaxSeconds, Solution, Solutions, Solver, gap_percent
 
 AUTO = "auto"
@@ -239,14 +251,25 @@ class Solved:
     def write(self, folder: str | Path) -> None:
         """Write to ``folder`` the record, the solution in the problem's own format, and a picture.
 
-        All are named after the instance; files of these names are replaced.
+        All are named after the instance; what was written so before is replaced. The record also has ``places``, where
+        its instance file lies, seen from the folder and from the root, and the digests of `ncogym.records`.
+
+        Raises:
+            ArgumentError: a file of such a name lies there that was not written so.
+            OSError: a file cannot be written; it is named, and no half of it is left.
         """
-        target = Path(folder) / f"{self.instance}.json"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(json.dumps(self.record()) + "\n")
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        file = Path(self.file).resolve()
+        said = {**self.record(), "places": [os.path.relpath(file, target.resolve()), str(file)]}
+        write_record(target / f"{self.instance}.json", said, self._write_solution)
+
+    def _write_solution(self, folder: Path) -> None:
+        """Write the solution and its picture."""
         if self.solution.feasible:
-            actions = self.solution.actions
-            self.env.write_solution(self.data, actions, target, self.instance)
+            actions, target = self.solution.actions, folder / f"{self.instance}.json"
+            with named(target.with_suffix(self.env.solution_suffix or "")):
+                self.env.write_solution(self.data, actions, target, _printable(self.instance) or self.env.name)
             title = f"{self.instance}: {_shown(self.solution.objective)}"
             self.env.render(self.data, actions, target.with_suffix(".png"), title)
 
@@ -276,14 +299,15 @@ def solve(
     """Solve an instance file.
 
     Args:
-        path: the file.
+        path: the file; an ``.npz`` file must hold one instance.
         problem: its problem, where the suffix does not tell.
         solver: name of a solver (`make_solver`).
         policy: shipped name or folder; None takes the shipped policy that suits best. Unused by baselines.
         seconds: wall-clock budget.
         rollouts: budget of complete solutions; with neither, the solver ends of its own accord.
         seed: of everything that the solver draws.
-        best_known: objective that the gap is to; None takes that of a published solution beside the file, if any.
+        best_known: objective that the gap is to; None takes that of a published solution beside the file, if any, or of
+            an ``.npz`` file's label.
         budget: joined with ``seconds`` and ``rollouts``; its ``cancel`` ends the search.
 
     Returns:
@@ -291,11 +315,17 @@ def solve(
 
     Raises:
         NcogymError: bad input, an unknown name, or no solution within the budget; each says which in one line.
+
+    Warns:
+        NcogymWarning: the published solution cannot be read, or is better than what the solver has proven the optimum.
     """
     if best_known is not None and not 0 < best_known < math.inf:
         raise ArgumentError(f"best_known: {best_known} is not allowed; it must be above 0")
-    env = recognise(path, problem)
-    data = env.read(path)
+    env, data, labelled = _read(path, problem)
+    if best_known is None:
+        best_known = labelled
+    if best_known is None and (published := published_solution(env, Path(path), data)) is not None:
+        best_known = float(env.objective(data, published[None, None]))
     limits = budget or Budget()
     if seconds is not None:
         limits = limits | MaxSeconds(seconds)
@@ -312,8 +342,11 @@ def solve(
             warnings.warn(f"{line}; the search has {left:.3g} s of {limits.seconds:g} s", NcogymWarning, stacklevel=2)
             limits = replace(limits, seconds=left)
     solution = run(env, data, limits, torch.Generator().manual_seed(seed))[0]
-    if best_known is None:
-        best_known = env.published_objective(path, data)
+    worse = 0.0 if best_known is None else (solution.objective - best_known) * (1 if env.sense == "min" else -1)
+    if best_known is not None and solution.proven and worse > AS_GOOD * abs(best_known):
+        proof = f"{solution.solver} has proven {_plain(solution.objective)} to be optimal"
+        text = f"{path}: WRONG: {proof}, but the best known {_plain(best_known)} is better; one of the two is wrong"
+        warnings.warn(f"{text}, or of another problem", NcogymWarning, stacklevel=2)
     return Solved(
         file=str(path),
         instance=Path(path).stem,
@@ -326,11 +359,55 @@ def solve(
     )
 
 
+def _read(path: str | Path, problem: str | None) -> tuple[ConstructiveEnv, TensorDict, float | None]:
+    """Return the problem and the one instance in a file, and the objective of its label where it has one."""
+    if Path(path).suffix.lower() != ".npz" or not Path(path).is_file():
+        env = recognise(path, problem)
+        return env, env.read(path), None
+    try:
+        found = open_set(str(path), problem)
+    except ArgumentError as error:
+        raise InstanceError(f"{path}: {error}") from error
+    if found.count != 1:
+        cure = f"`ncogym evaluate --instances {path} --solvers auto` solves them all"
+        raise InstanceError(f"{path}: it holds {found.count} instances, and one is allowed; {cure}")
+    value = float(found.best_known[0])
+    return found.env, found.blocks[0], None if math.isnan(value) else value
+
+
+def check_output(file: str | Path, folder: str | Path, problem: str | None = None) -> None:
+    """Refuse a folder where `Solved.write` would replace what it did not write, before a budget is spent.
+
+    Args:
+        file: an instance file; what is wrong with it is for `solve` to tell.
+        folder: where the answer is to go.
+        problem: that of the file, where it does not tell.
+
+    Raises:
+        ArgumentError: a file lies there that would be replaced.
+        OSError: a name is too long.
+    """
+    try:
+        npz = Path(file).suffix.lower() == ".npz"
+        env = _read(file, problem)[0] if npz else recognise(file, problem)
+    except InstanceError:
+        return
+    record = Path(folder, f"{Path(file).stem}.json")
+    suffixes = [suffix for suffix in (env.solution_suffix, ".png") if suffix is not None]
+    check_free([record, *(record.with_suffix(suffix) for suffix in suffixes)], record)
+
+
+def _printable(name: str) -> str:
+    """Return a file's name as one line of text, whatever bytes it has."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in name).strip()
+
+
 def render(record: str | Path, picture: str | Path) -> None:
     """Draw the solution in a record that `Solved.write` wrote, once the referee has checked it again.
 
     Args:
-        record: a JSON file; the instance file that it names is looked for here, then beside it.
+        record: a JSON file; its instance is looked for by the path that `solve` was given, from here and from the
+            record's folder, beside the record, and where it was when it was solved.
         picture: where the picture goes; its suffix is the format.
 
     Raises:
@@ -338,21 +415,44 @@ def render(record: str | Path, picture: str | Path) -> None:
         InvalidSolution: its actions break a constraint, or do not have the objective that it says.
     """
     try:
-        said = json.loads(Path(record).read_text())
-        file, env = Path(said["file"]), make(said["problem"])
+        text = read_text(record)
+    except InstanceError as error:
+        raise InstanceError(f"{record}: {error}") from error
+    try:
+        said = json.loads(text)
+        file, places, problem = said["file"], said.get("places", []), said["problem"]
+        env = make(problem)
+        for place in (file, *places):
+            if b"\0" in os.fsencode(place):
+                raise ValueError("the name of a file has no zero byte")
         if not all(type(action) is int for action in said["actions"]):
             raise ValueError("actions must be whole numbers")
         actions, objective = torch.tensor(said["actions"], dtype=torch.int64), float(said["objective"])
-    except OSError as error:
-        raise InstanceError(f"{record}: {(error.strerror or 'cannot be read').lower()}") from error
-    except (ValueError, KeyError, TypeError, RuntimeError) as error:  # torch: RuntimeError for numbers beyond int64
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RuntimeError) as error:  # torch: the last
         raise InstanceError(f"{record}: not a record of solve ({type(error).__name__}: {error})") from error
-    places = [file, Path(record).parent / file, Path(record).parent / file.name]
-    data = env.read(next((place for place in places if place.is_file()), file))
-    broken = env.violations(data, actions[None, None])
-    if broken:
-        raise InvalidSolution(f"{record}: {broken[0].reason}")
-    again = float(env.objective(data, actions[None, None]))
-    if not math.isclose(again, objective, rel_tol=1e-9):
-        raise InvalidSolution(f"{record}: objective {_plain(objective)} is not that of its actions, {_plain(again)}")
-    env.render(data, actions, picture, f"{file.stem}: {_shown(again)}")
+    home = Path(record).parent
+    tried = [Path(file), home / file, home / Path(file).name, *(home / place for place in places)]
+    faults: list[NcogymError] = []
+    for place in [path for path in dict.fromkeys(tried) if _is_file(path)] or [Path(file)]:
+        try:
+            data = _read(place, problem)[1]
+            if broken := env.violations(data, actions[None, None]):
+                raise InvalidSolution(f"{record}: {broken[0].reason}")
+            again = float(env.objective(data, actions[None, None]))
+            if not math.isclose(again, objective, rel_tol=1e-9):
+                told = f"objective {_plain(objective)} is not that of its actions, {_plain(again)}"
+                raise InvalidSolution(f"{record}: {told}")
+        except NcogymError as error:  # another instance of that name may lie there
+            faults.append(error)
+            continue
+        with whole(picture) as made:
+            env.render(data, actions, made, f"{Path(file).stem}: {_shown(again)}")
+        return
+    raise faults[0]
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # its name is too long
+        return False

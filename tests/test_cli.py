@@ -5,6 +5,7 @@ import functools
 import io
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -133,6 +134,18 @@ def test_any_name_is_solved(encoding: str, form: str, hostile: Path, monkeypatch
     out = printed(encoding, ["solve", "--solver", "two-opt", "--format", form, *files], monkeypatch)
     assert out.count("two-opt") == len(HOSTILE)
     assert r"caf\udce9" in out
+
+
+@pytest.mark.filterwarnings("ignore:Glyph")
+def test_any_name_is_written_and_drawn(run: Run, hostile: Path, tmp_path: Path) -> None:
+    """Record, solution and picture go to files of the instance's name, whatever that is, and are drawn again."""
+    code, _, err = run("solve --solver two-opt --output", tmp_path / "o", *hostile.glob("*.tsp"))
+    assert (code, err) == (0, "")
+    assert {path.name for path in (tmp_path / "o").iterdir()} == {
+        f"{name}{suffix}" for name in HOSTILE for suffix in (".json", ".tour", ".png")
+    }
+    for number, record in enumerate((tmp_path / "o").glob("*.json")):
+        assert run("render", record, "--output", tmp_path / f"{number}.png") == (0, "", "")
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")
@@ -445,7 +458,54 @@ def test_solve_writes_its_output(run: Run, rectangle: Path, tmp_path: Path) -> N
     assert code == 0
     folder = tmp_path / "deep" / "out"
     assert {path.name for path in folder.iterdir()} == {f"rectangle4.{suffix}" for suffix in ("json", "tour", "png")}
-    assert json.loads((folder / "rectangle4.json").read_text()) == json.loads(out)
+    said = json.loads((folder / "rectangle4.json").read_text())
+    assert list(said) == [*SOLVE_FIELDS.split(), "places", "replaced_sha256", "sha256"]
+    assert {field: said[field] for field in SOLVE_FIELDS.split()} == json.loads(out)
+
+
+def test_solve_replaces_no_file_of_others(
+    run: Run, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A published solution in the output folder is told before anything is solved, and stays."""
+    for name in ("cross4.vrp", "cross4.sol", "square4.tsp"):
+        shutil.copy(data / name, tmp_path)
+    before = (tmp_path / "cross4.sol").read_text()
+    monkeypatch.setattr(Progress, "offer", lambda *_: pytest.fail("the budget is spent"))
+    line = "solve --solver greedy --output"
+    code, out, err = run(line, tmp_path, tmp_path / "square4.tsp", tmp_path / "cross4.vrp")
+    assert (code, out) == (2, "")
+    assert re.fullmatch(r"ncogym: output: \S*cross4\.sol was not written by `ncogym solve`, or was changed .*\n", err)
+    assert (tmp_path / "cross4.sol").read_text() == before
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_solve_tells_its_answer_on_a_full_disk(run: Run, rectangle: Path, tmp_path: Path) -> None:
+    """What cannot be written is one line with the file's name; the answer is printed all the same."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20, limits[1]))
+    try:
+        code, out, err = run("solve --solver two-opt --output", tmp_path, rectangle)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert (code, "14" in out.split()) == (2, True)
+    assert err == f"ncogym: {tmp_path / 'rectangle4.tour'}: file too large\n"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_solve_tells_what_was_found_before_a_refusal(
+    run: Run, rectangle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where somebody puts a file into the output folder meanwhile, it is told, and the answer is printed before."""
+    solved = ncogym.solving.Solved.write
+
+    def late(self: ncogym.solving.Solved, folder: str) -> None:
+        Path(folder, "rectangle4.tour").write_text("mine")
+        solved(self, folder)
+
+    monkeypatch.setattr(ncogym.solving.Solved, "write", late)
+    code, out, err = run("solve --solver two-opt --output", tmp_path, rectangle)
+    assert (code, "rectangle4" in out) == (2, True)
+    assert "rectangle4.tour was not written by `ncogym solve`" in err
 
 
 def test_solve_without_a_solution_ends_with_3(run: Run, rectangle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

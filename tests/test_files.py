@@ -5,11 +5,14 @@ import os
 import resource
 import subprocess
 import sys
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from ncogym._files import staged, whole
+from ncogym._files import named, staged, whole
 
 
 def test_file_appears_once_it_is_whole(tmp_path: Path) -> None:
@@ -26,13 +29,14 @@ def test_file_appears_once_it_is_whole(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["a.txt", "plain"]
 
 
-def write(folder: Path, contents: dict[str, bytes | Exception]) -> None:
+def write(folder: Path, contents: dict[str, bytes | Exception], naming: Callable[[Path], Any] = nullcontext) -> None:
     """Write files together, and raise in the place of one that is an error."""
     with staged(folder) as made:
         for name, content in contents.items():
-            if isinstance(content, Exception):
-                raise content
-            (made / name).write_bytes(content)
+            with naming(made / name):
+                if isinstance(content, Exception):
+                    raise content
+                (made / name).write_bytes(content)
 
 
 def test_error_leaves_all_as_it_was(tmp_path: Path) -> None:
@@ -73,6 +77,13 @@ def test_what_cannot_be_written_is_named_by_its_place(tmp_path: Path, folder: st
     with pytest.raises(OSError, match=r"(?i)no such|too long") as raised:
         write(tmp_path / folder, {name: b""})
     assert raised.value.filename == str(tmp_path / told)
+
+
+def test_the_file_at_work_is_named(tmp_path: Path) -> None:
+    """Who knows which file is being written tells, even where the library that failed took it away again."""
+    with pytest.raises(OSError, match=r"b\.png") as raised:
+        write(tmp_path, {"a": b"", "b.png": OSError(errno.ENOSPC, "No space left")}, named)
+    assert (raised.value.errno, raised.value.filename) == (errno.ENOSPC, str(tmp_path / "b.png"))
 
 
 def test_error_of_another_file_is_told_as_it_is(tmp_path: Path) -> None:

@@ -326,6 +326,13 @@ def test_beaten_references_are_counted_and_wrong_ones_loud() -> None:
     beaten = of(tours([4, 4]), [record("a", 1, (1.0, 9.0))])
     assert "better than their reference: 1 of a" in told(beaten)
     assert "WRONG" not in told(beaten)
+    proven = of(tours([4, 4]), [record("a", 0, (1.0, 10.0), proven=True), record("b", 1, (1.0, 11.0), proven=True)])
+    words = (
+        "WRONG: 1 are proven optimal by their solver and worse than the reference, such as 11 by b on instance 1 (i1)"
+    )
+    assert f"{words}, where lkh has 10" in told(proven)
+    assert "better than" not in told(proven)
+    assert "WRONG" not in told(of(tours([4]), [record("a", 0, (1.0, 10 + 1e-9), proven=True)]))
     assert "better than" not in told(of(tours([4]), [record("a", 0, (1.0, 10 - 1e-9))]))
 
 

@@ -35,13 +35,15 @@ ROOMS = [
     Room("_files", packages=""),
     Room("_configs", "errors", packages="yaml jsonargparse"),
     Room("distributed", "errors", packages="torch"),
-    Room(GROUND),
+    Room(GROUND, "_files"),
     Room("envs", GROUND),
     Room("policies", "errors features"),
     Room("baselines", "errors envs solver", "numpy torch tensordict jaxtyping rich"),
     Room("kernels", "errors features _resources _files"),
     Room("journal", "errors", packages=""),
-    Room("sets", f"{GROUND} envs references _files", "numpy torch tensordict"),
+    Room("records", "errors envs _files", packages=""),
+    Room("known", "errors envs records", "tensordict torch"),
+    Room("sets", f"{GROUND} envs known references _files", "numpy torch tensordict"),
     Room(
         "references", f"{GROUND} distributed journal _resources _files", "numpy torch tensordict jaxtyping safetensors"
     ),
@@ -60,7 +62,11 @@ ROOMS = [
         f"{GROUND} distributed journal references sets _files",
         "numpy torch tensordict jaxtyping rich",
     ),
-    Room("solving", f"{GROUND} kernels envs sets policies baselines search pretrained _files", "torch tensordict"),
+    Room(
+        "solving",
+        f"{GROUND} kernels envs known records sets policies baselines search pretrained _files",
+        "torch tensordict",
+    ),
     # from names to evaluations, so that the command line has no logic of its own
     Room(
         "study",

@@ -3,23 +3,26 @@ from __future__ import annotations
 import functools
 import json
 import math
+import resource
+import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from problems import Orienteering
 
 from ncogym import pretrained, solving
 from ncogym.envs import make
-from ncogym.errors import ArgumentError, InstanceError, InvalidSolution, UnsupportedProblem
+from ncogym.errors import ArgumentError, InstanceError, InvalidSolution, NcogymWarning, UnsupportedProblem
 from ncogym.policies import AttentionPolicy, Latent, Policy, PolyNet, Population
 from ncogym.pretrained import save_policy
 from ncogym.search import Greedy
 from ncogym.solver import Budget, MaxRollouts, Solution
-from ncogym.solving import Solved, choose_policy, make_solver, needs_policy, render, solve
+from ncogym.solving import Solved, check_output, choose_policy, make_solver, needs_policy, render, solve
 
 
 @pytest.fixture(scope="module")
@@ -476,7 +479,7 @@ def test_render_checks_what_it_draws(written: Path, tmp_path: Path, change: dict
 def test_file_that_is_no_record_is_refused(tmp_path: Path, text: str) -> None:
     """Text that is not a record is told as such, with its path."""
     (tmp_path / "a.json").write_text(text)
-    with pytest.raises(InstanceError, match=r"a\.json: not a record of solve"):
+    with pytest.raises(InstanceError, match=r"a\.json: (not a record of solve|binary data)"):
         render(tmp_path / "a.json", tmp_path / "a.png")
 
 
@@ -530,3 +533,179 @@ def test_a_kernel_that_is_compiled_counts_in_the_budget(
     assert [str(each.message) for each in told] == ([f"{words}{seconds} s"] if seconds and takes else [])
     assert budgets[0].seconds == pytest.approx(left)
     assert budgets[0].cancel is given.cancel
+
+
+# ---------------------------------------------------------------------- arrays, proofs, and names of all kinds
+
+
+def arrays(path: Path, count: int) -> Path:
+    """Write random tours to a file."""
+    np.savez(path, locs=np.random.default_rng(0).uniform(size=(count, 6, 2)))
+    return path
+
+
+def test_arrays_of_one_instance_are_solved(tmp_path: Path) -> None:
+    """An .npz file of one instance is solved, written and drawn as any other file."""
+    answer = solve(arrays(tmp_path / "one.npz", 1), solver="two-opt")
+    assert (answer.instance, answer.env.name, answer.best_known) == ("one", "tsp", None)
+    check_output(tmp_path / "one.npz", tmp_path / "out")
+    answer.write(tmp_path / "out")
+    render(tmp_path / "out" / "one.json", tmp_path / "again.png")
+    assert (tmp_path / "again.png").exists()
+
+
+def test_arrays_of_several_instances_are_for_evaluate(tmp_path: Path) -> None:
+    """The line says how many there are, and what solves them."""
+    path = arrays(tmp_path / "three.npz", 3)
+    with pytest.raises(
+        InstanceError, match=r"three\.npz: it holds 3 instances, and one is allowed; `ncogym evaluate --"
+    ):
+        solve(path, solver="two-opt")
+    with pytest.raises(InstanceError, match=r"three\.npz: its arrays .* are not those of cvrp"):
+        solve(path, solver="savings", problem="cvrp")
+    with pytest.raises(InstanceError, match=r"none\.npz: no such file"):
+        solve(tmp_path / "none.npz", solver="two-opt")
+
+
+def test_a_label_is_the_best_known(tmp_path: Path) -> None:
+    """The value that an .npz file has of its instance is what the gap is to."""
+    locs = np.array([[[0.0, 0], [3, 4], [3, 0], [0, 4]]])
+    np.savez(tmp_path / "one.npz", coords=locs, ref_length=np.array([14.0]), ref_tour=np.array([[0, 2, 1, 3]]))
+    assert solve(tmp_path / "one.npz", solver="two-opt").gap_percent == pytest.approx(0)
+
+
+@pytest.mark.parametrize(("known", "loud"), [(13, True), (14, False), (15, False), (None, False)])
+def test_a_proof_that_contradicts_the_best_known_is_loud(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, known: float | None, loud: bool
+) -> None:
+    """Where a solver has proven an optimum that is worse than what is said to be known, one of the two is wrong."""
+
+    class Proving(Greedy):
+        def __call__(self, env: Any, *given: Any) -> Any:
+            actions = torch.tensor([0, 2, 1, 3])
+            return [Solution(actions, 14.0, True, None, 0.0, 1, (), "prover", proven=True)]
+
+    monkeypatch.setattr(solving, "make_solver", lambda *_: Proving(None))
+    shutil.copy(data / "rectangle4.tsp", tmp_path)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        solve(tmp_path / "rectangle4.tsp", solver="two-opt", best_known=known)
+    told = [str(each.message) for each in said if issubclass(each.category, NcogymWarning)]
+    assert bool(told) is loud
+    if loud:
+        assert "WRONG: prover has proven 14 to be optimal, but the best known 13 is better" in told[0]
+
+
+@pytest.fixture
+def line(tmp_path: Path) -> Path:
+    """Three nodes on a line: a tour of 20."""
+    path = tmp_path / "a.tsp"
+    head = "TYPE: TSP\nDIMENSION: 3\nEDGE_WEIGHT_TYPE: EUC_2D\nNODE_COORD_SECTION\n"
+    path.write_text(f"{head}1 0 0\n2 3 4\n3 6 8\n")
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".json", ".tour", ".png"])
+def test_what_others_put_there_is_never_replaced(line: Path, suffix: str) -> None:
+    """A folder with a file of that name is refused before anything is solved, and the file stays as it was."""
+    there = line.with_suffix(suffix)
+    there.write_text("mine")
+    answer = solve(line, solver="two-opt")
+    for write in (lambda: check_output(line, line.parent), lambda: answer.write(line.parent)):
+        with pytest.raises(ArgumentError, match=rf"output: .*a\{suffix} was not written by `ncogym solve`"):
+            write()
+    assert there.read_text() == "mine"
+    assert sorted(path.name for path in line.parent.iterdir()) == sorted(["a.tsp", f"a{suffix}"])
+
+
+def test_what_solve_wrote_is_replaced(line: Path) -> None:
+    """A second answer takes the place of the first."""
+    for seed in (1, 2):
+        check_output(line, line.parent)
+        solve(line, solver="two-opt", seed=seed).write(line.parent)
+    assert json.loads(line.with_suffix(".json").read_text())["seed"] == 2
+
+
+def test_a_bad_file_is_not_the_outputs_fault(tmp_path: Path) -> None:
+    """What cannot be read is told when it is solved."""
+    (tmp_path / "a.tsp").write_text("none")
+    check_output(tmp_path / "a.tsp", tmp_path)
+    check_output(tmp_path / "gone", tmp_path)
+
+
+@pytest.mark.parametrize("moved", ["instance beside the record", "both folders", "record alone"])
+def test_a_record_finds_its_instance(line: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moved: str) -> None:
+    """A record is drawn from any folder, and where it was moved, with its instance or without."""
+    home = tmp_path / "home"
+    (home / "data").mkdir(parents=True)
+    line.rename(home / "data" / "a.tsp")
+    monkeypatch.chdir(home)
+    solve("data/a.tsp", solver="two-opt").write("out")
+    record = home / "out" / "a.json"
+    if moved == "both folders":
+        record = home.rename(tmp_path / "elsewhere") / "out" / "a.json"
+    elif moved == "record alone":
+        (tmp_path / "other").mkdir()
+        record = record.rename(tmp_path / "other" / "b.json")
+    else:
+        (home / "data" / "a.tsp").rename(home / "out" / "a.tsp")
+    monkeypatch.chdir(tmp_path)
+    assert json.loads(record.read_text())["file"] == "data/a.tsp"
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.tsp").write_text("another of that name")
+    render(record, tmp_path / "again.svg")
+    assert (tmp_path / "again.svg").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"objective": 10**400}, "not a record of solve"),
+        ({"file": "\ud800"}, "not a record of solve"),
+        ({"file": "\0"}, "no zero byte"),
+        ({"file": 3}, "not a record of solve"),
+        ({"file": "x" * 300}, "file name too long"),
+        ({"places": ["x" * 300, "\ud800"]}, "not a record of solve"),
+        ({"places": 7}, "not a record of solve"),
+        ({"actions": [10**400]}, "not a record of solve"),
+    ],
+)
+def test_a_hostile_record_is_told_in_one_line(line: Path, tmp_path: Path, change: dict[str, Any], words: str) -> None:
+    """Numbers and names that no computer can hold are refused as those of no record."""
+    solve(line, solver="two-opt").write(tmp_path / "out")
+    record = tmp_path / "out" / "a.json"
+    said = {**json.loads(record.read_text()), "places": [], **change}
+    record.write_text(json.dumps(said))
+    with pytest.raises(InstanceError, match=rf"(?i){words}"):
+        render(record, tmp_path / "again.png")
+    assert not (tmp_path / "again.png").exists()
+
+
+def test_a_deep_record_is_told_in_one_line(tmp_path: Path) -> None:
+    """So are brackets without end."""
+    (tmp_path / "a.json").write_text("[" * 100_000)
+    with pytest.raises(InstanceError, match="not a record of solve"):
+        render(tmp_path / "a.json", tmp_path / "a.png")
+
+
+def test_a_picture_of_no_format_is_refused(line: Path, tmp_path: Path) -> None:
+    """The suffix of a picture must be one that can be drawn."""
+    solve(line, solver="two-opt").write(tmp_path / "out")
+    with pytest.raises(ArgumentError, match=r"suffix '\.xyz' of again\.xyz is not allowed; it must be .*\.png"):
+        render(tmp_path / "out" / "a.json", tmp_path / "again.xyz")
+    assert not (tmp_path / "again.xyz").exists()
+
+
+def test_a_full_disk_leaves_no_half_file(line: Path, tmp_path: Path) -> None:
+    """The file that does not fit is named, and what was there before is there still."""
+    solve(line, solver="two-opt", seed=1).write(tmp_path)
+    answer = solve(line, solver="two-opt", seed=2)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(OSError, match=r"a\.png"):
+            answer.write(tmp_path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
