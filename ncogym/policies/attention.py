@@ -99,12 +99,17 @@ class AttentionPolicy(Policy):
         norm: normalisation of the encoder: instance (POMO), batch (Kool et al.), layer, rms or none.
         pre_norm: normalise before each block instead of after it.
         clip: C in ``C tanh(u)``, the range of the pointer's logits (10 in both papers).
-        edge_bias: add a learned function of edge features to the logits.
+        edge_bias: add a learned function of edge features to the logits, of the moves from nodes that play a role.
         edge_attention: let the encoder read edge features too, which problems without coordinates need (after MatNet).
         biases: give the projections of encoder and glimpse biases (Poppy); POMO has none.
         mean_query: add a projection of the nodes' mean to every query (Kool et al., Poppy), and nothing for "nobody".
             Behind an instance normalisation the mean is the same for all instances.
         pointer_projection: project the nodes to the pointer's keys (POMO); without, they are the keys (Poppy).
+
+    Raises:
+        ArgumentError: an argument is not allowed.
+        UnsupportedFeatures: what the environment shows would not be read. Edges alone may be left out, by
+            ``edge_bias=False, edge_attention=False``, where nodes say it all (POMO).
     """
 
     decoder = (
@@ -149,6 +154,14 @@ class AttentionPolicy(Policy):
             raise UnsupportedFeatures("AttentionPolicy cannot read an environment without NodeFeatures")
         if dims.roles < 1 and dims.scalars < 1:
             raise UnsupportedFeatures("AttentionPolicy cannot read steps that show neither nodes nor scalars")
+        if dims.operation:
+            raise UnsupportedFeatures("AttentionPolicy cannot read OperationGraph; it reads NodeFeatures, EdgeFeatures")
+        by_role, by_layer = edge_bias and dims.roles > 0, edge_attention and num_layers > 0
+        if dims.edge and (edge_bias or edge_attention) and not (by_role or by_layer):
+            raise UnsupportedFeatures(
+                "AttentionPolicy cannot read EdgeFeatures where no node plays a role at a step (edge_bias) and no "
+                f"layer reads them (edge_attention: {edge_attention}, num_layers: {num_layers})"
+            )
         self._arguments = {
             "dim": dim,
             "num_layers": num_layers,
@@ -181,7 +194,7 @@ class AttentionPolicy(Policy):
         self.nobody = None if nobody is None else nn.Parameter(nobody)
         self.scalars = nn.Linear(dims.scalars, dim, bias=False) if dims.scalars else None
         self.candidates = CandidateBias(dims) if dims.candidates else None
-        self.edge_bias = EdgeBias(dims) if edge_bias and dims.edge else None
+        self.edge_bias = EdgeBias(dims) if by_role and dims.edge else None
         self.at_steps = ("candidates",) if dims.candidates else ()
         self.steered = 2 * dim
 
@@ -231,6 +244,8 @@ class AttentionPolicy(Policy):
         return encoded
 
     def logits(self, encoded: Encoded, step: StepFeatures) -> Float[Tensor, "batch queries actions"]:
+        if step.candidate_nodes is not None:
+            raise UnsupportedFeatures("AttentionPolicy cannot read candidate_nodes; to it action i is node i")
         dim = encoded.logit_keys.shape[-1]
         bias: Tensor | None = None
         rows = self._rows(encoded, step)

@@ -333,7 +333,7 @@ class GraphPolicy(Policy):
         neighbours: nearest neighbours that each node is connected with; operations have no use for it.
 
     Raises:
-        UnsupportedFeatures: the environment shows neither operations nor nodes with edges.
+        UnsupportedFeatures: the environment shows neither operations nor nodes with edges, or more than would be read.
         SolverNotInstalled: torch-geometric is missing.
     """
 
@@ -363,6 +363,8 @@ class GraphPolicy(Policy):
         }
         self.network: OperationNetwork | NodeNetwork
         if dims.operation:
+            if dims.node or dims.edge:
+                raise UnsupportedFeatures("GraphPolicy cannot read NodeFeatures or EdgeFeatures beside OperationGraph")
             if dims.roles:
                 raise UnsupportedFeatures(
                     "GraphPolicy cannot read roles of operations; candidate_nodes names operations"
@@ -370,6 +372,11 @@ class GraphPolicy(Policy):
             self.network = OperationNetwork(dims, dim, num_layers, num_heads, feedforward)
             self.numbers_per_action = 12 * dim  # projections, attention and feed-forward of each candidate
         elif dims.node and dims.edge:
+            if not dims.roles:
+                raise UnsupportedFeatures(
+                    "GraphPolicy cannot read all EdgeFeatures where no node plays a role at a step: it would see those "
+                    "of nearest neighbours alone"
+                )
             self.network = NodeNetwork(dims, dim, num_layers, num_heads, feedforward, neighbours)
         else:
             raise UnsupportedFeatures(
