@@ -131,7 +131,7 @@ def draw_tour(locs: np.ndarray, tour: np.ndarray, path: str | Path, title: str =
 
     Args:
         locs: ``[nodes, 2]``, coordinates in any unit.
-        tour: int ``[steps]``, the nodes in the order of their visit; the way home is drawn too.
+        tour: int ``[steps]``, the nodes in the order of their visit, or none; the way home is drawn too.
         path: where the picture goes; the suffix is the format, such as ``.png``, ``.svg`` or ``.pdf``.
         title: one line above the picture.
         arrows: show the direction of each leg.
@@ -142,7 +142,7 @@ def draw_tour(locs: np.ndarray, tour: np.ndarray, path: str | Path, title: str =
     locs, tour = np.asarray(locs), np.asarray(tour)
     if locs.ndim != 2 or locs.shape[1] != 2:
         raise ArgumentError(f"locs: shape {list(locs.shape)} is not allowed; it must be [nodes, 2]")
-    if tour.ndim != 1 or not tour.size or tour.min() < 0 or tour.max() >= len(locs):
+    if tour.ndim != 1 or ((tour < 0) | (tour >= len(locs))).any():
         raise ArgumentError(f"tour: {tour.tolist()} is not allowed; it must name nodes from 0 to {len(locs) - 1}")
     figure = _figure(path, (6.0, 6.0))
     axes = figure.add_axes((0.03, 0.03, 0.94, 0.94 if not title else 0.89))
@@ -151,14 +151,16 @@ def draw_tour(locs: np.ndarray, tour: np.ndarray, path: str | Path, title: str =
     axes.margins(0.03)
     # ink per node shrinks with their number, so that 20 nodes look neither lost nor 2,000 clotted
     width, area = np.clip(14 / math.sqrt(len(locs)), 0.35, 2.0), np.clip(2400 / len(locs), 1.0, 48.0)
-    axes.plot(*locs[np.append(tour, tour[0])].T, color=COLOURS[0], linewidth=width, solid_joinstyle="round", gid="tour")
+    axes.plot(
+        *locs[np.append(tour, tour[:1])].T, color=COLOURS[0], linewidth=width, solid_joinstyle="round", gid="tour"
+    )
     if arrows:  # their heads stand near the middle of the legs, where no node hides them
         legs = 0.55 * (np.roll(locs[tour], -1, axis=0) - locs[tour])
         exact: dict[str, Any] = {"angles": "xy", "scale_units": "xy", "scale": 1.0, "minlength": 0.0}
         axes.quiver(*locs[tour].T, *legs.T, color=COLOURS[0], width=0.0023 * width, headwidth=5, gid="arrows", **exact)
     x, y = locs.T
     axes.scatter(x, y, s=area, color=INK, edgecolors="white", linewidths=width / 3, zorder=2, gid="nodes")
-    x, y = locs[tour[0]]
+    x, y = locs[tour[:1]].T
     axes.scatter(x, y, s=max(2.2 * area, 24), marker="s", color=ACCENT, edgecolors="white", zorder=3, gid="start")
     if title:
         figure.suptitle(plain(title), y=0.97, fontsize=12, color=INK)

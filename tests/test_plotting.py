@@ -117,7 +117,6 @@ def test_missing_folder_is_refused(tmp_path: Path) -> None:
     [
         (SQUARE, np.array([0, 1, 4]), "tour: .* nodes from 0 to 3"),
         (SQUARE, np.array([-1, 1, 2]), "tour: .* nodes from 0 to 3"),
-        (SQUARE, np.array([], dtype=int), "tour: "),
         (SQUARE, np.arange(4)[None], "tour: "),
         (SQUARE[0], np.arange(2), r"locs: shape \[2\]"),
         (np.zeros((4, 3)), np.arange(4), r"locs: shape \[4, 3\]"),
@@ -127,6 +126,14 @@ def test_tour_that_does_not_fit_is_refused(locs: np.ndarray, tour: np.ndarray, w
     """Nodes that are not there and wrong shapes are refused in words."""
     with pytest.raises(ArgumentError, match=words):
         draw_tour(locs, tour, tmp_path / "tour.png")
+
+
+def test_a_tour_that_has_not_begun_is_points_alone(tmp_path: Path) -> None:
+    """Before the first step there are nodes, and no start."""
+    draw_tour(SQUARE, np.array([], dtype=int), tmp_path / "none.svg")
+    draw_tour(SQUARE, np.arange(4), tmp_path / "tour.svg")
+    none, tour = ((tmp_path / name).read_text().count("<use") for name in ("none.svg", "tour.svg"))
+    assert none == tour - 1
 
 
 def test_routes_have_a_colour_each_and_dashed_depot_legs(tmp_path: Path) -> None:

@@ -86,6 +86,7 @@ OWN_FILES = {  # packages that only these files may name
     "fast_tsp": "baselines/fast_tsp.py",
     "gymnasium": "envs/gym.py",
     "hygese": "baselines/hgs.py",
+    "PIL": "envs/gym.py",
     "lightning": "training/*",
     "matplotlib": "plotting.py",
     "ortools": "baselines/ortools_*.py",

@@ -11,13 +11,21 @@ import pytest
 import torch
 from gymnasium.utils.env_checker import check_env
 from gymnasium.vector import AutoresetMode
+from gymnasium.wrappers import RenderCollection
+from sb3_contrib import MaskablePPO
+from stable_baselines3 import PPO
+from stable_baselines3.common.env_checker import check_env as check_env_of_sb3
 from tensordict import TensorDict
+from torchrl.envs import ActionMask, TransformedEnv
+from torchrl.envs import GymEnv as TorchRLGymEnv
 
 from ncogym.envs import PROBLEMS, make
-from ncogym.envs.gym import GymEnv, GymVectorEnv, environment_id
+from ncogym.envs.gym import GymEnv, GymVectorEnv, environment_id, flat_features
 from ncogym.errors import ArgumentError
+from ncogym.features import EdgeFeatures, NodeFeatures, StepFeatures
 
 SIZES = {"jssp": {"num_jobs": 3, "num_machines": 2}, "cvrp": {"num_customers": 6}, "knapsack": {"num_items": 6}}
+SHOWN = pytest.mark.parametrize("observation", ["state", "features"])
 CASES = [(name, SIZES.get(name, {"num_nodes": 5})) for name in PROBLEMS]
 
 
@@ -60,12 +68,25 @@ def test_an_id_brings_its_module():
     assert (done.stdout.strip(), done.stderr) == ("Discrete(4)", "")
 
 
+@SHOWN
 @pytest.mark.parametrize(("name", "arguments"), CASES)
-def test_gymnasiums_own_check_passes(name, arguments):
+def test_gymnasiums_own_check_passes(name, arguments, observation):
     """Gymnasium's check, which samples the action space without a mask, has nothing to say, not even a warning."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check_env(GymEnv(name, **arguments), skip_render_check=True)
+        check_env(GymEnv(name, observation=observation, **arguments), skip_render_check=True)
+
+
+@SHOWN
+@pytest.mark.parametrize(("name", "arguments"), CASES)
+def test_stable_baselines_own_check_passes(name, arguments, observation):
+    """Its check warns of nothing but matrices, which its networks flatten."""
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        check_env_of_sb3(GymEnv(name, observation=observation, **arguments))
+    words = [str(each.message) for each in warned]
+    assert all("has an unconventional shape" in each for each in words)
+    assert observation == "state" or not words
 
 
 @pytest.mark.parametrize(("name", "arguments"), CASES)
@@ -144,7 +165,12 @@ def test_forbidden_actions_are_refused(action, words):
     [
         (lambda: GymEnv("tps"), ArgumentError, "problem: 'tps' is not known"),
         (lambda: GymEnv("tsp", nodes=4), ArgumentError, "tsp: .*unexpected keyword argument 'nodes'"),
-        (lambda: GymEnv("tsp", render_mode="human"), TypeError, "render_mode: 'human' is not allowed"),
+        (lambda: GymEnv("tsp", nodes=4), TypeError, "tsp: .*unexpected keyword argument 'nodes'"),
+        (lambda: GymEnv("tsp", num_nodes=1), ArgumentError, "num_nodes: 1 is not allowed"),
+        (lambda: GymEnv("tsp", render_mode="human"), TypeError, "render_mode: 'human' is not allowed; .* rgb_array"),
+        (lambda: GymVectorEnv(2, "tsp", render_mode="rgb_array"), TypeError, "render_mode: .* it must be None"),
+        (lambda: GymEnv("tsp", observation="flat"), ArgumentError, "observation: 'flat' is not known; .* features"),
+        (lambda: GymVectorEnv(2, "tsp", autoreset_mode="Disabled"), ArgumentError, "autoreset_mode: Disabled is not"),
         (lambda: GymVectorEnv(0, "tsp"), ArgumentError, "num_envs: 0 is not allowed"),
         (lambda: GymEnv("tsp").reset(options={"instances": 1}), ArgumentError, "options: instances is not known"),
     ],
@@ -177,7 +203,9 @@ def test_rows_are_single_environments(name, arguments):
     keys = make(name, **arguments).generate(1, torch.Generator()).keys()
 
     def restart(row):
-        instance = TensorDict({key: torch.from_numpy(observation[key][row : row + 1]) for key in keys}, batch_size=[1])
+        shown = {key: torch.from_numpy(observation[key][row : row + 1]) for key in keys}
+        shown = {key: value.view(1, *singles[row]._episodes.shapes[key]) for key, value in shown.items()}
+        instance = TensorDict(shown, batch_size=[1])
         return singles[row].reset(options={"instance": instance})[0]
 
     alone, ended, ends = [restart(row) for row in range(3)], np.zeros(3, dtype=bool), 0
@@ -264,3 +292,114 @@ def test_instances_of_a_vector_environment_can_be_given(data):
     assert np.array_equal(given["locs"].numpy(), before)  # the rows that began anew did not write into it
     with pytest.raises(ArgumentError, match=r"instance: the shapes .*dists.* are not allowed"):
         env.reset(options={"instance": torch.cat([core.read(data / "square4.tsp")] * 2)})
+
+
+def test_rows_can_begin_anew_at_once():
+    """With SAME_STEP a row's last observation is in ``info``, and what is seen is of the next instance."""
+    env = gymnasium.make_vec("ncogym/TSP-v0", num_envs=3, num_nodes=4, autoreset_mode=AutoresetMode.SAME_STEP)
+    assert env.metadata["autoreset_mode"] is AutoresetMode.SAME_STEP
+    first, _ = env.reset(seed=0)
+    for node in range(4):
+        observation, _, terminated, _, info = env.step(np.full(3, node))
+        assert ("final_obs" in info) == (node == 3)
+    assert terminated.all()
+    assert info["_final_obs"].all()
+    for row in range(3):
+        assert np.array_equal(info["final_obs"][row]["locs"], first["locs"][row])
+        assert info["final_obs"][row]["num_left"] == 0
+    assert (observation["num_left"] == 4).all()
+    assert not np.array_equal(observation["locs"], first["locs"])
+    env.step(np.full(3, 2))  # the new episodes go on
+
+
+@pytest.mark.parametrize(("name", "arguments"), CASES)
+def test_sampling_rows_without_a_mask_draws_what_is_allowed(name, arguments):
+    """Sampled actions carry the rows through several episodes, and are those of `action_masks`."""
+    env = gymnasium.make_vec(environment_id(name), num_envs=3, **arguments)
+    env.action_space.seed(0)
+    env.reset(seed=0)
+    for _ in range(30):
+        action = env.action_space.sample()
+        assert env.action_masks()[np.arange(3), action].all()
+        env.step(action)
+    assert pickle.loads(pickle.dumps(env.action_space)) == env.action_space  # noqa: S301 - our own
+
+
+# ---------------------------------------------------------------------- features for flat networks
+
+
+def test_flat_features_are_those_of_each_action():
+    """Worked out by hand for an action that stands for node 1 and one that stands for none."""
+    nodes = NodeFeatures(torch.tensor([[[1.0, 2], [3, 4], [5, 6]]]), torch.tensor([1, 0, 0]))
+    edges = EdgeFeatures(torch.arange(9.0).view(1, 3, 3, 1))
+    step = StepFeatures(
+        torch.tensor([[[2, -1]]]),
+        torch.tensor([[[True, False]]]),
+        torch.tensor([[[7.0]]]),
+        torch.tensor([[[[0.5], [0.25]]]]),
+        torch.tensor([[[1, -1]]]),
+    )
+    action = [1, 3, 4, 1, 0, 7, 0, 0.5]  # allowed, node 1, of kind 0, from node 2 to 1, from nobody, its own number
+    nothing = [0, 0, 0, 0, 0, 0, 0, 0.25]  # not allowed, and it stands for no node
+    expected = [*action, *nothing, 5, 6, 0, 0, 7]  # then the places of node 2 and of nobody, and the scalar
+    assert flat_features((nodes, edges), step)[0, 0].tolist() == expected
+
+
+@pytest.mark.parametrize(("name", "arguments"), CASES)
+def test_rows_see_the_features_of_their_own(name, arguments):
+    """What a row observes is what a single environment does, after new instances, too."""
+    env = gymnasium.make_vec(environment_id(name), num_envs=3, observation="features", **arguments)
+    env.action_space.seed(1)
+    core, (observation, _) = env._episodes.env, env.reset(seed=1)
+    for _ in range(12):
+        state = env._episodes.state
+        for row in range(3):
+            features = core.instance_features(state.instance[row : row + 1])
+            step = StepFeatures(*(None if each is None else each[row : row + 1] for each in core.step_features(state)))
+            np.testing.assert_allclose(observation[row], flat_features(features, step)[0, 0].numpy(), atol=1e-6)
+        observation, *_ = env.step(env.action_space.sample())
+        assert observation in env.observation_space
+
+
+# ---------------------------------------------------------------------- other libraries
+
+
+@pytest.mark.parametrize(("name", "arguments"), CASES)
+@pytest.mark.parametrize(("policy", "observation"), [("MultiInputPolicy", "state"), ("MlpPolicy", "features")])
+def test_maskable_ppo_trains(name, arguments, policy, observation):
+    """It finds the masks by itself, and never takes an action that is refused."""
+    env = gymnasium.make(environment_id(name), observation=observation, **arguments)
+    options = {"n_steps": 16, "batch_size": 16, "n_epochs": 1, "device": "cpu", "seed": 0}
+    MaskablePPO(policy, env, **options).learn(32)
+
+
+def test_what_knows_no_mask_is_refused():
+    """Plain PPO chooses what is not allowed, which is said."""
+    env = gymnasium.make("ncogym/TSP-v0", num_nodes=4)
+    with pytest.raises(ArgumentError, match=r"action: \d is not allowed"):
+        PPO("MultiInputPolicy", env, n_steps=64, device="cpu", seed=0).learn(64)
+
+
+@pytest.mark.parametrize(("name", "arguments"), CASES)
+def test_torchrls_own_wrapper_works(name, arguments):
+    """TorchRL's GymEnv takes the ids, and plays on behind its ActionMask."""
+    env = TransformedEnv(TorchRLGymEnv(environment_id(name), **arguments), ActionMask())
+    env.set_seed(0)
+    data = env.rollout(20, break_when_any_done=False)
+    assert data["action_mask"].shape == (20, env.action_spec.shape[-1])
+    assert data["next", "done"].any()
+
+
+@pytest.mark.parametrize(("name", "arguments"), CASES)
+def test_an_episode_can_be_filmed(name, arguments):
+    """Every frame has the same size, and shows one more step of the solution."""
+    env = gymnasium.make(environment_id(name), render_mode="rgb_array", **arguments)
+    env.action_space.seed(0)
+    env = RenderCollection(env)
+    env.reset(seed=0)
+    for _ in range(3):
+        env.step(env.action_space.sample())
+    frames = env.render()
+    assert {(frame.shape, frame.dtype) for frame in frames} == {((640, 640, 3), np.dtype(np.uint8))}
+    assert len({frame.tobytes() for frame in frames}) >= 3
+    assert GymEnv(name, **arguments).render() is None
