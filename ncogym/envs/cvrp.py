@@ -32,7 +32,7 @@ from torch import Tensor
 from ncogym.envs import geometry, mutations
 from ncogym.envs.base import ConstructiveEnv, Neighbourhood, ReferenceSet, as_int64, pinned
 from ncogym.envs.formats.arrays import Arrays, Contents, holds, real, refuse, whole
-from ncogym.errors import ArgumentError
+from ncogym.errors import ArgumentError, InstanceError
 from ncogym.features import EdgeFeatures, FeatureDims, InstanceFeatures, NodeFeatures, StepFeatures, Walk
 from ncogym.plotting import Line, Mark, Sketch, sketch_places
 from ncogym.solver import Violation
@@ -42,6 +42,7 @@ Distribution = Literal["uniform", "centre", "clustered", "x", "mixed"]
 # the field's capacities by number of customers; others lie on the straight lines through these
 CAPACITIES = {10: 20, 20: 30, 50: 40, 100: 50, 125: 55, 150: 60, 200: 70}
 MAX_DEMAND = 9  # of the distributions that take these capacities
+MOST_UNITS = 1000  # that a capacity may have had of which a file has shares alone
 
 SLACK = 1e-9  # relative: sums of fractional demands are inexact; whole numbers are compared exactly
 
@@ -242,21 +243,26 @@ class CVRPEnv(ConstructiveEnv):
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Contents | None:
-        """Read ``locs`` and ``demand`` with the depot, or ``depot``, ``loc`` and ``demand`` without it, ``capacity``.
+        """Read ``locs`` and ``demand`` with the depot, or ``depot``, ``loc`` or ``locs``, and ``demand`` without it.
 
-        With them, ``ref_cost`` and ``ref_actions``, nodes from the depot on, with the depot at the end as padding.
+        With them, ``capacity``, ``ref_cost`` and ``ref_actions``, nodes from the depot on, with the depot at the end as
+        padding. Demands apart from the depot may be shares of the capacity, as RL4CO has them: without ``capacity``, or
+        with one of shape ``[batch, 1]``.
         """
         from ncogym.envs.formats.cvrplib import load_fault
 
         own = {"locs": "batch nodes 2", "demand": "batch nodes", "capacity": "batch"}
-        apart = {"depot": "batch 2", "loc": "batch customers 2", "demand": "batch customers", "capacity": "batch"}
+        column = "capacity" in arrays and arrays["capacity"].ndim == 2
+        places = "loc" if "loc" in arrays else "locs"
+        apart = {"depot": "batch 2", places: "batch customers 2", "demand": "batch customers"}
         known = {"ref_cost": "batch", "ref_actions": "batch steps"}
         if holds(arrays, own, known):
             read = {name: real(arrays, name) for name in own}
             instances = TensorDict(read, batch_size=[len(read["locs"])])
-        elif holds(arrays, apart, known):
-            locs = torch.cat([real(arrays, "depot").unsqueeze(1), real(arrays, "loc")], dim=1)
-            instances = _instance(locs, real(arrays, "demand"), real(arrays, "capacity"))
+        elif holds(arrays, apart, {**known, "capacity": "batch 1" if column else "batch"}):
+            locs = torch.cat([real(arrays, "depot").unsqueeze(1), real(arrays, places)], dim=1)
+            capacity = real(arrays, "capacity").reshape(-1) if "capacity" in arrays else None
+            instances = _instance(locs, *_amounts(real(arrays, "demand"), capacity, column))
         else:
             return None
         rows = zip(instances["demand"].numpy(), instances["capacity"].tolist(), strict=True)
@@ -561,6 +567,40 @@ def _instance(locs: Tensor, demand: Tensor, capacity: Tensor) -> TensorDict:
     """Join coordinates ``[batch, nodes, 2]``, the customers' demands and the capacities to instances."""
     values = {"locs": locs, "demand": torch.cat([torch.zeros_like(demand[:, :1]), demand], dim=1), "capacity": capacity}
     return TensorDict(values, batch_size=[len(locs)])
+
+
+def _amounts(demand: Tensor, capacity: Tensor | None, column: bool) -> tuple[Tensor, Tensor]:
+    """Return customers' demands and capacities in one unit, whole amounts where shares of a capacity stand for such.
+
+    Shares are inexact: ten of a tenth, in float32, would not fit.
+
+    Args:
+        demand: ``[batch, customers]``, amounts or shares of the capacity.
+        capacity: ``[batch]``, or None, which only shares can do without.
+        column: whether the file has the capacities in a column, as only RL4CO has them, beside shares.
+    """
+    are_shares = bool((demand <= 1).all() and (demand != demand.round()).any())
+    if capacity is None:
+        if not are_shares:
+            raise InstanceError(
+                "array capacity is missing; without it demands must be shares of the capacity, at most 1"
+            )
+        found = (each for each in range(1, MOST_UNITS + 1) if _are_whole(demand * each, each))
+        units = next(found, None)  # the fewest of which all shares are whole
+        whole = demand if units is None else (demand * units).round()
+        return whole, torch.full_like(demand[:, 0], units or 1)
+    amounts = demand * capacity[:, None].to(demand)
+    if not (are_shares and (capacity > 1).any() and _are_whole(amounts, capacity.max())):
+        return demand, capacity
+    if not column:
+        ways = "as amounts, and as shares of the capacity"
+        raise InstanceError(f"array demand can be read in two ways, {ways}; allowed are whole amounts, or shares alone")
+    return amounts.round(), capacity
+
+
+def _are_whole(amounts: Tensor, units: Tensor | int) -> bool:
+    """Return whether shares of so many units are whole but for the rounding of float32."""
+    return bool(((amounts - amounts.round()).abs() <= 2e-7 * units).all())
 
 
 def _whole(low: Tensor | int, high: Tensor | int, shape: tuple[int, ...], rng: torch.Generator) -> Tensor:

@@ -401,6 +401,44 @@ def test_arrays_are_read_with_and_without_the_depot():
         CVRPEnv.from_arrays({**apart, "demand": np.array([[3, 2, 4], [9, 1, 1]])})
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("form", ["amounts", "shares", "shares and capacities"])
+def test_arrays_of_rl4co_are_read(form, dtype, env):
+    """Its files have amounts, its generator shares beside a column of capacities: all are the same instances."""
+    rng = np.random.RandomState(0)
+    arrays = {"depot": rng.uniform(size=(3, 2)).astype(dtype), "locs": rng.uniform(size=(3, 12, 2)).astype(dtype)}
+    demand, capacity = rng.randint(1, 10, size=(3, 12)), np.full(3, 30)
+    demand[0, :10] = 3  # ten tenths, which fill a vehicle
+    if form == "amounts":
+        arrays |= {"demand": demand.astype(dtype), "capacity": capacity.astype(dtype)}
+    else:
+        arrays["demand"] = (demand / dtype(30)).astype(dtype)
+    if form == "shares and capacities":
+        arrays["capacity"] = capacity[:, None].astype(dtype)
+    instances = CVRPEnv.from_arrays(arrays).instances
+    assert torch.equal(instances["locs"][:, 1:], torch.from_numpy(arrays["locs"]))
+    assert torch.equal(instances["locs"][:, 0], torch.from_numpy(arrays["depot"]))
+    assert instances["demand"][:, 1:].tolist() == demand.tolist()
+    assert instances["capacity"].tolist() == [30] * 3
+    full = torch.tensor([[[*range(1, 11), 0, 11, 0, 12, 0]]])
+    assert not env.violations(instances[:1], full)
+
+
+def test_demands_that_could_be_shares_or_amounts_are_refused():
+    """What can be read in two ways, or has no unit, is refused in words; shares of no whole amount stay shares."""
+    apart = {"depot": np.zeros((1, 2)), "locs": np.ones((1, 2, 2))}
+    with pytest.raises(InstanceError, match="array demand can be read in two ways, as amounts, and as shares"):
+        CVRPEnv.from_arrays({**apart, "demand": np.array([[0.1, 0.5]]), "capacity": np.array([10])})
+    with pytest.raises(InstanceError, match="array capacity is missing; without it demands must be shares"):
+        CVRPEnv.from_arrays({**apart, "demand": np.array([[1, 5]])})
+    with pytest.raises(InstanceError, match=r"array capacity has the shape \[1, 2\]"):
+        CVRPEnv.from_arrays({**apart, "demand": np.array([[1, 5]]), "capacity": np.array([[10, 10]])})
+    found = CVRPEnv.from_arrays({**apart, "demand": np.array([[0.3183098, 0.7071067]])}).instances
+    assert (found["demand"].tolist(), found["capacity"].tolist()) == ([[0, 0.3183098, 0.7071067]], [1])
+    found = CVRPEnv.from_arrays({**apart, "demand": np.array([[0.7, 0.9]]), "capacity": np.array([1.6])}).instances
+    assert (found["demand"].tolist(), found["capacity"].tolist()) == ([[0, 0.7, 0.9]], [1.6])
+
+
 def test_published_instances_have_their_published_objective(env, shared_instances):
     """Every CVRPLIB file reads, and its solution has no violation and exactly the best known objective."""
     with open(shared_instances / "index.csv", newline="", encoding="utf-8") as file:
