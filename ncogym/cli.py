@@ -17,6 +17,7 @@ import shlex
 import shutil
 import signal
 import sys
+import textwrap
 import threading
 import traceback
 import warnings
@@ -42,6 +43,8 @@ else:
     Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 
 DONE, BAD, UNSOLVED, INTERRUPTED = 0, 2, 3, 130
+
+NAMED = 60  # entries of a section whose names `ncogym list` shows
 
 Format = Literal["table", "json"]
 
@@ -401,8 +404,10 @@ def render(solution: str, /, *, output: str) -> int:
 def list_(section: Literal["envs", "sets", "policies", "solvers", "pretrained", "configs"] | None = None, /) -> int:
     """List what there is: problems, named instances, policy classes, solvers, trained policies, run configurations.
 
+    Without a section it shows how many there are of each, and their names where these are few.
+
     Args:
-        section: One of them only.
+        section: One of them, with a word on each.
     """
     sections = {
         "envs": _list_envs,
@@ -412,12 +417,20 @@ def list_(section: Literal["envs", "sets", "policies", "solvers", "pretrained", 
         "pretrained": _list_pretrained,
         "configs": _list_configs,
     }
+    if section is None:
+        for name, entries in sections.items():
+            names = [entry for entry, _ in entries()]
+            sys.stdout.write(f"{name} ({len(names)}): ncogym list {name}\n")
+            if len(names) <= NAMED:
+                indent: dict[str, Any] = {"initial_indent": "  ", "subsequent_indent": "  "}
+                lines = textwrap.fill("  ".join(names), 100, break_long_words=False, break_on_hyphens=False, **indent)
+                sys.stdout.write(f"{lines}\n")
+        return DONE
+    found = list(sections[section]())
+    width = max((len(entry) for entry, _ in found), default=0)
     console = _console()
-    for name in [section] if section else sections:
-        if not section:
-            console.print(f"[bold]{name}[/bold]")
-        for entry, facts in sections[name]():
-            console.print(f"  {entry:<22} {facts}".rstrip(), markup=False, highlight=False, soft_wrap=True)
+    for entry, facts in found:
+        console.print(f"  {entry:<{width}}  {facts}".rstrip(), markup=False, highlight=False, soft_wrap=True)
     return DONE
 
 

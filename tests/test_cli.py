@@ -919,15 +919,36 @@ def test_render_draws_what_solve_wrote(run: Run, rectangle: Path, tmp_path: Path
 def test_list_shows_a_section(
     run: Run, tiny: Path, monkeypatch: pytest.MonkeyPatch, section: str, entries: list[str]
 ) -> None:
-    """Each section lists its entries with a word on each, alone and among all."""
+    """Each section lists its entries with a word on each, which stand below each other."""
     monkeypatch.setattr(pretrained, "SHIPPED", tiny.parent)
     code, out, err = run(f"list {section}")
     assert (code, err) == (0, "")
     listed = {line.split()[0]: line.split()[1:] for line in out.splitlines()}
     assert all(listed[entry] for entry in entries)
-    _, everything, _ = run("list")
-    assert section in everything.splitlines()
-    assert out in everything
+    lines = out.splitlines()
+    width = max(len(line.split()[0]) for line in lines)
+    assert all(line[2 + width : 4 + width] == "  " and line[4 + width] != " " for line in lines)
+
+
+def test_list_shows_a_summary(run: Run) -> None:
+    """A screen tells what there is, by name where that is possible, and how to see more."""
+    code, out, err = run("list")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert len(lines) < 50
+    assert max(map(len, lines)) <= 100
+    for section in ("envs", "sets", "policies", "solvers", "pretrained", "configs"):
+        (heading,) = [line for line in lines if line.endswith(f": ncogym list {section}")]
+        assert heading.startswith(f"{section} ({run(f'list {section}')[1].count(chr(10))})")
+    assert {"tsp", "AttentionPolicy", "dispatch:random-MWKR", "tsp-attention"} <= set(out.split())
+    assert "kool-tsp20" not in out.split()
+
+
+def test_the_package_runs_as_a_module() -> None:
+    """``python -m ncogym`` is the command."""
+    asked = [sys.executable, "-m", "ncogym", "--version"]
+    done = subprocess.run(asked, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("ncogym ")
 
 
 @pytest.mark.parametrize("what", ["env", "decode", "train"])

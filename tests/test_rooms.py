@@ -31,6 +31,7 @@ class Room(NamedTuple):
 GROUND = "errors features solver plotting"
 ROOMS = [
     Room("__init__", packages=""),  # names its homes in text and imports them late
+    Room("__main__", "cli", packages=""),
     Room("_resources", "errors", packages=""),
     Room("_files", packages=""),
     Room("_configs", "errors", packages="yaml jsonargparse"),
