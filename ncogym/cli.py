@@ -57,21 +57,32 @@ def main(argv: list[str] | None = None) -> int:
     """
     argv = sys.argv[1:] if argv is None else argv
     debug = "--debug" in argv
+    if sys.stdout is None or sys.stderr is None:  # closed, as by >&-
+        nowhere = open(os.devnull, "w")  # noqa: SIM115 - for as long as the process lives
+        sys.stdout, sys.stderr = sys.stdout or nowhere, sys.stderr or nowhere
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # whatever it cannot encode is shown as an escape
             stream.reconfigure(errors="backslashreplace")
     try:
+        code = _ended(argv, debug)
+        sys.stdout.flush()  # now, for at exit nobody could tell what went wrong
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):  # who read our output has gone, as `head` does; rich does the same
+            return 1
+        return _complain(OSError(error.errno, error.strerror, "standard output"), debug)
+    return code
+
+
+def _ended(argv: list[str], debug: bool) -> int:
+    """Run one command, whatever it ends by, and return its exit code."""
+    try:
         with _warnings_in_one_line():
             return _run(argv)
-    except NcogymError as error:
+    except BrokenPipeError:
+        raise
+    except (NcogymError, OSError, KeyboardInterrupt) as error:
         return _complain(error, debug)
-    except OSError as error:
-        if isinstance(error, BrokenPipeError):  # who read our output has gone, as `head` does; rich does the same
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return 1
-        return _complain(error, debug)
-    except KeyboardInterrupt as interrupt:
-        return _complain(interrupt, debug)
     except SystemExit as end:  # after --help and --version
         return int(end.code or 0)
 

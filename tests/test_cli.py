@@ -7,6 +7,7 @@ import json
 import os
 import re
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -355,13 +356,17 @@ def test_debug_shows_the_traceback(run: Run) -> None:
     assert err.splitlines()[-1] == "ncogym: missing.tsp: no such file or directory"
 
 
-@pytest.mark.parametrize("line", ["list", "bench env --env tsp --env.num_nodes 5 --format json"])
-def test_output_that_nobody_reads_is_no_error(line: str) -> None:
+@pytest.mark.parametrize(
+    ("line", "unbuffered"),
+    [("list", ""), ("list", "1"), ("--help", ""), ("list --help", ""), ("bench env --env tsp --env.num_nodes 5", "")],
+)
+def test_output_that_nobody_reads_is_no_error(line: str, unbuffered: str) -> None:
     """A reader that goes away, as `head` does, leaves no traceback and the exit code 1."""
     script = "import sys\nfrom ncogym.cli import main\nsys.stdin.read()\nsys.exit(main())"
     with subprocess.Popen(
         [sys.executable, "-c", script, *line.split()],
         cwd=REPOSITORY,
+        env=os.environ | {"PYTHONUNBUFFERED": unbuffered},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -370,6 +375,23 @@ def test_output_that_nobody_reads_is_no_error(line: str) -> None:
         process.stdin.close()
         assert process.stderr.read() == b""
     assert process.returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("where", "code", "said"),
+    [(">&-", 0, ""), (">/dev/full", 2, "ncogym: standard output: no space left on device\n"), ("2>&-", 0, "")],
+)
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_cannot_be_written(where: str, code: int, said: str, unbuffered: str) -> None:
+    """A closed output is nowhere to write to, and a full disk is told in one line."""
+    if "full" in where and not Path("/dev/full").exists():
+        pytest.skip("no /dev/full here")
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    words = ["sh", "-c", f"{shlex.quote(sys.executable)} -m ncogym --help {where}"]
+    done = subprocess.run(words, cwd=REPOSITORY, env=environment, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == code
+    if unbuffered == "":  # else the system's error has no file to name
+        assert done.stderr == said
 
 
 # ---------------------------------------------------------------------- solve
