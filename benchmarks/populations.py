@@ -15,6 +15,7 @@ import itertools
 import multiprocessing
 import re
 import statistics
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -27,7 +28,7 @@ from ncogym._resources import git_commit, machine, versions
 from ncogym.algorithms import POMO, Algorithm, Compass, Poppy, Reinforce
 from ncogym.envs import make
 from ncogym.envs.mutations import MUTATIONS
-from ncogym.evaluation import Evaluation, bootstrap_ci95
+from ncogym.evaluation import Evaluation, seeds_ci95
 from ncogym.plotting import draw_anytime, linear_below
 from ncogym.policies import AttentionPolicy, GraphPolicy, Latent, Population
 from ncogym.report import anytime_curves
@@ -42,6 +43,7 @@ GRAPH = partial(GraphPolicy, dim=32, num_layers=3, num_heads=4, feedforward=128)
 LATENTS, MEMBERS, MANY = 16, (4, 8), (160, 1600)
 FEW, LESS = 100, 25  # instances of a mutated set
 POWERS = (0.3, 0.7)
+SECONDS = "seconds.txt"  # in a run folder
 
 
 class Problem(NamedTuple):
@@ -187,7 +189,7 @@ class Run(NamedTuple):
         torch.set_num_threads(1)
         problem, begun = PROBLEMS[self.problem], self.at / "last.ckpt"
         policy, algorithm, rate = self._how(problem)
-        first = self.before is None
+        first, since = self.before is None, time.process_time()
         train(
             make(**problem.env),
             make_solver,
@@ -203,6 +205,7 @@ class Run(NamedTuple):
             output=str(self.at),
             resume=begun.exists(),
         )
+        (self.at / SECONDS).write_text(f"{time.process_time() - since:.1f}\n")  # of the last part, if it was resumed
 
     def _how(self, problem: Problem) -> tuple[Callable[..., Any], Algorithm, float]:
         """Return policy, algorithm and learning rate."""
@@ -216,6 +219,20 @@ class Run(NamedTuple):
         if kind == "ensemble":
             return population, Poppy("pomo", samples=samples, objective="mean"), 2e-4
         return population, Poppy("analytic" if "analytic" in words else "pomo", samples=samples), 2e-4
+
+
+def trained(given: argparse.Namespace) -> list[str]:
+    """Return for each problem the processor seconds that its variants' updates took, medians over the seeds."""
+    lines = []
+    for name, problem in PROBLEMS.items():
+        told = []
+        for variant in problem.variants:
+            files = [Run(name, variant, seed, given.output).at / SECONDS for seed in given.seeds]
+            if all(file.exists() for file in files):
+                told.append(f"{variant} {statistics.median(float(file.read_text()) for file in files):.0f} s")
+        if told:
+            lines.append(f"  - {name}: {', '.join(told)}")
+    return lines
 
 
 def needed(runs: Sequence[Run]) -> list[Run]:
@@ -281,17 +298,17 @@ def compared(
 
 
 def row(label: str, gaps: Gaps, others: Sequence[Gaps]) -> str:
-    """Write a row: the mean gap and its interval over instances, each seed's, and the paired differences to others."""
-    mean = torch.tensor(gaps, dtype=torch.float64).mean(0)
-    cells = [label, f"{mean.mean():.3f} {_bounds(mean)}", ", ".join(f"{statistics.fmean(one):.3f}" for one in gaps)]
+    """Write a row: the mean gap with its interval, each seed's, and the paired differences to others."""
+    values = torch.tensor(gaps, dtype=torch.float64)
+    cells = [label, f"{values.mean():.3f} {_bounds(values)}", ", ".join(f"{statistics.fmean(one):.3f}" for one in gaps)]
     for other in others:
-        difference = mean - torch.tensor(other, dtype=torch.float64).mean(0)
+        difference = values - torch.tensor(other, dtype=torch.float64)
         cells.append("" if other is gaps else f"{difference.mean():+.3f} {_bounds(difference)}")
     return f"| {' | '.join(cells)} |"
 
 
 def _bounds(values: torch.Tensor) -> str:
-    found = bootstrap_ci95(values, 1234)
+    found = seeds_ci95(values)
     return "" if found is None else f"[{found[0]:.3f}, {found[1]:.3f}]"
 
 
@@ -398,19 +415,19 @@ def mutated(name: str, given: argparse.Namespace) -> list[str]:
         gaps: dict[str, Gaps] = {}
         for methods, rollouts, count in ((few, 8, FEW), (many, MANY[0], LESS)):
             gaps |= compared(name, methods, f"{before}-{mutation}-{power}-20:{count}", rollouts, given, judge)[1]
-        means = {label: torch.tensor(mine, dtype=torch.float64).mean(0) for label, mine in gaps.items()}
-        lines.append(_mutated_row(f"{mutation} {power}", columns, means, pairs))
-        for label, mean in means.items():
-            found[label].append(mean)
-    whole = {label: torch.cat(mine) for label, mine in found.items()}
+        values = {label: torch.tensor(mine, dtype=torch.float64) for label, mine in gaps.items()}
+        lines.append(_mutated_row(f"{mutation} {power}", columns, values, pairs))
+        for label, mine in values.items():
+            found[label].append(mine)
+    whole = {label: torch.cat(mine, 1) for label, mine in found.items()}
     return [*lines, _mutated_row("all", columns, whole, pairs), ""]
 
 
 def _mutated_row(
-    label: str, columns: Sequence[str], means: dict[str, torch.Tensor], pairs: Sequence[tuple[str, str]]
+    label: str, columns: Sequence[str], values: dict[str, torch.Tensor], pairs: Sequence[tuple[str, str]]
 ) -> str:
-    differences = [means[one] - means[other] for one, other in pairs]
-    cells = [f"{means[column].mean():.3f}" for column in columns]
+    differences = [values[one] - values[other] for one, other in pairs]
+    cells = [f"{values[column].mean():.3f}" for column in columns]
     cells += [f"{each.mean():+.3f} {_bounds(each)}" for each in differences]
     return f"| {label} | {' | '.join(cells)} |"
 
@@ -445,7 +462,11 @@ def main() -> None:
     lines = [path.read_text() for path in told if path.exists()]
     seeds = " ".join(map(str, given.seeds))
     lines += [
-        f"- gaps are means over the seeds {seeds}, with 95 % bootstrap intervals over the instances; one thread",
+        f"- gaps are means over the training seeds {seeds}, with 95 % intervals over instances and seeds "
+        "(ncogym.evaluation.seeds_ci95), of the variants' training alone: all begin with one base policy; one thread",
+        "- as many updates are not as much compute: with K members one takes up to K times as much acting as with one "
+        "policy; processor seconds of the updates after the base policy, medians over the seeds:",
+        *trained(given),
         f"- `python benchmarks/populations.py --seeds {seeds} --workers {given.workers}`, commit {git_commit()}",
         f"- {machine()}; " + ", ".join(f"{name} {version}" for name, version in versions().items()),
         "",

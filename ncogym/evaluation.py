@@ -16,7 +16,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,6 @@ from ncogym.references import References
 from ncogym.sets import InstanceSet, unnamed
 from ncogym.solver import Budget, MaxSeconds, Solution, Solutions, Solver, TracePoint, gap_percent
 
-RESAMPLES = 2000
 WARM_UP_SECONDS = 1.0
 SOLVED_PERCENT = 1e-6  # a gap below it is none: objectives are sums of float64 in one order or another
 
@@ -114,7 +113,7 @@ class Summary:
         instances: how many were given to it and came back.
         mean_objective: over its feasible solutions.
         mean_gap_percent: over its feasible solutions whose reference is known.
-        ci95_gap_percent: ``[low, high]``, the 95 % bootstrap interval of that mean; None for fewer than two.
+        ci95_gap_percent: ``[low, high]``, the 95 % interval of that mean (`mean_ci95`); None for fewer than two.
         reference: name of what the gaps are to.
         feasible: share of its instances with a feasible solution, 0 to 1; the means are blind to the others.
         seconds_total: summed over the instances.
@@ -130,10 +129,11 @@ class Summary:
         solved: share of the instances with a known reference whose gap is 0 (below 1e-6 %) or negative.
         better: number of solutions that are better than their reference.
         proven: share of its instances whose solution it has proven to be the best.
-        primal_integral_percent: mean of `primal_integral` over the instances with a known reference.
+        primal_integral_percent: mean of `primal_integral` over the instances with a known reference; None for a solver
+            that told one solution an instance, when it ended (`Evaluation.reported_once`).
         versus: name of the solver that the differences are to.
         mean_difference_percent: mean, over the instances that both solved, of the gap to the solution of ``versus``.
-        ci95_difference_percent: its 95 % bootstrap interval; 0 outside of it says that the two differ.
+        ci95_difference_percent: its 95 % interval (`mean_ci95`); 0 outside of it says that the two differ.
         device: where it ran, in words.
         threads: CPU threads, the same for every solver.
     """
@@ -225,6 +225,17 @@ class Evaluation:
             found[record.solver][record.instance] = record
         return found
 
+    @cached_property
+    def reported_once(self) -> frozenset[str]:
+        """Those solvers that told one solution an instance, when they ended: their primal integral says only when."""
+        once = {}
+        for name, records in self.by_solver.items():
+            solved = [record for record in records.values() if record.feasible]
+            once[name] = bool(solved) and all(
+                len(r.trace) <= 1 and all(point.rollouts == r.rollouts for point in r.trace) for r in solved
+            )
+        return frozenset(name for name, alone in once.items() if alone)
+
     def groups(self) -> dict[str, list[int]]:
         """Return the instances of each size, where there are several: at most eight groups, larger ones by halves.
 
@@ -268,7 +279,7 @@ class Evaluation:
             instances=len(records),
             mean_objective=_mean(r.objective for r in records if r.feasible),
             mean_gap_percent=_mean(gaps),
-            ci95_gap_percent=bootstrap_ci95(torch.tensor(gaps, dtype=torch.float64), self.seed),
+            ci95_gap_percent=mean_ci95(torch.tensor(gaps, dtype=torch.float64)),
             reference=self.reference,
             feasible=_mean(r.feasible for r in records),
             seconds_total=_sum(r.seconds for r in records),
@@ -284,10 +295,12 @@ class Evaluation:
             solved=_mean(gap <= SOLVED_PERCENT for gap in gaps),
             better=sum(gap < -SOLVED_PERCENT for gap in gaps),
             proven=_mean(r.proven for r in records if r.feasible is not None),
-            primal_integral_percent=_mean(self._integral(r) for r in records if r.reference is not None),
+            primal_integral_percent=None
+            if name in self.reported_once
+            else _mean(self._integral(r) for r in records if r.reference is not None),
             versus=self.versus,
             mean_difference_percent=_mean(differences),
-            ci95_difference_percent=bootstrap_ci95(torch.tensor(differences, dtype=torch.float64), self.seed),
+            ci95_difference_percent=mean_ci95(torch.tensor(differences, dtype=torch.float64)),
             device=told.get("device"),
             threads=told.get("threads"),
         )
@@ -339,7 +352,7 @@ def evaluate(
             nothing is known. None: the set's best known values, if it has any.
         reference_name: what objectives that are given as a tensor are called in tables.
         versus: name of the solver in the run that all are compared with, instance by instance.
-        seed: of all that the solvers draw, from CPU generators, and of the bootstrap.
+        seed: of all that the solvers draw, from CPU generators.
         batch_size: instances that a solver is given at once, of those that have equal shapes.
         progress: told after each batch of this process.
         journal: a file of JSON lines that takes each batch's records as they are made. Where it exists, what it holds
@@ -427,28 +440,90 @@ def evaluate(
 # ---------------------------------------------------------------------- statistics
 
 
-def bootstrap_ci95(values: Float64[Tensor, " values"], seed: int) -> list[float] | None:
-    """Return the 95 % percentile bootstrap interval of a mean, from 2,000 resamples.
+def mean_ci95(values: Float64[Tensor, " values"]) -> list[float] | None:
+    """Return the 95 % interval of a mean: by Student's t and by Hall's t for skewed values, at each end the wider one.
+
+    Gaps are skewed (many zeros and a long tail), so that the mean of few is mostly too small, and the more so the
+    smaller their spread; Hall's transformation takes this out of the t statistic. How often the interval holds the true
+    mean in fact, of gaps and of their differences, is in docs/decisions/intervals.md: of 5 or 10 instances it can be
+    less often than it says.
 
     Args:
         values: whose mean is meant.
-        seed: of the resampling.
 
     Returns:
-        ``[low, high]``, or None for fewer than two values, which tell nothing of their spread.
+        ``[low, high]``, around the mean but not symmetric; None for fewer than two values, which tell nothing of their
+        spread. Values that are all equal have an interval of no width.
 
     References:
-        Efron and Tibshirani (1993), An Introduction to the Bootstrap, section 13.3.
+        Hall (1992), On the Removal of Skewness by Transformation, Journal of the Royal Statistical Society B 54.
     """
     count = len(values)
     if count < 2:
         return None
-    rng = torch.Generator().manual_seed(seed)
-    rows = max(1, 2**20 // count)  # resamples at a time, so that memory stays small
-    sizes = [min(rows, RESAMPLES - begin) for begin in range(0, RESAMPLES, rows)]
-    means = torch.cat([values[torch.randint(count, (size, count), generator=rng)].mean(1) for size in sizes])
-    low, high = torch.quantile(means, torch.tensor([0.025, 0.975], dtype=means.dtype)).tolist()
+    mean, spread = values.mean(), values.std()
+    if float(spread) <= 1e-12 * float(values.abs().max()):  # nothing but rounding
+        return [float(mean), float(mean)]
+    skewness = float(((values - mean) / spread).pow(3).mean())
+    reach = student_quantile(count - 1) / math.sqrt(count)
+
+    def untransformed(value: float) -> float:
+        """Return the t statistic, over the root of the count, that Hall's transformation takes to ``value``."""
+        if abs(skewness) < 1e-6:  # where the root below would be all rounding
+            return value
+        return 3 / skewness * (math.cbrt(1 + skewness * (value - skewness / (6 * count))) - 1)
+
+    low = float(mean - spread * max(reach, untransformed(reach)))
+    return [low, float(mean + spread * max(reach, -untransformed(-reach)))]
+
+
+def seeds_ci95(values: Float64[Tensor, "seeds instances"]) -> list[float] | None:
+    """Return the 95 % interval of a mean over training seeds and instances, both of which might have been others.
+
+    Each seed's policy solves the same instances, so that seeds and instances are crossed, and the variance of the mean
+    is that of a two-way layout of random effects. With few seeds that differ, it is mostly theirs, of few degrees of
+    freedom (Satterthwaite's), and the interval is wide. It is never narrower than `mean_ci95` of the instances' means.
+
+    Args:
+        values: of each seed and instance, gaps or paired differences.
+
+    Returns:
+        ``[low, high]``; None for fewer than two seeds or instances, which tell nothing of their spread.
+
+    References:
+        Satterthwaite (1946), An Approximate Distribution of Estimates of Variance Components, Biometrics Bulletin 2.
+    """
+    seeds, count = values.shape
+    if seeds < 2 or count < 2:
+        return None
+    mean, by_seed, by_instance = values.mean(), values.mean(1), values.mean(0)
+    rest = values - by_seed[:, None] - by_instance + mean
+    free = (seeds - 1, count - 1, (seeds - 1) * (count - 1))
+    squares = (count * by_seed.var(), seeds * by_instance.var(), rest.square().sum() / free[2])
+    of_seeds, of_instances, of_rest = map(float, squares)
+    low, high = mean_ci95(by_instance) or [float(mean)] * 2
+    total = max(of_seeds + of_instances - of_rest, of_seeds, of_instances)  # no component is negative
+    if total > 0:
+        spread = sum(square**2 / each for square, each in zip((of_seeds, of_instances, of_rest), free, strict=True))
+        half = student_quantile(max(total**2 / spread, 1.0)) * math.sqrt(total / (seeds * count))
+        low, high = min(low, float(mean) - half), max(high, float(mean) + half)
     return [low, high]
+
+
+@lru_cache(maxsize=4096)
+def student_quantile(freedom: float) -> float:
+    """Return the 97.5 % quantile of Student's t, which bounds a two-sided 95 % interval.
+
+    Args:
+        freedom: degrees of freedom, at least 1; they need not be whole.
+    """
+    # t is sqrt(freedom) times the tangent of an angle whose density is a power of its cosine
+    angles = torch.linspace(0, math.pi / 2, 100_001, dtype=torch.float64)
+    mass = torch.cumulative_trapezoid(angles.cos().pow(freedom - 1), angles)
+    place = int(torch.searchsorted(mass, 0.95 * mass[-1]))
+    below, above = float(mass[place - 1]), float(mass[place])
+    share = (0.95 * float(mass[-1]) - below) / (above - below)
+    return math.sqrt(freedom) * math.tan(float(angles[place]) + share * float(angles[1]))
 
 
 def primal_integral(trace: Sequence[TracePoint], reference: float, sense: str, horizon: float) -> float:

@@ -33,6 +33,10 @@ POINTS = 200  # of a curve that is drawn
 MORE = ("worst gap %", "solved", "primal integral %", "proven", "rollouts")
 LESS = ("mean objective", "in all")  # come first of these where solvers are compared with one of them
 
+INTERVAL = "95 % interval of the mean (Student's t, widened for skewness)"
+FEW = 32  # instances, below which an interval covers visibly less than it says
+COVERAGE = "docs/decisions/intervals.md"  # which has the measurements
+
 FORMULA = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")  # what a spreadsheet may read as the beginning of one
 
 LATEX = {
@@ -117,16 +121,25 @@ def notes(evaluation: Evaluation, origin: bool = True) -> list[str]:
         told = f"known for {known} of {instances.count}, " if known < instances.count else ""
         proven = sum(references.proven)
         said.append(
-            f"gap to {references.name} ({told}{proven} proven optimal), 0 is as good and negative is better; "
-            "95 % bootstrap interval"
+            f"gap to {references.name} ({told}{proven} proven optimal), 0 is as good and negative is better; {INTERVAL}"
         )
     if evaluation.versus is not None:
         said.append(
             f"against {evaluation.versus}: mean gap to its solution of the same instance, 95 % interval likewise"
         )
-    if evaluation.warm_up_seconds:
-        warm_up = ", ".join(f"{name} {seconds:.3g} s" for name, seconds in evaluation.warm_up_seconds.items())
-        said.append(f"first call, not counted: {warm_up}")
+    if 1 < instances.count < FEW and (references is not None or evaluation.versus is not None):
+        said.append(
+            f"{instances.count} instances are few: where gaps are skewed, as they mostly are, their intervals hold the "
+            f"true mean less often than 95 times in 100 ({COVERAGE})"
+        )
+    once = [name for name in evaluation.solvers if name in evaluation.reported_once]
+    if references is not None and once and len(once) < len(evaluation.solvers):
+        said.append(f"primal integral {NOT_KNOWN}: told one solution an instance, when it ended: {', '.join(once)}")
+    able = {record.solver for record in evaluation.records if record.feasible is not None}
+    called = [f"{name} {seconds:.3g} s" for name, seconds in evaluation.warm_up_seconds.items() if name in able]
+    if called:
+        said.append(f"first call, not counted: {', '.join(called)}")
+    said += _made_with(evaluation.sessions)
     said += [_session(session) for session in evaluation.sessions if session and origin]
     unable = {record.solver: record.violation for record in evaluation.records if record.feasible is None}
     said += [f"{NOT_KNOWN}: {reason}" for reason in unable.values()]
@@ -162,6 +175,17 @@ def _beaten(evaluation: Evaluation) -> list[str]:
             f"{doubt}"
         )
     return said if better else said[1:]
+
+
+def _made_with(sessions: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Name the weights that were used, with their fingerprints, and what other solvers were told."""
+    policies = {name: policy for session in sessions for name, policy in _policies(session).items()}
+    settings = {name: told for session in sessions for name, told in (session.get("settings") or {}).items()}
+    weights = dict.fromkeys(f"{p['name']} {p['sha256']}" for p in policies.values() if "sha256" in p)
+    return [
+        *([f"weights: {', '.join(weights)}"] if weights else []),
+        *([f"settings: {'; '.join(f'{name}: {told}' for name, told in settings.items())}"] if settings else []),
+    ]
 
 
 def _session(session: Mapping[str, Any]) -> str:
@@ -280,25 +304,27 @@ def _set(evaluation: Evaluation) -> str:
 
 def _trained(grid: Grid, evaluations: Sequence[Evaluation]) -> Grid:
     """Add what the solvers' policies were trained on, and mark sets that were not like it."""
-    policies = {
-        name: policy for each in evaluations for session in each.sessions for name, policy in _policies(session).items()
-    }
-    if not policies:
+    policies = [{n: p for session in each.sessions for n, p in _policies(session).items()} for each in evaluations]
+    if not any(policies):
         return grid
     header, rows = [grid.header[0], "trained on", *grid.header[1:]], []
     for name, *cells in grid.rows:
-        policy, words = policies.get(name), NOT_KNOWN
-        if policy is not None:
-            kind = policy["env"].get("distribution")
-            words = ", ".join([_span(policy["sizes"]), *([] if kind is None else [kind])])
-            cells = [
-                cell + "*" * (cell != NOT_KNOWN and _is_foreign(policy, evaluation))
-                for cell, evaluation in zip(cells, evaluations, strict=True)
-            ]
-        rows.append([name, words, *cells])
+        own = [each.get(name) for each in policies]
+        words = dict.fromkeys(_trained_on(policy) for policy in own if policy is not None)
+        cells = [
+            cell + "*" * (cell != NOT_KNOWN and policy is not None and _is_foreign(policy, evaluation))
+            for cell, policy, evaluation in zip(cells, own, evaluations, strict=True)
+        ]
+        rows.append([name, "; ".join(words) or NOT_KNOWN, *cells])
     best = {(row, column + 1) for row, column in grid.best}
     note = "* the policy was trained on other sizes or another distribution"
     return Grid(grid.title, header, rows, best, note if any("*" in cell for row in rows for cell in row[2:]) else "")
+
+
+def _trained_on(policy: Mapping[str, Any]) -> str:
+    """Return the sizes and the distribution that a policy was trained on, in words."""
+    kind = policy["env"].get("distribution")
+    return ", ".join([_span(policy["sizes"]), *([] if kind is None else [kind])])
 
 
 def _policies(session: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import threading
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,12 +19,13 @@ from ncogym import references
 from ncogym._resources import git_commit, machine, versions
 from ncogym.baselines.base import Baseline, FirstThatSupports, OutsideSolver
 from ncogym.envs import ConstructiveEnv
-from ncogym.errors import ArgumentError
+from ncogym.errors import ArgumentError, NcogymWarning, UnsupportedFeatures, UnsupportedProblem
 from ncogym.evaluation import Evaluation, Tick, evaluate, seeded_instances
+from ncogym.policies import Policy
 from ncogym.pretrained import Pretrained
 from ncogym.references import References
 from ncogym.sets import InstanceSet, open_set, unnamed
-from ncogym.solver import Budget, Solver, instances_sha256
+from ncogym.solver import Budget, Solutions, Solver, instances_sha256
 from ncogym.solving import choose_policy, classes, make_solver, needs_policy
 
 
@@ -49,6 +51,22 @@ class Entry:
         return cls((label if labelled else text).strip(), solver.strip(), policy.strip() or None)
 
 
+@dataclass
+class Unable:
+    """Stands for a solver that cannot take a set: its cells in tables are dashes.
+
+    Attributes:
+        name: the solver's label.
+        error: why, as it was raised.
+    """
+
+    name: str
+    error: UnsupportedProblem | UnsupportedFeatures
+
+    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+        raise self.error
+
+
 def study(
     env: ConstructiveEnv | None,
     instances: Sequence[str | int],
@@ -71,7 +89,8 @@ def study(
 ) -> list[Evaluation]:
     """Evaluate solvers on every set under every budget.
 
-    All names are looked up, and what cannot go together is refused, before anything is solved.
+    All names are looked up, and what cannot go together is refused, before anything is solved. A solver that cannot
+    take one of the sets has dashes there, which is said at the start; all else is as it would be without it.
 
     Args:
         env: of the instances that a number stands for; otherwise the problem that a set must be of, or None.
@@ -97,7 +116,7 @@ def study(
         An evaluation for each set and budget, in this order; fewer after an interrupt.
 
     Raises:
-        NcogymError: something that is named does not exist, or does not go together.
+        NcogymError: something that is named does not exist, or does not go together, or no solver can take any set.
     """
     cancel = cancel or threading.Event()
     entries = [Entry.read(text) for text in solvers]
@@ -109,14 +128,19 @@ def study(
     at = _device(device)
     sets = [_open(text, env, seed) for text in instances]
     prepared = [_prepare(entries, each.env, policy, at, threads) for each in sets]
+    _tell_unable([each.name for each in sets], [ready for ready, _ in prepared])
     if reference is not None:
         _without_bar(make_solver(reference), [each.env for each in sets])
     origin = _origin(command, at, threads)
     done: list[Evaluation] = []
     for each, (ready, policies) in zip(sets, prepared, strict=True):
         judged = _reference(each, reference, reference_seconds, budgets, workers, cancel, progress)
-        session = {**origin, "policies": {name: _trained(chosen) for name, chosen in policies.items()}}
-        weights = {n: instances_sha256(TensorDict(dict(p.policy.state_dict())))[:16] for n, p in policies.items()}
+        weights = {name: weights_sha256(chosen.policy) for name, chosen in policies.items()}
+        session = {
+            **origin,
+            "policies": {name: _trained(chosen) | {"sha256": weights[name]} for name, chosen in policies.items()},
+            "settings": {name: told for name, solver in ready.items() if (told := _told(solver, each.env))},
+        }
         settings = {"threads": threads, "device": device, "policies": weights}
         for budget in budgets:
             done.append(
@@ -200,30 +224,63 @@ def _prepare(
     ready: dict[str, Solver] = {}
     policies: dict[str, Pretrained] = {}
     for entry in entries:
-        chosen = None
-        if needs_policy(entry.solver):
-            named = entry.policy or policy
-            key = named or classes(entry.solver)
-            if key not in loaded:
-                loaded[key] = choose_policy(named, env, env.size, entry.solver)
-            chosen = policies[entry.label] = loaded[key]
-        elif entry.policy is not None:
+        if entry.policy is not None and not needs_policy(entry.solver):
             raise ArgumentError(f"solvers: {entry.label} is not allowed; {entry.solver} uses no policy")
-        solver: Any = make_solver(entry.solver, chosen.policy.to(at) if chosen else None)
-        _without_bar(solver, [env])
+        try:
+            chosen = None
+            if needs_policy(entry.solver):
+                named = entry.policy or policy
+                key = named or classes(entry.solver)
+                if key not in loaded:
+                    loaded[key] = choose_policy(named, env, env.size, entry.solver)
+                chosen = loaded[key]
+            solver: Any = make_solver(entry.solver, chosen.policy.to(at) if chosen else None)
+            _without_bar(solver, [env])
+        except (UnsupportedProblem, UnsupportedFeatures) as error:
+            ready[entry.label] = Unable(entry.label, error)
+            continue
+        if chosen:
+            policies[entry.label] = chosen
         if hasattr(solver, "threads"):
             solver.threads = threads
         ready[entry.label] = solver
     return ready, policies
 
 
+def _tell_unable(sets: Sequence[str], prepared: Sequence[dict[str, Solver]]) -> None:
+    """Say in a line each which solver cannot take which set; refuse a study in which none can take any."""
+    unable = [(name, solver) for name, ready in zip(sets, prepared, strict=True) for solver in ready.values()]
+    told = [(name, solver) for name, solver in unable if isinstance(solver, Unable)]
+    if told and len(told) == len(unable):
+        raise told[0][1].error
+    for name, solver in told:
+        warnings.warn(f"{solver.name} has no results on {name}: {solver.error}", NcogymWarning, stacklevel=3)
+
+
+def weights_sha256(policy: Policy) -> str:
+    """Return the fingerprint of a policy's weights that records and tables name: 16 hexadecimal digits."""
+    return instances_sha256(TensorDict(dict(policy.state_dict())))[:16]
+
+
+def _parts(solver: Any) -> Iterator[Any]:
+    """Yield a solver and those that it is composed of."""
+    yield solver
+    for part in (*getattr(solver, "stages", ()), *([solver.inner] if hasattr(solver, "inner") else [])):
+        yield from _parts(part)
+
+
+def _told(solver: Solver, env: ConstructiveEnv) -> str:
+    """Return what a solver and its parts are told that decides their results, in words; "" where nothing."""
+    return "; ".join(filter(None, [part.settings(env) for part in _parts(solver) if isinstance(part, Baseline)]))
+
+
 def _without_bar(solver: Solver, envs: Iterable[ConstructiveEnv]) -> None:
-    """Refuse a problem that a classical solver cannot take, rather than have a line of dashes; one bar is for all."""
-    for stage in getattr(solver, "stages", (solver,)):
-        if isinstance(stage, Baseline):
+    """Refuse a problem that a classical solver cannot take, before anything is solved; one bar is for all."""
+    for part in _parts(solver):
+        if isinstance(part, Baseline):
             for env in envs:
-                stage.check(env)
-        for one in (stage, *stage.solvers) if isinstance(stage, FirstThatSupports) else (stage,):
+                part.check(env)
+        for one in (part, *part.solvers) if isinstance(part, FirstThatSupports) else (part,):
             if isinstance(one, OutsideSolver):
                 one.progress_bar = False
 

@@ -269,7 +269,7 @@ def test_help_of_a_command_is_complete(run: Run, command: str, flags: str) -> No
         ("evaluate --env tsp --env.batch_size 5 --solvers two-opt", "unrecognized arguments: --env.batch_size"),
         ("evaluate --env tsp --solvers two-opt --instances 0", "instances: 0 is not allowed; it must be at least 1"),
         ("evaluate --env tsp --solvers two-opt,foo", "solver: 'foo' is not known"),
-        ("evaluate --env tsp --solvers two-opt,hgs", "hgs cannot take tsp; it solves capacitated routes"),
+        ("evaluate --env tsp --solvers hgs,dispatch:MOR", "hgs cannot take tsp; it solves capacitated routes"),
         ("evaluate --env tsp --solvers two-opt,", "solver: '' is not known"),
         ("evaluate --env tsp --solvers two-opt,two-opt", "solvers: two-opt,two-opt is not allowed; it names a solver"),
         ("evaluate --env tsp --solvers two-opt --reference foo", "solver: 'foo' is not known"),

@@ -87,7 +87,7 @@ def test_page_says_what_the_tables_say() -> None:
     assert [column["texts"] for column in said["columns"]] == [column.texts for column in chapters[0].columns]
     assert said["notes"] == chapters[0].notes
     interval = next(column for column in said["columns"] if column["title"] == "95 % interval")
-    assert interval["intervals"] == [[1.0, 5.5, 10.0], None, None]
+    assert interval["intervals"] == [[-51.68, 5.5, 62.68], None, None]
     assert said["curves"][0] == [[0.5, 15.0], [0.75, 5.5], [2.0, 5.5]]
     assert [sum(counts) for counts in said["histogram"]["counts"]] == [2, 1, 0]
 

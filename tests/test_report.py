@@ -64,7 +64,7 @@ def test_markdown_has_a_row_per_solver() -> None:
         "solver": "good",
         "mean objective": "10.5500",
         "gap %": "**5.500**",
-        "95 % interval": "[1.000, 10.000]",
+        "95 % interval": "[-51.678, 62.678]",  # 5.5 ± 12.706 * 4.5
         "worst gap %": "10.000",
         "solved": "0.0%",
         "feasible": "2/2",
@@ -175,6 +175,50 @@ def test_matrix_marks_what_a_policy_was_not_trained_on(sizes: list[int], trained
     assert ("trained on other sizes" in table) is any(marks)
 
 
+def test_each_cell_has_the_policy_that_was_used_there() -> None:
+    """Where a solver used another policy on each set, both are told, and each set is held against its own."""
+    pair = []
+    for name, size in (("one", 4), ("two", 6)):
+        policy = {"name": name, "env": {"distribution": "uniform"}, "sizes": [size, size], "sha256": f"{size}f"}
+        session = {"policies": {"net": policy}, "settings": {"rival": "first solution SAVINGS"}}
+        rows = [record("net", 0, (1.0, 11.0)), record("rival", 0, (1.0, 12.0))]
+        pair.append(of(tours([size], name), rows, sessions=(session,)))
+    table = markdown_table(pair)
+    assert cells(table, 2)[1] == ["net", "4, uniform; 6, uniform", "**10.000**", "**10.000**"]
+    assert "weights: one 4f" in told(pair[0])
+    assert "weights: two 6f" in told(pair[1])
+    assert "settings: rival: first solution SAVINGS" in told(pair[0])
+
+
+def test_a_solver_that_cannot_take_one_of_the_sets_has_dashes_there(tmp_path: Path) -> None:
+    """Everything is written; the other cells, differences and means are those of a run without it."""
+    unable = [Record("other", row, reference=10.0, violation="other cannot take this") for row in range(2)]
+    able = [record("other", row, (1.0, 12.0)) for row in range(2)]
+    good = [record("good", row, (0.5, 11.0), (1.0, 10.5)) for row in range(2)]
+    pair = [
+        of(tours([4, 4], name), [*good, *more], versus="other", budget={"rollouts": 8})
+        for name, more in (("one", unable), ("two", able))
+    ]
+    text = markdown_table(pair)
+    header, *rows = cells(text)
+    assert set(rows[1][1:]) == {"–"}
+    assert rows[0][header.index("against other %")] == "–"
+    assert rows[0][header.index("gap %")] == "**5.000**"
+    assert cells(text, 2)[1:] == [["good", "**5.000**", "**5.000**"], ["other", "–", "20.000"]]
+    assert "–: other cannot take this" in text
+    write_report(pair, tmp_path)
+    (first, *_) = [s for s in json.loads((tmp_path / "summary.json").read_text())["solvers"] if s["solver"] == "other"]
+    assert [first[key] for key in ("mean_objective", "mean_gap_percent", "feasible", "seconds_total")] == [None] * 4
+    assert r"other & \textendash{} & 20.000" in (tmp_path / "table.tex").read_text()
+
+
+@pytest.mark.parametrize(("count", "few"), [(1, False), (5, True), (31, True), (32, False)])
+def test_few_instances_are_called_few(count: int, few: bool) -> None:
+    """Below 32 the notes say that the interval holds the truth less often than its name says."""
+    rows = [record("a", row, (1.0, 11.0 + row)) for row in range(count)]
+    assert (f"{count} instances are few" in told(of(tours([4] * count), rows))) is few
+
+
 def test_markdown_escapes_what_has_a_meaning() -> None:
     """A bar in a name does not end its cell."""
     table = markdown_table([of(tours([4]), [record("a|b*<c>", 0, (1.0, 11.0))])])
@@ -252,7 +296,7 @@ def test_more_columns_come_with_more_room() -> None:
         assert before <= found
         before = found
     assert before == {"objective", "interval", "feasible", "solved", "integral", "rollouts"}
-    assert "integral" not in shown(mixed(), 80)
+    assert "integral" not in shown(mixed(), 80).partition("tsp: hand-made")[0]
 
 
 def test_comparison_is_shown_however_narrow() -> None:
@@ -267,7 +311,7 @@ def test_narrow_terminal_breaks_names_and_no_number() -> None:
     """On 72 columns a long name goes over two lines, and every number is still whole."""
     name = "multistart+symmetry+two-opt+sampling"
     text = shown(of(tours([4, 4]), [replace(each, solver=name) for each in mixed().records[:2]]), 72)
-    for whole in ("10.5500", "5.500", "[1.000, 10.000]", "2/2", "1.5000", "3.0"):
+    for whole in ("10.5500", "5.500", "[-51.678, 62.678]", "2/2", "1.5000", "3.0"):
         assert f" {whole} " in text
     assert name not in text
     assert name in "".join(line.split(" ")[1] for line in text.splitlines() if line.startswith(" "))

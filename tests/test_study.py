@@ -10,12 +10,12 @@ import torch
 
 from ncogym import pretrained, references
 from ncogym.envs import make
-from ncogym.errors import ArgumentError, UnsupportedProblem
+from ncogym.errors import ArgumentError, NcogymWarning, UnsupportedProblem
 from ncogym.policies import AttentionPolicy, Latent
 from ncogym.pretrained import save_policy
 from ncogym.sets import InstanceSet
 from ncogym.solver import Budget, MaxRollouts
-from ncogym.study import Entry, label, study
+from ncogym.study import Entry, label, study, weights_sha256
 
 
 @pytest.mark.parametrize(
@@ -50,15 +50,19 @@ def test_records_come_with_their_origin() -> None:
     """Commit, machine, versions, threads, device, command and policies are known of every evaluation."""
     (found,) = study(None, ["kool-tsp20:1"], ["greedy", "two-opt"], [Budget()], command="ncogym evaluate ...")
     (session,) = found.sessions
-    assert {"commit", "machine", "versions", "threads", "device", "command", "started", "policies"} == set(session)
+    assert {"commit", "machine", "versions", "threads", "device", "command", "started", "policies", "settings"} == set(
+        session
+    )
     assert (session["device"], session["threads"], session["command"]) == ("cpu", 1, "ncogym evaluate ...")
     assert session["policies"] == {
         "greedy": {
             "name": "tsp-attention",
             "env": {"num_nodes": 100, "distribution": "mixed"},
             "sizes": [20, 150],
+            "sha256": weights_sha256(pretrained.load_policy("tsp-attention").policy),
         }
     }
+    assert session["settings"] == {}
     assert session["versions"]["torch"] == torch.__version__
 
 
@@ -116,10 +120,42 @@ def test_threads_are_the_same_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_everything_is_refused_before_anything_is_solved(monkeypatch: pytest.MonkeyPatch) -> None:
     """A name that is wrong for the second set costs no work on the first."""
     monkeypatch.setattr("ncogym.study.evaluate", lambda *arguments, **options: pytest.fail("work was begun"))
-    with pytest.raises(UnsupportedProblem, match="two-opt cannot take jssp"):
-        study(None, ["kool-tsp20:1", "l2d-jssp6x6:1"], ["two-opt"], [Budget()])
+    with pytest.raises(UnsupportedProblem, match="hgs cannot take tsp"):
+        study(None, ["kool-tsp20:1", "l2d-jssp6x6:1"], ["hgs"], [Budget()])
     with pytest.raises(ArgumentError, match="nowhere"):
         study(None, ["kool-tsp20:1", "nowhere"], ["two-opt"], [Budget()])
+
+
+def test_a_solver_that_cannot_take_one_set_costs_nobody_else_anything() -> None:
+    """It is said at the start, a line for each cell; its records say why, and all others are as without it."""
+    sets, budgets = ["kool-tsp20:2", "l2d-jssp6x6:2"], [MaxRollouts(2)]
+    names = ["greedy@tsp-attention", "dispatch:MOR", "greedy"]
+    with pytest.warns(NcogymWarning) as told:
+        found = study(None, sets, names, budgets, versus="greedy")
+    lines = [str(each.message).partition(": ")[0] for each in told if each.category is NcogymWarning]
+    assert lines == [
+        "dispatch:MOR has no results on kool-tsp20:2",
+        "greedy@tsp-attention has no results on l2d-jssp6x6:2",
+    ]
+    (alone,) = study(None, sets[:1], ["greedy"], budgets)
+    assert [r.objective for r in found[0].by_solver["greedy"].values()] == [r.objective for r in alone.records]
+    tours, shops = ({s.solver: s for s in each.summaries()} for each in found)
+    assert (tours["dispatch:MOR"].feasible, tours["dispatch:MOR"].mean_difference_percent) == (None, None)
+    assert (shops["greedy@tsp-attention"].feasible, shops["dispatch:MOR"].feasible) == (None, 1.0)
+    assert shops["dispatch:MOR"].mean_difference_percent is not None
+    assert "trained on tsp" in found[1].by_solver["greedy@tsp-attention"][0].violation
+    assert set(found[1].sessions[0]["policies"]) == {"greedy"}
+
+
+def test_results_name_what_solvers_were_told() -> None:
+    """OR-Tools' strategies and CP-SAT's workers are in the records, alone, inside of others and of several in one."""
+    solvers = ["ortools", "savings+ortools", "ortools+symmetry", "cp-sat", "pyvrp"]
+    with pytest.warns(NcogymWarning):
+        found = study(None, ["kool-cvrp20:1", "l2d-jssp6x6:1"], solvers, [Budget(seconds=0.5)], threads=2)
+    routing = "first solution PATH_CHEAPEST_ARC, metaheuristic GUIDED_LOCAL_SEARCH"
+    price = "its own parameters, but a price of overload of up to 1000000"
+    assert found[0].sessions[0]["settings"] == {**dict.fromkeys(solvers[:3], routing), "pyvrp": price}
+    assert found[1].sessions[0]["settings"] == {"cp-sat": "2 workers"}
 
 
 def test_interrupt_ends_the_study_with_what_is_done() -> None:

@@ -59,6 +59,14 @@ class Baseline(abc.ABC):
         """Return whether ``env`` declares a model that this solver reads."""
         return not self.reads.isdisjoint(declared(env))
 
+    def settings(self, env: Any) -> str:
+        """Return, in words for the notes of a table, what this solver is told that decides its results; "" if nothing.
+
+        Args:
+            env: a problem that it `supports`.
+        """
+        return ""
+
     def check(self, env: Any) -> None:
         """Refuse an environment that this solver cannot take.
 
@@ -106,6 +114,9 @@ class FirstThatSupports(Baseline):
         self.solvers, self.name = solvers, solvers[0].name
         self.reads = frozenset().union(*(solver.reads for solver in solvers))
         self.takes = ", or ".join(solver.takes for solver in solvers)
+
+    def settings(self, env: Any) -> str:
+        return next(solver for solver in self.solvers if solver.supports(env)).settings(env)
 
     def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
         self.check(env)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
+from typing import Any
 
 from ncogym.baselines.base import OutsideRouteSolver, Routing, Run, needs, to_actions, to_scale
 
@@ -40,6 +41,9 @@ class HGS(OutsideRouteSolver):
 
     name = "hgs"
     largest_load = 100_000  # it refuses larger ones
+
+    def settings(self, env: Any) -> str:
+        return "the parameters of its paper"
 
     def _solve(self, problem: Routing, run: Run) -> None:
         with needs("hygese", extra="solvers"), run.paused():

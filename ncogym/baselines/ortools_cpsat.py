@@ -95,6 +95,9 @@ class CpSat(OutsideImprover):
             raise ArgumentError(f"threads: {threads} is not allowed; it must be a whole number of at least 1")
         self.threads = threads
 
+    def settings(self, env: Any) -> str:
+        return f"{self.threads} worker{'s' * (self.threads != 1)}"
+
     def _view(self, env: Any, one: TensorDict, budget: Budget, rng: torch.Generator) -> Problem:
         model = next(model for model in BUILDS if model in declared(env))
         arrays = [getattr(env, view)(one)[0].cpu().numpy() for view in MODELS[model]]

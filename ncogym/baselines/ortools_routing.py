@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -95,6 +95,10 @@ class OrToolsRouting(OutsideRouteSolver, OutsideImprover):
         if scale is not None and not 0 < scale < math.inf:
             raise ArgumentError(f"scale: {scale} is not allowed; it must be above 0 and finite, or None")
         self.first_solution, self.metaheuristic, self.scale = first_solution, metaheuristic, scale
+
+    def settings(self, env: Any) -> str:
+        metaheuristic = self.metaheuristic or "none, it stops in a local optimum"
+        return f"first solution {self.first_solution}, metaheuristic {metaheuristic}"
 
     def _solve(self, problem: Routing, run: Run) -> None:
         with needs("ortools", extra="solvers"), run.paused():

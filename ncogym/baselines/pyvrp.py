@@ -49,6 +49,9 @@ class PyVRP(OutsideRouteSolver, OutsideImprover):
     reads = frozenset({"routes", "tour"})
     takes = f"{OutsideRouteSolver.takes} and closed tours (tour)"
 
+    def settings(self, env: Any) -> str:
+        return f"its own parameters, but a price of overload of up to {HARDEST}"
+
     def _solve(self, problem: Routing, run: Run) -> None:
         with needs("pyvrp", extra="solvers"), run.paused():
             import pyvrp
