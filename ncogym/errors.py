@@ -8,6 +8,8 @@
     ├── UnsupportedProblem(TypeError)     a solver cannot take this kind of problem
     ├── SolverError(RuntimeError)
     │   ├── NoSolutionFound               the budget ended before the first feasible solution
+    │   │   └── Abandoned                 a rollout was given up for lack of time
+    │   ├── NotEnoughMemory(MemoryError)  an instance is too large for the memory that is free
     │   └── SolverNotInstalled(ImportError)   an optional package is missing; the text names the extra
     └── CheckpointError(RuntimeError)     weights or a training state cannot be read
 
@@ -46,6 +48,14 @@ class SolverError(NcogymError, RuntimeError):
 
 class NoSolutionFound(SolverError):
     """The budget ended before the first feasible solution."""
+
+
+class Abandoned(NoSolutionFound):
+    """A rollout was given up for lack of time; caught by who holds another solution (`Progress.abandoning`)."""
+
+
+class NotEnoughMemory(SolverError, MemoryError):
+    """An instance is too large for the memory that is free; the text says what it takes and what there is."""
 
 
 class SolverNotInstalled(SolverError, ImportError):

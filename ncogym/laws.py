@@ -309,7 +309,7 @@ def solvers_solve_what_they_take(case: Case) -> Iterator[str]:
 def _solved(solver: Any, env: Any, instances: TensorDict, rng: torch.Generator) -> Any:
     """Solve within moments, or, on a machine too busy for that, in the time that the solver takes of its own accord."""
     try:
-        return solver(env, instances, Budget(seconds=0.2, rollouts=64, lenient=True), rng)
+        return solver(env, instances, Budget(seconds=0.2, rollouts=64), rng)
     except NoSolutionFound:
         return solver(env, instances, None, rng)
 

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import is_dataclass, replace
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,7 +126,7 @@ def compute(
     """
     if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
         raise ArgumentError(f"workers: {workers} is not allowed; it must be a whole number of at least 1")
-    budget = replace(budget or Budget(), lenient=True)
+    budget = budget or Budget()
     instances = [one for block in blocks for one in block.split(1)]
     blocks = [block.cpu() for block in blocks]
     names = [instances_sha256(one) for block in blocks for one in block.split(1)]
@@ -460,7 +460,7 @@ def _wait_and_end() -> None:
 @functools.lru_cache(maxsize=1)
 def _unpacked(work: bytes) -> tuple[Referee, Solver, Budget]:
     env, solver, limits = pickle.loads(work)  # noqa: S301 - from the parent's memory
-    return env, solver, Budget(**limits, cancel=_cancel, lenient=True)
+    return env, solver, Budget(**limits, cancel=_cancel)
 
 
 def _work(work: bytes, some: bytes) -> list[tuple[int, _Found]]:

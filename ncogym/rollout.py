@@ -14,7 +14,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import torch
 from jaxtyping import Float, Float32, Int64
@@ -25,10 +25,10 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from ncogym import kernels
-from ncogym.errors import ArgumentError
+from ncogym.errors import ArgumentError, NotEnoughMemory
 from ncogym.features import StepFeatures, join_steps
 
-LOOK_EVERY = 8  # steps between two looks whether all rollouts are done, where they end at different times
+LOOK_EVERY = 8  # steps between two looks at the clock, and whether all are done, where they end at different times
 MEMORY_SHARE, MEMORY_MOST = (
     0.25,
     256e6,
@@ -38,6 +38,17 @@ GRAPHS_KEPT = 4  # captured rollouts of a policy; each holds the memory of its s
 
 Acting = Literal["auto", "eager", "compile", "graph", "kernel"]
 Precision = Literal["float32", "tf32", "bfloat16"]
+
+
+class Clock(Protocol):
+    """What ends a rollout before its time (`ncogym.solver.Progress`)."""
+
+    @property
+    def allowed(self) -> float:
+        """Wall-clock seconds that a rollout may still take."""
+
+    def look(self) -> None:
+        """Raise `ncogym.solver.Abandoned` where no time is allowed any more."""
 
 
 class Steps(NamedTuple):
@@ -118,6 +129,7 @@ def act(
     log_prob: bool = False,
     acting: Acting = "auto",
     precision: Precision = "float32",
+    clock: Clock | None = None,
 ) -> Trajectories:
     """Let a policy build solutions, one decision of every rollout at a time, without gradients.
 
@@ -144,6 +156,7 @@ def act(
         precision: of the matrix products: ``tf32`` on CUDA, or ``bfloat16`` tensors; a policy's logits, softmax and
             log-probabilities stay in float32. The CPU's kernel computes in float32 throughout; CUDA's takes bfloat16
             tensors, and multiplies float32 ones in three tf32 parts whatever is said here.
+        clock: looked at every `LOOK_EVERY` steps, by the CPU's kernel, too; CUDA's and a graph run to their end.
 
     Returns:
         Trajectories as long as the longest needs and up to `LOOK_EVERY` steps more, or as long as the horizon. Where
@@ -152,6 +165,7 @@ def act(
 
     Raises:
         ArgumentError: there is no such way of acting, or not here; or rollouts are no multiple of the conditions.
+        Abandoned: the clock says that the time is over.
     """
     for name, value, allowed in (("acting", acting, get_args(Acting)), ("precision", precision, get_args(Precision))):
         if value not in allowed:
@@ -166,7 +180,7 @@ def act(
         noise = torch.rand(shape, generator=_nearby(rng, device), device=device)
     if condition is not None:
         under = _Rows(env, policy, encoded, instances, condition, count)
-        return under.act(decoding, rng, first_actions, noise, log_prob, acting, precision)
+        return under.act(decoding, rng, first_actions, noise, log_prob, acting, precision, clock)
     with torch.inference_mode(), _products_in(precision), _uncached_autocast(device):
         given = torch.zeros(batch, count, 0, dtype=torch.int64, device=device)
         if first_actions is not None:
@@ -177,9 +191,10 @@ def act(
         if acting in ("auto", "kernel"):
             kernel = kernels.find(env, policy, encoded, instances, decoding, must=acting == "kernel")
         if kernel is not None:
-            actions, chosen = kernel.rollouts(given, decoding.temperature if decoding.stochastic else 1.0, noise)
+            temperature = decoding.temperature if decoding.stochastic else 1.0
+            actions, chosen = kernel.rollouts(given, temperature, noise, clock)
         else:
-            loop = _Loop(env, policy, decoding, log_prob, "eager" if acting == "auto" else acting)
+            loop = _Loop(env, policy, decoding, log_prob, "eager" if acting == "auto" else acting, clock)
             if acting == "graph":
                 actions, chosen = loop.captured(encoded, instances, given, noise)
             else:
@@ -194,10 +209,13 @@ def act(
 class _Loop:
     """The plain loop over steps, its step as it is or compiled."""
 
-    def __init__(self, env: Any, policy: Any, decoding: Any, log_prob: bool, acting: str) -> None:
+    def __init__(
+        self, env: Any, policy: Any, decoding: Any, log_prob: bool, acting: str, clock: Clock | None = None
+    ) -> None:
         self.env, self.policy, self.decoding, self.log_prob = env, policy, decoding, log_prob
         self.step = _compiled_step() if acting == "compile" else _step
         self.looks = acting != "graph"
+        self.clock = clock if self.looks else None
 
     def __call__(
         self,
@@ -213,6 +231,8 @@ class _Loop:
         total = torch.zeros(batch_and_rollouts, device=given.device)
         earliest, ended = env.earliest(instances), False
         for number in range(env.horizon(instances)):
+            if self.clock is not None and number % LOOK_EVERY == 0:
+                self.clock.look()
             if self.looks and number >= earliest and number % LOOK_EVERY == 0:
                 ended = bool(state.done.all())  # then one step more, so that every rollout ends in padding
             if number < given.shape[-1]:
@@ -678,6 +698,7 @@ class _Rows:
         log_prob: bool,
         acting: Acting,
         precision: Precision,
+        clock: Clock | None,
     ) -> Trajectories:
         """Run the rollouts of each part."""
         batch, count, acted = self.instances.batch_size[0], self.condition.shape[1], []
@@ -700,6 +721,7 @@ class _Rows:
                     log_prob=log_prob,
                     acting=acting,
                     precision=precision,
+                    clock=clock,
                 )
             )
         steps = max(each.actions.shape[-1] for each in acted)
@@ -790,6 +812,45 @@ def free_memory(device: torch.device) -> int:
         return 2**32  # no such file on this system; what any machine of the day has
 
 
+def check_memory(env: Any, policy: Any, instances: TensorDict, share: float = 1.0) -> None:
+    """Refuse instances that are too large for a policy to encode one of them, before any memory is taken.
+
+    Args:
+        env: the problem.
+        policy: whose encoder it is.
+        instances: batch size ``[batch]``.
+        share: of the memory that is free, which it may take.
+
+    Raises:
+        NotEnoughMemory: it takes more.
+    """
+    takes, free = encoding_memory(env, policy, instances), free_memory(next(iter(instances.values())).device)
+    if takes > share * free:
+        size, of = env.instance_size(instances), "" if share == 1 else f"{100 * share:g} % of "
+        what = f"{type(policy).__name__} takes about {takes / 1e9:.2g} GB to encode {env.name} of size {size}"
+        raise NotEnoughMemory(f"{what}; allowed are {of}the {free / 1e9:.2g} GB that are free")
+
+
+@contextmanager
+def _watched(policy: Any, clock: Clock | None) -> Iterator[None]:
+    """Let each module of a policy look at the clock before it computes: of a large instance a layer takes seconds."""
+    if clock is None:
+        yield
+        return
+    hooks = [module.register_forward_pre_hook(lambda *_: clock.look()) for module in policy.modules()]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def encoding_memory(env: Any, policy: Any, instances: TensorDict) -> float:
+    """Return the bytes that a policy takes to encode one of the instances, about."""
+    actions = env.start(instances[:1]).action_mask.shape[-1]
+    return float(4 * policy.encoding_numbers(actions, env.horizon(instances)))
+
+
 def search_memory(device: torch.device) -> float:
     """Return the bytes that a search may take at a time: a limit that never changes where as much memory is free.
 
@@ -817,7 +878,7 @@ def rollouts_in_memory(env: Any, policy: Any, instances: TensorDict, budget_byte
     return max(1, int(budget_bytes / (4 * policy.numbers_per_action * actions * instances.batch_size[0])))
 
 
-def encode(env: Any, policy: Any, instances: TensorDict, budget_bytes: float = 0) -> Any:
+def encode(env: Any, policy: Any, instances: TensorDict, budget_bytes: float = 0, *, clock: Clock | None = None) -> Any:
     """Encode instances for a search, as many at a time as fit into memory.
 
     Args:
@@ -825,15 +886,19 @@ def encode(env: Any, policy: Any, instances: TensorDict, budget_bytes: float = 0
         policy: whose encoder it is.
         instances: batch size ``[batch]``, thousands if need be.
         budget_bytes: what encoding may take; 0 is `search_memory`.
+        clock: looked at before each module of the policy computes.
 
     Returns:
         ``policy.encode(...)`` of all of them, without gradients.
+
+    Raises:
+        Abandoned: the clock says that the time is over.
+        NotEnoughMemory: not even one instance fits.
     """
+    check_memory(env, policy, instances)
     budget_bytes = budget_bytes or search_memory(next(iter(instances.values())).device)
-    nodes = env.start(instances[:1]).action_mask.shape[-1]
-    each = 4 * (policy.numbers_per_node * nodes + policy.numbers_per_pair * nodes**2)
-    parts = instances.split(max(1, int(budget_bytes / each)))
-    with torch.inference_mode():
+    parts = instances.split(max(1, int(budget_bytes / encoding_memory(env, policy, instances))))
+    with torch.inference_mode(), _watched(policy, clock):
         encoded = [policy.encode(env.instance_features(part)) for part in parts]
         if len(encoded) == 1:
             return encoded[0]

@@ -25,7 +25,7 @@ from jaxtyping import Float64, Int64
 from tensordict import TensorDict
 from torch import Tensor
 
-from ncogym.errors import ArgumentError, NoSolutionFound
+from ncogym.errors import Abandoned, ArgumentError, NoSolutionFound
 
 OVERRUN = 1.05  # of a budget's seconds, within which the first solution must be there
 
@@ -124,15 +124,18 @@ class Budget:
         rollouts: complete solutions per instance.
         patience: rollouts in a row without an improvement of any instance of the batch.
         cancel: when set from outside (an interrupt), the search ends and returns the best so far.
-        lenient: whether a first solution that comes too late counts all the same: in a part of another budget, which
-            says itself when nothing came in time, and for labels and references, which are judged by how good they are.
+        strict: whether a first solution that comes too late counts as none: where solvers are compared under one
+            budget. Otherwise it is returned all the same, and its seconds tell.
+        first: wall-clock seconds per instance after which a search that has found nothing ends with nothing: in a part
+            of a budget whose owner holds solutions already (`remaining`).
     """
 
     seconds: float = math.inf
     rollouts: float = math.inf
     patience: float = math.inf
     cancel: threading.Event = field(default_factory=threading.Event, compare=False, repr=False)
-    lenient: bool = field(default=False, compare=False, repr=False)
+    strict: bool = field(default=False, compare=False, repr=False)
+    first: float = field(default=math.inf, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("seconds", "rollouts", "patience"):
@@ -147,7 +150,8 @@ class Budget:
             min(self.rollouts, other.rollouts),
             min(self.patience, other.patience),
             self.cancel,
-            self.lenient or other.lenient,
+            self.strict or other.strict,
+            min(self.first, other.first),
         )
 
     @property
@@ -156,13 +160,17 @@ class Budget:
         return min(self.seconds, self.rollouts, self.patience) < math.inf
 
     def remaining(self, progress: Progress, share: float = 1.0) -> Budget:
-        """What is left of this budget after `progress`, or that ``share`` of it, for a solver inside a solver."""
+        """What is left of this budget after `progress`, or that ``share`` of it, for a solver inside a solver.
+
+        Once there is a solution, the inner solver need not come to one: its first ends with its seconds, too.
+        """
+        seconds = max(self.seconds - progress.seconds, 1e-3) * share
         return Budget(
-            max(self.seconds - progress.seconds, 1e-3) * share,
+            seconds,
             max((self.rollouts - progress.rollouts) * share, 1),
             self.patience,
             self.cancel,
-            lenient=True,
+            first=self.first - progress.seconds if progress.actions is None else seconds,
         )
 
 
@@ -298,6 +306,39 @@ class Progress:
             or self._since_improvement >= self.budget.patience
         )
 
+    @property
+    def allowed(self) -> float:
+        """Wall-clock seconds that a rollout may still take, all instances together.
+
+        What would be the first solution has all the time that it needs, unless the budget says otherwise (`first`).
+        """
+        limit = self.budget.first if self.actions is None else self.budget.seconds
+        if self.budget.cancel.is_set() and (self.actions is not None or self.budget.first < math.inf):
+            return 0.0
+        return max(limit - self.seconds, 0.0) * self.batch
+
+    def look(self) -> None:
+        """Look at the clock within a rollout.
+
+        Raises:
+            Abandoned: no time is `allowed` any more.
+        """
+        if self.allowed <= 0.0:
+            raise Abandoned(f"no solution of {self.env.name} within the budget")
+
+    @contextmanager
+    def abandoning(self) -> Iterator[None]:
+        """Throw away what is under way when the time is over: the best so far is the answer, where there is one.
+
+        Raises:
+            Abandoned: there is none.
+        """
+        try:
+            yield
+        except Abandoned:
+            if self.actions is None:
+                raise
+
     @contextmanager
     def part(self, share: float, rollouts: float | None = None) -> Iterator[None]:
         """Narrow the budget to a share of what is left of it while a stage runs, then give the whole back.
@@ -338,7 +379,8 @@ class Progress:
             torch.ones_like(value, dtype=torch.bool) if self.best is None else _better(value, self.best, self.env.sense)
         )
         rows = improved.nonzero().flatten()
-        broken = sorted({v.row for v in self.env.violations(self.instances[rows], chosen[rows][:, None])})
+        some = self.instances if len(rows) == self.batch else self.instances[rows]  # which copies them
+        broken = sorted({v.row for v in self.env.violations(some, chosen[rows][:, None])})
         if broken:
             # a broken solution may score well; among the candidates of its row it counts as the worst
             rows, ranked = rows[broken], objective.clone()
@@ -424,12 +466,12 @@ class Progress:
         """Close the call: check the best actions of every instance and return them.
 
         Raises:
-            NoSolutionFound: nothing was offered within the budget, or too late for a budget that nobody cancelled.
+            NoSolutionFound: nothing was offered, or too late for a strict budget that nobody cancelled.
         """
         if self.actions is None or self.best is None or self._first is None:
             raise NoSolutionFound(f"{solver}: no solution of {self.env.name} within the budget")
         allowed = self.budget.seconds
-        if self._first > OVERRUN * allowed and not (self.budget.lenient or self.budget.cancel.is_set()):
+        if self.budget.strict and self._first > OVERRUN * allowed and not self.budget.cancel.is_set():
             took = f"its first solution was complete after {self._first:.3g} s"
             raise NoSolutionFound(f"{solver}: {allowed:g} s is too small a budget; {took}")
         seconds = self.seconds
@@ -527,8 +569,13 @@ class Pace:
         Returns:
             At least 1 where nothing was offered yet. Else 0 where the budget is spent, or would be before a single
             rollout is complete.
+
+        Raises:
+            Abandoned: nothing was offered and nothing needs to be (`Budget.first`).
         """
         progress = self.progress
+        if progress.actions is None:
+            progress.look()
         now = (progress.seconds, progress.rollouts)
         if self._mark is not None and now[1] > self._mark[1]:
             self._last = (now[1] - self._mark[1], now[0] - self._mark[0])

@@ -17,7 +17,15 @@ from torch import Tensor
 
 from ncogym import kernels
 from ncogym._files import named, whole
-from ncogym.baselines import SOLVERS, TwoOpt
+from ncogym.baselines import (
+    SOLVERS,
+    Dispatching,
+    NearestNeighbour,
+    NearestNeighbourRoutes,
+    RatioGreedy,
+    Savings,
+    TwoOpt,
+)
 from ncogym.envs import ConstructiveEnv, make
 from ncogym.envs.formats.text import read_text
 from ncogym.errors import (
@@ -26,6 +34,8 @@ from ncogym.errors import (
     InvalidSolution,
     NcogymError,
     NcogymWarning,
+    NoSolutionFound,
+    NotEnoughMemory,
     UnsupportedProblem,
 )
 from ncogym.known import AS_GOOD, published_solution
@@ -33,12 +43,34 @@ from ncogym.policies import Conditioned, Latent, Policy
 from ncogym.policies.decoding import Sample
 from ncogym.pretrained import Pretrained, find_policy, load_policy
 from ncogym.records import check_free, write_record
+from ncogym.rollout import MEMORY_SHARE, check_memory
 from ncogym.search import READS, SEARCHES, Compose, Greedy, MultiStart, Reconstruct, Sampling, Symmetry
 from ncogym.sets import open_set, recognise
-from ncogym.solver import Budget, MaxRollouts, MaxSeconds, Solution, Solutions, Solver, gap_percent
+from ncogym.solver import (
+    OVERRUN,
+    Budget,
+    Improver,
+    MaxRollouts,
+    MaxSeconds,
+    Progress,
+    Solution,
+    Solutions,
+    Solver,
+    gap_percent,
+    stacked,
+)
 
 AUTO = "auto"
 SAMPLES, ROUNDS = 128, 8  # of a search without a budget
+BEGINNINGS: tuple[Callable[[], Any], ...] = (  # of `auto`; of those that take a problem, the quickest first
+    NearestNeighbour,
+    NearestNeighbourRoutes,
+    Savings,
+    RatioGreedy,
+    Dispatching,
+)
+FIRST = 0.5  # of what is left then, by which the policy must have built a solution where others could go on
+BEGINNING = 0.25  # of a budget that each beginning but the first may take
 
 
 # what builds solutions with a policy
@@ -60,6 +92,10 @@ FOLLOWERS = ("symmetry", "two-opt")  # a greedy rollout stands before them where
 class Auto:
     """The search that ``auto`` stands for, composed by what the problem offers; docs/results.md has the measurements.
 
+    It begins with heuristics of milliseconds (`BEGINNINGS`), so that there is an answer however large an instance is,
+    and goes on from there. Where memory or time do not let the policy build a single solution, 2-opt has the rest of
+    the time, on symmetric tours. Like 2-opt, the beginnings count no rollouts.
+
     On symmetric tours, samples from every start of one image after the other, the best of each improved by 2-opt, for
     as long as the budget lasts. Elsewhere `Reconstruct`: from its own greedy starts where solutions may begin anywhere,
     else from samples of the images that there are. Without a budget it ends after one round of the starts of 8 images,
@@ -75,8 +111,49 @@ class Auto:
         self.policy = policy
 
     def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
-        """Return what the composed search finds; each solution carries that search's name."""
-        return self.composed(env, instances)(env, instances, budget, rng)
+        """Return what is found; each solution carries the names of all that had a part in it."""
+        progress = Progress(env, instances, budget)
+        names = self._begin(progress, rng)
+        search = self.composed(env, instances)
+        if not (names and progress.spent):
+            try:
+                check_memory(env, self.policy, instances, MEMORY_SHARE if names else 1.0)
+                if isinstance(search, Improver):
+                    search.improve(progress, rng)
+                else:
+                    left = progress.budget.remaining(progress)
+                    left = replace(left, first=FIRST * left.first)
+                    progress.take(search(env, instances, left, rng))
+            except NoSolutionFound:  # as above: only where there is none to begin with
+                if not names:
+                    raise
+            except NotEnoughMemory as error:
+                if not names:
+                    raise
+                warnings.warn(f"{AUTO}: the policy is left out: {error}", NcogymWarning, stacklevel=2)
+        if progress.rollouts:
+            names.append(search.name)
+        elif TwoOpt().supports(env) and not progress.spent:
+            TwoOpt().improve(progress, rng)
+            names.append(TwoOpt.name)
+        return progress.solutions("+".join(names))
+
+    def _begin(self, progress: Progress, rng: torch.Generator) -> list[str]:
+        """Offer what the heuristics find, and return the names of those that the best solutions are from."""
+        env, instances, names = progress.env, progress.instances, list[str]()
+        for solver in (make_beginning() for make_beginning in BEGINNINGS):
+            if not solver.supports(env) or (names and progress.spent):
+                continue
+            try:
+                with progress.part(BEGINNING if names else 1.0):
+                    found = solver(env, instances, progress.budget.remaining(progress), rng)
+            except NoSolutionFound:  # it took too long, or finds none at all
+                continue
+            before: Any = progress.best
+            progress.offer(stacked(env, instances, [each.actions for each in found])[:, None], rollouts=0)
+            better = torch.ones(1, dtype=torch.bool) if before is None else progress.best != before
+            names = [*(names if not better.all() else ()), *([solver.name] if better.any() else ())]
+        return names
 
     def composed(self, env: Any, instances: TensorDict) -> Solver:
         """Return the search for a problem."""
@@ -347,13 +424,18 @@ def solve(
         proof = f"{solution.solver} has proven {_plain(solution.objective)} to be optimal"
         text = f"{path}: WRONG: {proof}, but the best known {_plain(best_known)} is better; one of the two is wrong"
         warnings.warn(f"{text}, or of another problem", NcogymWarning, stacklevel=2)
+    first = solution.trace[0].seconds if solution.trace else solution.seconds
+    if first > OVERRUN * limits.seconds and not limits.cancel.is_set():
+        late = f"the first solution was complete after {first:.3g} s"
+        warnings.warn(f"{path}: {limits.seconds:g} s is too small a budget for {solver}; {late}", NcogymWarning, 2)
     return Solved(
         file=str(path),
         instance=Path(path).stem,
         env=env,
         data=data,
         solution=solution,
-        policy=chosen.name if chosen else None,
+        # where time or memory left it out, it is not told to have a part in it
+        policy=chosen.name if chosen and needs_policy(solution.solver) else None,
         best_known=best_known,
         seed=seed,
     )

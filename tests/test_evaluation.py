@@ -556,6 +556,25 @@ def test_primal_integral_by_hand(trace: list[tuple[float, float]], sense: str, e
     assert primal_integral(points, 10.0, sense, 4.0) == pytest.approx(expected)
 
 
+def test_a_solution_that_comes_too_late_is_not_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A solver whose first solution took longer than all may is told to have none, and how long it took."""
+    now = [100.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+
+    class Late(Picker):
+        def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+            """Take three seconds for each instance, and pick."""
+            progress = Progress(env, instances, budget)
+            now[0] += 3.0 * instances.batch_size[0]
+            progress.offer(torch.zeros(instances.batch_size[0], 1, 1, dtype=torch.int64))
+            return progress.solutions(self.name)
+
+    for seconds, feasible in ((3.0, 1.0), (2.0, 0.0)):
+        found = evaluate(Pick(), numbers([1, 2]), [Late("late")], budget=MaxSeconds(seconds))
+        assert found.summaries()[0].feasible == feasible
+    assert found.records[0].violation == "late: 2 s is too small a budget; its first solution was complete after 3 s"
+
+
 def test_primal_integral_spans_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever finds the best at once has 0, and who has no solution has the whole span of the budget."""
     monkeypatch.setattr("time.perf_counter", lambda: 100.0)

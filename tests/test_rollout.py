@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,11 +14,11 @@ from torch import Tensor, nn
 from ncogym import rollout
 from ncogym.envs.cvrp import CVRPEnv
 from ncogym.envs.tsp import TSPEnv
-from ncogym.errors import ArgumentError
+from ncogym.errors import Abandoned, ArgumentError, NotEnoughMemory
 from ncogym.policies.attention import AttentionPolicy
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Greedy, Sample
-from ncogym.rollout import act, encode, log_probs, record, replay, rollouts_in_memory, score_steps
+from ncogym.rollout import LOOK_EVERY, act, encode, log_probs, record, replay, rollouts_in_memory, score_steps
 
 
 class Places(NamedTuple):
@@ -62,6 +63,21 @@ POLICIES = pytest.mark.parametrize(
 )
 
 
+class Countdown:
+    """A clock that allows so many looks."""
+
+    allowed = math.inf
+
+    def __init__(self, looks):
+        self.looks = looks
+
+    def look(self):
+        """Count a look."""
+        self.looks -= 1
+        if self.looks < 0:
+            raise Abandoned("the time is over")
+
+
 @pytest.fixture
 def env():
     """Tours of six nodes."""
@@ -72,6 +88,41 @@ def env():
 def instances(env, rng):
     """Three instances."""
     return env.generate(3, rng)
+
+
+def test_a_rollout_looks_at_the_clock(monkeypatch):
+    """It is given up within a few steps once the time is over, and is as without a clock while there is time."""
+    env = TSPEnv(50)
+    instances, policy, steps = env.generate(2, torch.Generator().manual_seed(0)), make_attention(), []
+    logits, plain = policy.logits, play(env, policy, instances)
+    assert torch.equal(play(env, policy, instances, clock=Countdown(math.ceil(50 / LOOK_EVERY))).actions, plain.actions)
+    monkeypatch.setattr(policy, "logits", lambda *shown: steps.append(shown) or logits(*shown))
+    clock = Countdown(3)
+    with pytest.raises(Abandoned):
+        play(env, policy, instances, clock=clock)
+    assert (len(steps), clock.looks) == (3 * LOOK_EVERY, -1)
+
+
+def test_an_encoder_looks_at_the_clock(env, instances):
+    """It is given up before the next of its modules, and looks no more once it is done."""
+    policy, clock = make_attention(), Countdown(4)
+    with pytest.raises(Abandoned):
+        encode(env, policy, instances, clock=clock)
+    policy.encode(env.instance_features(instances))
+    assert clock.looks == -1
+    found, plain = (encode(env, policy, instances, clock=each) for each in (Countdown(1000), None))
+    assert torch.equal(found.logit_keys, plain.logit_keys)
+
+
+def test_what_does_not_fit_into_memory_is_refused_before_it_is_taken(env, instances, monkeypatch):
+    """One line says what an instance takes and what there is."""
+    policy = make_attention()
+    monkeypatch.setattr(policy, "encode", lambda features: pytest.fail("it was encoded"))
+    monkeypatch.setattr(rollout, "free_memory", lambda device: 1000)
+    with pytest.raises(
+        NotEnoughMemory, match=r"^AttentionPolicy takes about 5\.8e-05 GB to encode tsp of size 6; allow"
+    ):
+        encode(env, policy, instances)
 
 
 def play(env, policy, instances, **arguments):

@@ -65,7 +65,7 @@ ROOMS = [
     ),
     Room(
         "solving",
-        f"{GROUND} kernels envs known records sets policies baselines search pretrained _files",
+        f"{GROUND} kernels envs known records sets policies baselines search rollout pretrained _files",
         "torch tensordict",
     ),
     # from names to evaluations, so that the command line has no logic of its own

@@ -11,7 +11,7 @@ from tensordict import TensorDict
 
 from ncogym import solver
 from ncogym.envs.tsp import TSPEnv
-from ncogym.errors import ArgumentError, NoSolutionFound
+from ncogym.errors import Abandoned, ArgumentError, NoSolutionFound
 from ncogym.solver import (
     Budget,
     MaxRollouts,
@@ -372,9 +372,9 @@ def test_solutions_of_different_lengths_are_taken(instances):
 
 
 @pytest.mark.parametrize(("late", "refused"), [(2.05, False), (2.2, True)])
-def test_a_first_solution_too_late_is_none(clock, instances, late, refused):
-    """More than 5 % beyond the budget it is an error that says what it took; improvements may take longer."""
-    progress = Progress(Shelf(), instances, MaxSeconds(1))
+def test_a_first_solution_too_late_is_none_where_solvers_are_compared(clock, instances, late, refused):
+    """More than 5 % beyond a strict budget it is an error that says what it took; improvements may take longer."""
+    progress = Progress(Shelf(), instances, Budget(seconds=1, strict=True))
     clock.now += late
     progress.offer(offers([[3]], [[2]]))
     clock.now += 9.0
@@ -387,6 +387,54 @@ def test_a_first_solution_too_late_is_none(clock, instances, late, refused):
     assert progress.solutions("snail")[0].objective == 2
 
 
+def test_a_finished_solution_is_never_thrown_away(clock, instances):
+    """However late it is, it is the answer, and its trace says when it was complete."""
+    progress = Progress(Shelf(), instances, MaxSeconds(1))
+    clock.now += 100.0
+    progress.offer(offers([[3]], [[2]]))
+    assert [(s.objective, s.trace[0].seconds) for s in progress.solutions("snail")] == [(3, 50.0), (20, 50.0)]
+
+
+def test_a_rollout_has_time_until_there_is_a_solution(clock, instances):
+    """The first may take all the time that it needs; then what is under way at the end of the budget is given up."""
+    progress = Progress(Shelf(), instances, MaxSeconds(1))
+    clock.now += 100.0
+    assert progress.allowed == math.inf
+    with progress.abandoning():
+        progress.look()
+        progress.offer(offers([[3]], [[2]]))
+        progress.look()
+        raise AssertionError("the time is over")
+    assert progress.solutions("snail")[0].objective == 3
+    clock.now -= 99.5
+    assert progress.allowed == pytest.approx(1.5)  # of both instances together
+    progress.look()
+    progress.budget.cancel.set()
+    with pytest.raises(Abandoned):
+        progress.look()
+
+
+@pytest.mark.parametrize(("share", "first"), [(1.0, 4.0), (0.1, 0.4)])
+def test_a_search_inside_may_come_to_nothing_where_there_is_a_solution(clock, instances, share, first):
+    """Its first solution then ends with its seconds, and that of a search inside of it with the same."""
+    outer = Progress(Shelf(), instances, MaxSeconds(4))
+    assert outer.budget.remaining(outer).first == math.inf
+    outer.offer(offers([[3]], [[2]]))
+    inner = Progress(Shelf(), instances, outer.budget.remaining(outer, share))
+    assert inner.budget.first == first
+    deeper = Progress(Shelf(), instances, inner.budget.remaining(inner, 0.1))
+    clock.now += 2 * first - 0.2
+    for each in (inner, deeper):
+        assert each.allowed == pytest.approx(0.2)
+        assert Pace(each, 100).next(1000) > 0
+    clock.now += 0.4
+    for each in (inner, deeper):
+        with pytest.raises(Abandoned, match=r"no solution of .* within the budget"):
+            Pace(each, 100).next(1000)
+        with pytest.raises(NoSolutionFound), each.abandoning():
+            each.look()
+
+
 def test_only_the_outermost_budget_says_too_late(clock, instances):
     """A part of a budget that is too small for a solution is no error while the whole pays for it."""
     outer = Progress(Shelf(), instances, MaxSeconds(4))
@@ -395,7 +443,7 @@ def test_only_the_outermost_budget_says_too_late(clock, instances):
     inner.offer(offers([[3]], [[2]]))
     outer.take(inner.solutions("inner"))
     assert outer.solutions("outer")[0].objective == 3
-    tight = Progress(Shelf(), instances, MaxSeconds(0.5))
+    tight = Progress(Shelf(), instances, Budget(seconds=0.5, strict=True))
     clock.now += 2.0
     tight.take(inner.solutions("inner"))
     with pytest.raises(NoSolutionFound, match="after 1 s"):

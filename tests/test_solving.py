@@ -17,11 +17,18 @@ from problems import Orienteering
 
 from ncogym import pretrained, solving
 from ncogym.envs import make
-from ncogym.errors import ArgumentError, InstanceError, InvalidSolution, NcogymWarning, UnsupportedProblem
-from ncogym.policies import AttentionPolicy, Latent, Policy, PolyNet, Population
+from ncogym.errors import (
+    ArgumentError,
+    InstanceError,
+    InvalidSolution,
+    NcogymWarning,
+    NotEnoughMemory,
+    UnsupportedProblem,
+)
+from ncogym.policies import AttentionPolicy, GraphPolicy, Latent, Policy, PolyNet, Population
 from ncogym.pretrained import save_policy
 from ncogym.search import Greedy
-from ncogym.solver import Budget, MaxRollouts, Solution
+from ncogym.solver import Budget, MaxRollouts, MaxSeconds, Solution
 from ncogym.solving import Solved, check_output, choose_policy, make_solver, needs_policy, render, solve
 
 
@@ -91,7 +98,7 @@ def solved(objective: float, best_known: float | None, sense: str = "min") -> So
         ("eas+symmetry+two-opt", "eas+symmetry+two-opt"),
         ("eas-lay", "eas-lay"),
         ("eas-tab+two-opt", "eas-tab+two-opt"),
-        ("auto", "multistart+sampling+two-opt+symmetry"),
+        ("auto", "nearest-neighbour+multistart+sampling+two-opt+symmetry"),
         ("two-opt", "two-opt"),
         ("farthest-insertion", "farthest-insertion"),
         ("random-insertion+two-opt+symmetry", "random-insertion+two-opt+symmetry"),
@@ -114,23 +121,90 @@ def test_name_builds_the_solver(policy: Policy, name: str, built: str) -> None:
 @pytest.mark.parametrize(
     ("problem", "built"),
     [
-        ({"name": "tsp", "num_nodes": 5}, "multistart+sampling+two-opt+symmetry"),
-        ({"name": "cvrp", "num_customers": 5}, "reconstruct"),
-        ({"name": "atsp", "num_nodes": 5}, "reconstruct"),
-        ({"name": "knapsack", "num_items": 5}, "sampling+symmetry+reconstruct"),
+        ({"name": "tsp", "num_nodes": 5}, "nearest-neighbour+multistart+sampling+two-opt+symmetry"),
+        ({"name": "cvrp", "num_customers": 5}, "savings+reconstruct"),
+        ({"name": "atsp", "num_nodes": 5}, "nearest-neighbour+reconstruct"),
+        ({"name": "knapsack", "num_items": 5}, "ratio-greedy+sampling+symmetry+reconstruct"),
     ],
 )
 @pytest.mark.parametrize("budget", [None, MaxRollouts(3), MaxRollouts(300)])
 def test_auto_is_composed_by_what_the_problem_offers(
     problem: dict[str, Any], built: str, budget: Budget | None
 ) -> None:
-    """2-opt joins on symmetric tours; elsewhere the policy rebuilds, after samples where starts do not pay."""
+    """2-opt joins on symmetric tours; elsewhere the policy rebuilds, after samples where starts do not pay.
+
+    Each begins with a heuristic, which is named and counts no rollouts.
+    """
     env, rng = make(**problem), torch.Generator().manual_seed(0)
     policy = AttentionPolicy(env.feature_dims, dim=8, num_layers=1, num_heads=2, feedforward=16).eval()
     (solution,) = make_solver("auto", policy)(env, env.generate(1, rng), budget, rng)
     assert solution.feasible
     assert solution.solver == built
     assert solution.rollouts <= (2 * 128 + 8 * 128 if budget is None else budget.rollouts)
+
+
+BEGINNINGS = {
+    "tsp": "nearest-neighbour+two-opt",
+    "atsp": "nearest-neighbour",
+    "cvrp": "savings",
+    "knapsack": "ratio-greedy",
+    "jssp": "dispatch:MWKR",
+}
+
+
+@pytest.mark.parametrize(("problem", "built"), BEGINNINGS.items())
+def test_auto_answers_without_the_policy_where_memory_is_short(monkeypatch, problem: str, built: str) -> None:
+    """The policy is left out and one line says so; what has the name of a search is refused in one line."""
+    env, rng = make(problem).resized(8), torch.Generator().manual_seed(0)
+    policy: Any = (GraphPolicy if problem == "jssp" else AttentionPolicy)(env.feature_dims, dim=8).eval()
+    instances = env.generate(2, rng)
+    monkeypatch.setattr("ncogym.rollout.free_memory", lambda device: 1e5)
+    line = rf"^auto: the policy is left out: .*Policy takes about .* GB to encode {problem} of size 8; allowed are 25 %"
+    with pytest.warns(NcogymWarning, match=line):
+        found = make_solver("auto", policy)(env, instances, MaxRollouts(20), rng)
+    assert [(s.solver, s.feasible, s.rollouts) for s in found] == [(built, True, 0)] * 2
+    monkeypatch.setattr("ncogym.rollout.free_memory", lambda device: 1e3)
+    with pytest.raises(NotEnoughMemory, match=rf"{problem} of size 8; allowed are the 1e-06 GB that are free$"):
+        make_solver("greedy", policy)(env, instances, MaxRollouts(20), rng)
+
+
+@pytest.mark.parametrize(("problem", "built"), BEGINNINGS.items())
+def test_auto_answers_without_the_policy_where_time_is_short(monkeypatch, problem: str, built: str) -> None:
+    """Rollouts of the policy that do not end within the budget are given up, and what it began with is the answer."""
+    env, rng = make(problem).resized(8), torch.Generator().manual_seed(0)
+    kind: Any = GraphPolicy if problem == "jssp" else AttentionPolicy
+    now = [100.0]
+
+    class Slow(kind):
+        def logits(self, encoded: Any, step: Any) -> torch.Tensor:
+            now[0] += 1.0
+            return super().logits(encoded, step)
+
+    monkeypatch.setattr("ncogym.rollout.LOOK_EVERY", 1)
+    monkeypatch.setattr("ncogym.kernels.find", lambda *args, **more: None)
+    monkeypatch.setattr("ncogym.solver.time.perf_counter", lambda: now[0])
+    found = make_solver("auto", Slow(env.feature_dims, dim=8).eval())(env, env.generate(1, rng), MaxSeconds(3), rng)
+    assert [(s.solver, s.feasible, s.rollouts) for s in found] == [(built, True, 0)]
+    assert now[0] <= 104.0
+    assert not needs_policy(found[0].solver)  # so that it gets no credit
+
+
+def test_auto_is_no_worse_than_what_it_begins_with() -> None:
+    """A policy that knows nothing does not get worse routes than the savings."""
+    env, rng = make("cvrp", num_customers=30), torch.Generator().manual_seed(0)
+    policy = AttentionPolicy(env.feature_dims, dim=8, num_layers=1, num_heads=2, feedforward=16).eval()
+    instances = env.generate(4, rng)
+    found = make_solver("auto", policy)(env, instances, MaxRollouts(3), rng)
+    saved = make_solver("savings")(env, instances, None, rng)
+    assert all(s.objective <= alone.objective for s, alone in zip(found, saved, strict=True))
+
+
+def test_a_late_answer_is_an_answer_and_is_said(data: Path) -> None:
+    """Whoever solves a file gets what was found, and a line that says how long the first solution took."""
+    line = r"square4.tsp: 1e-09 s is too small a budget for two-opt; the first solution was complete after .* s$"
+    with pytest.warns(NcogymWarning, match=line):
+        record = solve(data / "square4.tsp", solver="two-opt", seconds=1e-9).record()
+    assert (record["solver"], record["policy"], record["feasible"]) == ("two-opt", None, True)
 
 
 @pytest.mark.parametrize("budget", [None, MaxRollouts(8)])
@@ -305,7 +379,7 @@ def test_solve_answers_with_the_record(folder: Path, data: Path) -> None:
         "file": str(data / "rectangle4.tsp"),
         "instance": "rectangle4",
         "problem": "tsp",
-        "solver": "multistart+sampling+two-opt+symmetry",
+        "solver": "nearest-neighbour+multistart+sampling+two-opt+symmetry",
         "policy": str(folder),
         "objective": 14,
         "best_known": 14,

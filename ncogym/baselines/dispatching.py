@@ -31,6 +31,7 @@ CELLS = 2**18  # jobs looked at per step: enough to amortise its overhead, few e
 SAMPLES = 128  # schedules of a randomised rule without a budget, as published
 WINDOW = 3  # jobs among which a randomised rule draws, as published
 TAIL = 16  # draws beyond the last job, after which the few that may be left keep their order
+LOOK_EVERY = 16  # operations between two looks at the clock
 NEVER = 2**62
 
 
@@ -87,12 +88,13 @@ class Dispatching(Baseline):
         self.check(env)
         progress = Progress(env, instances, budget)
         durations, machines = env.durations(instances), env.machines(instances)
-        progress.offer(self._dispatch(durations, machines, 1, None))
+        progress.offer(self._dispatch(durations, machines, 1, None, progress.look))
         if self.randomised:
             pace = Pace(progress, CELLS // (durations.shape[0] * durations.shape[1]))
             wanted = math.inf if progress.budget.finite else SAMPLES
             while rollouts := pace.next(wanted - progress.rollouts):
-                progress.offer(self._dispatch(durations, machines, rollouts, rng))
+                with progress.abandoning():
+                    progress.offer(self._dispatch(durations, machines, rollouts, rng, progress.look))
         return progress.solutions(self.name)
 
     def _dispatch(
@@ -101,8 +103,11 @@ class Dispatching(Baseline):
         machines: Int64[Tensor, "batch jobs operations"],
         rollouts: int,
         rng: torch.Generator | None,
+        look: Callable[[], None],
     ) -> Int64[Tensor, "batch {rollouts} steps"]:
         """Return the job of each operation in the order of dispatch, at random if ``rng`` is given.
+
+        It calls ``look`` now and then, to look at the clock.
 
         An instance with fewer operations than others of the batch repeats its last action.
         """
@@ -124,7 +129,9 @@ class Dispatching(Baseline):
         ready, order = following, jobs.expand_as(following)
         free = following.new_zeros(batch, rollouts, num_machines + 1)
         now, job, actions = following.new_full((batch, rollouts, 1), -1), following[..., :1], []
-        for _ in range(int(exists.sum((1, 2)).max())):
+        for number in range(int(exists.sum((1, 2)).max())):
+            if number % LOOK_EVERY == 0:
+                look()
             duration, machine, operations, work = table[rows, jobs, following].unbind(-1)
             start = torch.maximum(ready, free.gather(-1, machine)).masked_fill(operations == 0, NEVER)
             earliest, end = start.amin(-1, keepdim=True), start + duration

@@ -13,7 +13,7 @@ References:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, cast
 
 import torch
@@ -27,6 +27,8 @@ from ncogym.solver import Budget, Improver, Pace, Progress, Solutions
 
 CELLS = 2**17  # distances looked at per step of a construction: enough to amortise its overhead, few enough for caches
 WEIGHED = 2**19  # moves looked at per step of the local search
+BLOCK = 2**20  # distances that are copied at a time, where all are gone through
+LOOK_EVERY = 64  # nodes between two looks at the clock
 
 
 class NearestNeighbour(TourSolver):
@@ -52,7 +54,8 @@ class NearestNeighbour(TourSolver):
         count = num_nodes if self.starts == "all" else 1
         while more := pace.next(count - progress.rollouts):
             starts = torch.arange(progress.rollouts, progress.rollouts + more, device=dists.device).expand(batch, -1)
-            progress.offer(_nearest_neighbour(dists, starts))
+            with progress.abandoning():
+                progress.offer(_nearest_neighbour(dists, starts, progress))
         return progress.solutions(self.name)
 
 
@@ -67,7 +70,7 @@ class FarthestInsertion(TourSolver):
     def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
         progress = Progress(env, instances, budget)
         dists = self.distances(env, instances)
-        progress.offer(_insertion(dists, _farthest_first(dists)[:, None]))
+        progress.offer(_insertion(dists, _farthest_first(dists, progress)[:, None], progress))
         return progress.solutions(self.name)
 
 
@@ -88,7 +91,8 @@ class RandomInsertion(TourSolver):
         wanted = math.inf if progress.budget.finite else 1
         while more := pace.next(wanted - progress.rollouts):
             order = torch.rand((batch, more, num_nodes), generator=rng, device=rng.device).argsort(-1)
-            progress.offer(_insertion(dists, order.to(dists.device)))
+            with progress.abandoning():
+                progress.offer(_insertion(dists, order.to(dists.device), progress))
         return progress.solutions(self.name)
 
 
@@ -113,7 +117,8 @@ class TwoOpt(TourSolver, Improver):
         env, instances = progress.env, progress.instances
         dists = self.distances(env, instances)
         if progress.actions is None:
-            progress.offer(_nearest_neighbour(dists, torch.zeros_like(dists[:, :1, 0], dtype=torch.int64)))
+            first = torch.zeros_like(dists[:, :1, 0], dtype=torch.int64)
+            progress.offer(_nearest_neighbour(dists, first, progress))
         num_nodes = dists.shape[-1]
         tours = cast(Tensor, progress.actions)[:, :num_nodes].clone()
         begun, limit = progress.seconds, progress.budget.seconds
@@ -133,28 +138,51 @@ class TwoOpt(TourSolver, Improver):
 
 
 def _nearest_neighbour(
-    dists: Float64[Tensor, "batch nodes nodes"], starts: Int64[Tensor, "batch rollouts"]
+    dists: Float64[Tensor, "batch nodes nodes"], starts: Int64[Tensor, "batch rollouts"], progress: Progress
 ) -> Int64[Tensor, "batch rollouts nodes"]:
     """Return the tours from given starts."""
     batch, num_nodes = dists.shape[:2]
     row = torch.arange(batch, device=dists.device)[:, None]
-    open_mask = torch.ones(*starts.shape, num_nodes, dtype=torch.bool, device=dists.device)
-    tour = [starts]
-    for _ in range(num_nodes - 1):
-        open_mask.scatter_(-1, tour[-1].unsqueeze(-1), False)
-        tour.append(dists[row, tour[-1]].masked_fill(~open_mask, math.inf).argmin(-1))
-    return torch.stack(tour, dim=-1)
+    closed = torch.zeros(*starts.shape, num_nodes, dtype=dists.dtype, device=dists.device)
+    # made beforehand: small results that are kept between large ones that are not would scatter the memory
+    tour, node = starts.new_empty(*starts.shape, num_nodes), starts
+    for number in range(num_nodes):
+        if number % LOOK_EVERY == 0:
+            progress.look()
+        tour[..., number] = node
+        closed.scatter_(-1, node.unsqueeze(-1), math.inf)
+        node = (dists[row, node] + closed).argmin(-1)
+    return tour
 
 
-def _farthest_first(dists: Float64[Tensor, "batch nodes nodes"]) -> Int64[Tensor, "batch nodes"]:
+def _blocks(
+    dists: Float64[Tensor, "instances nodes nodes"], rows: Int64[Tensor, " batch"], diagonal: float
+) -> Iterator[tuple[slice, Float64[Tensor, "batch part nodes"]]]:
+    """Go through the distances of some instances a few nodes at a time, so that there is never a copy of them all.
+
+    Args:
+        dists: of all instances.
+        rows: the instances.
+        diagonal: what stands there instead of what files may hold.
+    """
+    num_nodes = dists.shape[1]
+    count = max(1, BLOCK // (len(rows) * num_nodes))
+    for begin in range(0, num_nodes, count):
+        part = slice(begin, min(begin + count, num_nodes))
+        block = dists[rows, part]
+        block.diagonal(begin, dim1=1, dim2=2).fill_(diagonal)
+        yield part, block
+
+
+def _farthest_first(dists: Float64[Tensor, "batch nodes nodes"], progress: Progress) -> Int64[Tensor, "batch nodes"]:
     """Order nodes: the one with the longest distance, then always the one farthest from those."""
     row = torch.arange(dists.shape[0], device=dists.device)
-    dists = dists.clone()
-    dists.diagonal(dim1=1, dim2=2).zero_()  # files may hold anything there
     nearest = torch.full_like(dists[:, 0], math.inf)
-    node = dists.amax(2).argmax(1)
+    node = torch.cat([block.amax(2) for _, block in _blocks(dists, row, 0.0)], dim=1).argmax(1)
     order = [node]
-    for _ in range(dists.shape[1] - 1):
+    for number in range(dists.shape[1] - 1):
+        if number % LOOK_EVERY == 0:
+            progress.look()
         nearest = torch.minimum(nearest, dists[row, node]).scatter(1, node[:, None], -math.inf)
         node = nearest.argmax(1)
         order.append(node)
@@ -162,7 +190,7 @@ def _farthest_first(dists: Float64[Tensor, "batch nodes nodes"]) -> Int64[Tensor
 
 
 def _insertion(
-    dists: Float64[Tensor, "batch nodes nodes"], order: Int64[Tensor, "batch rollouts nodes"]
+    dists: Float64[Tensor, "batch nodes nodes"], order: Int64[Tensor, "batch rollouts nodes"], progress: Progress
 ) -> Int64[Tensor, "batch rollouts nodes"]:
     """Return tours into which the nodes came in ``order``, each at its cheapest place."""
     row = torch.arange(dists.shape[0], device=dists.device)[:, None]
@@ -171,7 +199,9 @@ def _insertion(
     after.scatter_(-1, first, first)
     length = torch.full(order.shape, -math.inf, dtype=dists.dtype, device=dists.device)  # of the way there
     length.scatter_(-1, first, 0.0)
-    for node in others:
+    for number, node in enumerate(others):
+        if number % LOOK_EVERY == 0:
+            progress.look()
         away, back = dists[row, node.squeeze(-1)], dists.mT[row, node.squeeze(-1)]
         place = (back + away.gather(-1, after) - length).argmin(-1, keepdim=True)  # infinite outside the tour
         follower = after.gather(-1, place)
@@ -205,7 +235,7 @@ def local_search(
     Args:
         dists: symmetric.
         tours: where to begin.
-        stop: asked before each move of the batch.
+        stop: asked before each move of the batch, and while neighbours are sought.
 
     Returns:
         Tours, none longer than it was.
@@ -215,11 +245,14 @@ def local_search(
         return tours
     tours = tours.clone()
     tolerance = 1e-12 * dists.amax((1, 2))
-    others = dists.clone()
-    others.diagonal(dim1=1, dim2=2).fill_(math.inf)
     rows, num_near = torch.arange(len(tours), device=tours.device), min(NEIGHBOURS, num_nodes - 1)
     while len(rows) and not stop():
-        near_dists, near = others[rows].topk(num_near, largest=False)
+        near_dists = dists.new_empty(len(rows), num_nodes, num_near)
+        near = torch.empty_like(near_dists, dtype=torch.int64)
+        for part, block in _blocks(dists, rows, math.inf):
+            if part.start and stop():
+                return tours
+            near_dists[:, part], near[:, part] = block.topk(num_near, largest=False)
         active = torch.arange(len(rows), device=tours.device)
         while len(active) and not stop():
             row = rows[active]
@@ -227,7 +260,8 @@ def local_search(
             tours[row], active = moved, active[gained]
         ahead = dists[rows[:, None], tours[rows], tours[rows].roll(-1, 1)]
         longest = torch.empty_like(ahead).scatter_(1, tours[rows], torch.maximum(ahead, ahead.roll(1, 1)))
-        reach = (others[rows] < longest[..., None]).sum(-1).amax(-1)
+        shorter = [(block < longest[:, part, None]).sum(-1) for part, block in _blocks(dists, rows, math.inf)]
+        reach = torch.cat(shorter, dim=1).amax(-1)
         rows, num_near = rows[reach > num_near], min(2 * num_near, num_nodes - 1)
     return tours
 

@@ -10,6 +10,7 @@ References:
 from __future__ import annotations
 
 import abc
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from ncogym.solver import Budget, Progress, Solutions
 
 ALL_PAIRS = 2000  # nodes up to which every pair may be joined
 NEAR = 100  # beyond, each customer with its nearest alone
+LOOK_EVERY = 1024  # pairs between two looks at the clock
 LARGEST = 2**53  # whole numbers that float64 holds
 
 
@@ -29,8 +31,17 @@ class RouteConstruction(RouteSolver, abc.ABC):
     """A heuristic that builds the routes of each instance once; it is deterministic, and a budget changes nothing."""
 
     @abc.abstractmethod
-    def _routes(self, dists: NDArray[np.float64], loads: NDArray[np.int64], capacity: int) -> list[list[int]]:
-        """Return routes, each without the depot; ``dists`` is ``[nodes, nodes]``, ``loads`` ``[nodes]``, all fit."""
+    def _routes(
+        self, dists: NDArray[np.float64], loads: NDArray[np.int64], capacity: int, look: Callable[[], None]
+    ) -> list[list[int]]:
+        """Return routes, each without the depot.
+
+        Args:
+            dists: ``[nodes, nodes]``.
+            loads: ``[nodes]``; each fits.
+            capacity: of a vehicle.
+            look: looks at the clock.
+        """
 
     def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
         """Solve a batch.
@@ -46,7 +57,7 @@ class RouteConstruction(RouteSolver, abc.ABC):
         for row, (dists, demands, limit) in enumerate(zip(*(view.cpu().numpy() for view in views), strict=True)):
             refuse_unfit(self.name, demands, float(limit), f" of row {row}")
             loads, capacity = to_loads(demands, float(limit), LARGEST)
-            built.append(torch.tensor(to_actions(self._routes(dists, loads, capacity))))
+            built.append(torch.tensor(to_actions(self._routes(dists, loads, capacity, progress.look))))
         actions = torch.nn.utils.rnn.pad_sequence(built, batch_first=True)  # with 0, which is the env's padding
         progress.offer(actions[:, None].to(views[0].device))
         return progress.solutions(self.name)
@@ -57,11 +68,14 @@ class NearestNeighbourRoutes(RouteConstruction):
 
     name = "nearest-neighbour"
 
-    def _routes(self, dists: NDArray[np.float64], loads: NDArray[np.int64], capacity: int) -> list[list[int]]:
+    def _routes(
+        self, dists: NDArray[np.float64], loads: NDArray[np.int64], capacity: int, look: Callable[[], None]
+    ) -> list[list[int]]:
         is_open = np.ones(len(dists), dtype=bool)
         is_open[0] = False
         routes: list[list[int]] = []
         while is_open.any():
+            look()
             routes.append([])
             node, left = 0, capacity
             while (fits := is_open & (loads <= left)).any():
@@ -82,11 +96,16 @@ class Savings(RouteConstruction):
 
     name = "savings"
 
-    def _routes(self, dists: NDArray[np.float64], loads: NDArray[np.int64], capacity: int) -> list[list[int]]:
+    def _routes(
+        self, dists: NDArray[np.float64], loads: NDArray[np.int64], capacity: int, look: Callable[[], None]
+    ) -> list[list[int]]:
         symmetric = bool((dists == dists.T).all())
         routes = [[node] for node in range(len(dists))]
         route_of, load_of = list(range(len(dists))), loads.tolist()
-        for last, first in zip(*_by_saving(dists, symmetric), strict=True):
+        look()
+        for number, (last, first) in enumerate(zip(*_by_saving(dists, symmetric), strict=True)):
+            if number % LOOK_EVERY == 0:
+                look()
             one, two = route_of[last], route_of[first]
             if one == two or load_of[one] + load_of[two] > capacity:
                 continue

@@ -40,9 +40,21 @@ class Kernel:
         given: Int64[Tensor, "batch rollouts given"],
         temperature: float,
         noise: Float32[Tensor, "steps batch rollouts"] | None,
+        clock: Any = None,
     ) -> tuple[Int64[Tensor, "batch rollouts steps"], Float32[Tensor, "batch rollouts"]]:
-        """Return actions, and their log-probability at temperature 1 but for the given ones; no noise is greedy."""
-        actions, log_prob = self.backend.rollouts(self.pointer, self.walk, given, temperature=temperature, noise=noise)
+        """Return actions, and their log-probability at temperature 1 but for the given ones; no noise is greedy.
+
+        Args:
+            given: leading actions that are forced.
+            temperature: divides the logits that actions are drawn from.
+            noise: a uniform number from [0, 1) for each decision.
+            clock: a `ncogym.rollout.Clock`, or None.
+        """
+        if clock is not None:
+            clock.look()
+        actions, log_prob = self.backend.rollouts(
+            self.pointer, self.walk, given, temperature=temperature, noise=noise, clock=clock
+        )
         return actions, log_prob.sum(-1) if log_prob.dim() == 3 else log_prob
 
     def log_prob(

@@ -10,6 +10,7 @@ import ctypes
 import functools
 import hashlib
 import logging
+import math
 import os
 import platform
 import shutil
@@ -29,7 +30,7 @@ from torch import Tensor
 
 from ncogym._files import staged
 from ncogym._resources import cache_folder
-from ncogym.errors import ArgumentError, NcogymWarning, SolverError
+from ncogym.errors import Abandoned, ArgumentError, NcogymWarning, NotEnoughMemory
 from ncogym.features import Pointer, Walk
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ FASTER = True  # than the plain loop, by far more than 1.3 times: docs/results.m
 COMPILE_SECONDS = 120.0  # which take four seconds of a processor: a compiler that hangs, or a machine that does
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-shared", "-fPIC")
 compiling: list[float] = []  # seconds of each compilation of this process
+NO_MEMORY, LATE = 0, 2  # how a thread may end, beside 1
 ROLES, SCALARS = {"first": 0, "current": 1}, {"room": 0, "left": 1}
 
 _POINTERS = (
@@ -54,6 +56,7 @@ class _Job(ctypes.Structure):
         *[(k, ctypes.c_int64) for k in ("next", "parts", "batch", "rollouts", "steps", "nodes", "given", "has_depot")],
         *[(k, ctypes.c_int32 * 2) for k in ("role", "scalar")],
         *[(k, ctypes.c_float) for k in ("clip", "temperature")],
+        ("seconds", ctypes.c_double),
         *[(k, ctypes.c_void_p) for k in _POINTERS],
     )
 
@@ -76,6 +79,7 @@ def rollouts(
     *,
     temperature: float,
     noise: Float32[Tensor, "steps batch rollouts"] | None,
+    clock: Any = None,
 ) -> tuple[Int64[Tensor, "batch rollouts steps"], Float32[Tensor, "batch rollouts"]]:
     """Run whole rollouts; greedy ones where there is no noise.
 
@@ -85,6 +89,7 @@ def rollouts(
         given: leading actions that are forced.
         temperature: divides the logits that actions are drawn from.
         noise: a uniform number from [0, 1) for each decision.
+        clock: a `ncogym.rollout.Clock`, which ends them, or None.
 
     Returns:
         Actions up to the horizon, and the log-probability of those that were not forced, at temperature 1.
@@ -92,7 +97,8 @@ def rollouts(
     batch, count, _ = given.shape
     actions = torch.empty(batch, count, walk.horizon, dtype=torch.int64)
     log_prob = torch.empty(batch, count)
-    _run("act", pointer, walk, given.shape[2], temperature, actions, forced=given, noise=noise, log_prob=log_prob)
+    tensors = {"forced": given, "noise": noise, "log_prob": log_prob}
+    _run("act", pointer, walk, given.shape[2], temperature, actions, clock, **tensors)
     return actions, log_prob
 
 
@@ -136,7 +142,14 @@ def _parts(actions: Tensor) -> int:
 
 
 def _run(
-    what: str, pointer: Pointer, walk: Walk, given: int, temperature: float, actions: Tensor, **tensors: Tensor | None
+    what: str,
+    pointer: Pointer,
+    walk: Walk,
+    given: int,
+    temperature: float,
+    actions: Tensor,
+    clock: Any = None,
+    **tensors: Tensor | None,
 ) -> None:
     batch, heads, nodes, width = pointer.keys.shape
     library = _library(heads * width, heads, len(walk.roles), len(walk.scalars))
@@ -161,6 +174,7 @@ def _run(
         scalar=(ctypes.c_int32 * 2)(*(SCALARS[scalar] for scalar in walk.scalars)),
         clip=pointer.clip,
         temperature=temperature,
+        seconds=math.inf if clock is None else clock.allowed,
         **{name: value.data_ptr() for name, value in held.items()},
     )
     call = getattr(library, what)
@@ -171,9 +185,11 @@ def _run(
 
     others = min(torch.get_num_threads(), batch * parts) - 1
     running = [_pool().submit(work) for _ in range(others)]
-    fine = [work(), *(each.result() for each in running)]
-    if not all(fine):
-        raise SolverError(f"acting: the kernel's tables of {nodes} nodes do not fit into memory")
+    ends = [work(), *(each.result() for each in running)]
+    if LATE in ends:
+        raise Abandoned("the time of these rollouts is over")
+    if NO_MEMORY in ends:
+        raise NotEnoughMemory(f"acting: the kernel's tables of {nodes} nodes do not fit into memory")
 
 
 @functools.cache

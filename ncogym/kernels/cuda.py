@@ -76,6 +76,7 @@ def rollouts(
     temperature: float,
     noise: Float[Tensor, "steps batch rollouts"] | None,
     precision: Literal["tf32x3", "tf32"] = "tf32x3",
+    clock: Any = None,  # noqa: ARG001
 ) -> tuple[Int64[Tensor, "batch rollouts steps"], Float32[Tensor, "batch rollouts steps"]]:
     """Run whole rollouts; greedy ones where there is no noise.
 
@@ -87,6 +88,7 @@ def rollouts(
         noise: a uniform number from [0, 1) for each decision: in the order of the nodes, the first allowed one whose
             cumulative probability exceeds it is taken.
         precision: of products of float32 numbers: tf32x3 is nearly as good as float32, tf32 keeps 10 bits of a factor.
+        clock: not looked at: what was launched runs to its end.
 
     Returns:
         Actions up to the horizon, and the log-probability of each at temperature 1: 0 where it was forced, and for the

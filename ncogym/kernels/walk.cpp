@@ -10,6 +10,7 @@
  *     Everything is computed anew from the actions, so nothing has to be kept from acting.
  */
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <cstdint>
 #include <cstdlib>
@@ -30,6 +31,7 @@ typedef float chans __attribute__((vector_size(4 * CHANNELS), aligned(4), may_al
 
 enum { FIRST, CURRENT }; /* roles */
 enum { ROOM, LEFT };     /* scalars */
+enum { NO_MEMORY, FINE, LATE }; /* how a thread ends */
 
 struct job_t {
     std::atomic<int64_t> next; /* the next part that nobody works on */
@@ -37,6 +39,7 @@ struct job_t {
     int64_t batch, rollouts, steps, nodes, given, has_depot;
     int32_t role[2], scalar[2];
     float clip, temperature;
+    double seconds;                   /* that acting may take, infinite where nothing limits it */
     const float *keys, *values;       /* [batch, heads, nodes, width] */
     const float *logit_keys;          /* [batch, nodes, dim] */
     const float *queries;             /* [batch, roles, nodes + 1, dim] */
@@ -234,12 +237,16 @@ static void products(lanes *to, float *top, const float *query, const lanes *key
     }
 }
 
-static int rollouts_of(const job_t *job, int64_t b, int64_t part) {
+#define LOOK_EVERY 8 /* steps between two looks at the clock */
+
+typedef std::chrono::steady_clock watch;
+
+static int rollouts_of(const job_t *job, int64_t b, int64_t part, watch::time_point begun) {
     const int64_t nodes = job->nodes, blocks = (nodes + LANES - 1) / LANES, padded = blocks * LANES;
     const int64_t rows = ROLES * (nodes + 1);
     const size_t table = (size_t)HEADS * padded;
     if (!reserve(4 * ((size_t)DIM * padded + (size_t)nodes * DIM + table * (rows + SCALARS + 1) + HEADS * (rows + SCALARS) + 8 * padded) + rows + 8192))
-        return 0;
+        return NO_MEMORY;
     lanes *keys = TAKE(lanes, DIM * blocks);
     float *values = TAKE(float, nodes * DIM);
     lanes *tables = TAKE(lanes, rows * HEADS * blocks);
@@ -272,6 +279,8 @@ static int rollouts_of(const job_t *job, int64_t b, int64_t part) {
         s.alive = alive;
         begin(job, b, &s);
         for (int64_t t = 0; t < job->steps; t++) {
+            if (t % LOOK_EVERY == 0 && job->seconds < INFINITY)
+                if (std::chrono::duration<double>(watch::now() - begun).count() >= job->seconds) return LATE;
             if (t < job->given) {
                 actions[t] = job->forced[(b * job->rollouts + r) * job->given + t];
                 move(job, b, &s, actions[t]);
@@ -402,7 +411,7 @@ static int rollouts_of(const job_t *job, int64_t b, int64_t part) {
         }
         if (job->log_prob) job->log_prob[b * job->rollouts + r] = total_log_prob;
     }
-    return 1;
+    return FINE;
 }
 
 /* ------------------------------------------------------------------ scoring */
@@ -674,15 +683,17 @@ static int gradient_of(const job_t *job, int64_t b, int64_t part) {
     return 1;
 }
 
-/* Each thread calls one of these once for the same job; 0 says that there was not enough memory. */
+/* Each thread calls one of these once for the same job. */
 extern "C" int act(job_t *job) {
-    for (int64_t unit; (unit = job->next.fetch_add(1)) < job->batch * job->parts;)
-        if (!rollouts_of(job, unit / job->parts, unit % job->parts)) return 0;
-    return 1;
+    const watch::time_point begun = watch::now();
+    int end = FINE;
+    for (int64_t unit; end == FINE && (unit = job->next.fetch_add(1)) < job->batch * job->parts;)
+        end = rollouts_of(job, unit / job->parts, unit % job->parts, begun);
+    return end;
 }
 
 extern "C" int score(job_t *job) {
     for (int64_t unit; (unit = job->next.fetch_add(1)) < job->batch * job->parts;)
-        if (!gradient_of(job, unit / job->parts, unit % job->parts)) return 0;
-    return 1;
+        if (!gradient_of(job, unit / job->parts, unit % job->parts)) return NO_MEMORY;
+    return FINE;
 }

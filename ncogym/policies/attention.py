@@ -177,6 +177,8 @@ class AttentionPolicy(Policy):
             "pointer_projection": pointer_projection,
         }
         self.dims, self.num_heads, self.clip, self.width = dims, num_heads, clip, dim
+        if not dims.edge:
+            self.numbers_per_pair = 0  # the encoder's attention is never there as a whole
         self.numbers_per_action = 2 * num_heads + (2 * CandidateBias.HIDDEN if dims.candidates else 0)
         self.embed = NodeEmbedding(dims, dim)
         self.layers = nn.ModuleList(

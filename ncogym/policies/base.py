@@ -21,7 +21,7 @@ class Policy(nn.Module, abc.ABC):
         dims: widths of the features that it was built for.
         numbers_per_action: float32 numbers that `logits` holds per action of a query, about; bounds rollouts at a time.
         numbers_per_node: float32 numbers that `encode` holds per node, about; bounds instances at a time.
-        numbers_per_pair: and per ordered pair of nodes.
+        numbers_per_pair: and per pair of nodes that it looks at; 0 where it looks at none.
         width: numbers of `summary` and of `reading`; 0 where a policy offers nothing to a value head.
         decoder: names of the modules and parameters that are its decoder's, which a population has one of per member:
             those that `tables` and `logits` read. The others, of `embeddings`, are its encoder's.
@@ -55,6 +55,15 @@ class Policy(nn.Module, abc.ABC):
     def forward(self, call: str, *args: Any) -> Any:
         """Call a method by its name, for `torch.func.functional_call` to put other weights in."""
         return getattr(self, call)(*args)
+
+    def encoding_numbers(self, actions: int, steps: int) -> int:
+        """Return how many float32 numbers `encode` holds of an instance, about.
+
+        Args:
+            actions: of a step; every one is a node.
+            steps: of a rollout, at most.
+        """
+        return self.numbers_per_node * actions + self.numbers_per_pair * actions**2
 
     @abc.abstractmethod
     def encode(self, features: InstanceFeatures) -> Any:

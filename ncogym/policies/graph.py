@@ -371,6 +371,7 @@ class GraphPolicy(Policy):
                 )
             self.network = OperationNetwork(dims, dim, num_layers, num_heads, feedforward)
             self.numbers_per_action = 12 * dim  # projections, attention and feed-forward of each candidate
+            self.numbers_per_pair = 6 * dim  # of two operations on a machine: both ends, their sum, what is sent
         elif dims.node and dims.edge:
             if not dims.roles:
                 raise UnsupportedFeatures(
@@ -389,6 +390,11 @@ class GraphPolicy(Policy):
 
     def arguments(self) -> dict[str, Any]:
         return dict(self._arguments)
+
+    def encoding_numbers(self, actions: int, steps: int) -> int:
+        if self.dims.operation:  # a step for each operation, and on its machine one of each job (an action)
+            return self.numbers_per_node * steps + self.numbers_per_pair * steps * actions
+        return super().encoding_numbers(actions, steps)
 
     def encode(self, features: InstanceFeatures) -> EncodedOperations | EncodedNodes:
         return self.tables(self.embeddings(features))

@@ -22,6 +22,7 @@ import torch
 from ncogym.errors import ArgumentError
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Sample
+from ncogym.rollout import check_memory
 from ncogym.search.base import apart, descend, recording, rounds
 from ncogym.solver import Improver, Progress, Solutions
 
@@ -68,12 +69,14 @@ class Active(Improver):
                 own = Progress(progress.env, instance.clone(), budget)
                 if progress.actions is not None:
                     own.offer(progress.actions[row : row + 1, None], rollouts=0)
-                self._tune(own, rng)
+                with own.abandoning():
+                    self._tune(own, rng)
                 found += own.solutions(self.name)
         progress.take(found)
 
     def _tune(self, progress: Progress, rng: torch.Generator) -> None:
         env = progress.env
+        check_memory(env, self.policy, progress.instances)
         policy = apart(self.policy, trained=True)
         optimizer = torch.optim.Adam(policy.parameters(), self.learning_rate)
         for encoded, drawn in rounds(

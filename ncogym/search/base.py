@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Decoding, Sample
-from ncogym.rollout import LOOK_EVERY, Trajectories, act, log_probs, rollouts_in_memory
+from ncogym.rollout import LOOK_EVERY, Clock, Trajectories, act, log_probs, rollouts_in_memory
 from ncogym.solver import Pace, Progress
 
 
@@ -98,7 +98,7 @@ def rounds(
             return
         begun, encoded = progress.seconds, encode()
         first = starts(env, instances, count, rng)
-        drawn = act(env, policy, encoded, instances, decoding, rng, rollouts=count, first_actions=first)
+        drawn = act(env, policy, encoded, instances, decoding, rng, rollouts=count, first_actions=first, clock=progress)
         progress.offer(drawn.actions)
         now = progress.seconds
         # the gradient takes as long as the rollouts at least, and is of no use without a round after it
@@ -160,6 +160,7 @@ def grow(
     width: int,
     keys: Callable[[Tensor, Tensor], Tensor],
     decoding: Sample | None = None,
+    clock: Clock | None = None,
 ) -> tuple[Int64[Tensor, "batch kept steps"], Float64[Tensor, "batch kept"], Float64[Tensor, "batch kept"]]:
     """Build distinct action sequences side by side, keeping at each step those of the highest keys.
 
@@ -175,16 +176,22 @@ def grow(
             ``[batch, beams]``, which are 0 at the root, and their own log-probabilities ``[batch, beams, actions]``;
             what it gives where these are -inf is not looked at.
         decoding: temperature, top-k and top-p that the policy is seen through.
+        clock: looked at every `LOOK_EVERY` steps.
 
     Returns:
         Actions, log-probabilities, and keys, highest first. Where an instance has fewer sequences than another, its
         first is repeated with a key of -inf.
+
+    Raises:
+        Abandoned: the clock says that the time is over.
     """
     state, decoding = env.start(instances, 1), decoding or Sample()
     log_prob = torch.zeros(state.done.shape, dtype=torch.float64, device=state.done.device)
     key, choices = log_prob, []
     earliest, ended = env.earliest(instances), False
     for number in range(env.horizon(instances)):
+        if clock is not None and number % LOOK_EVERY == 0:
+            clock.look()
         if number >= earliest and number % LOOK_EVERY == 0:
             ended = bool(state.done.all())  # then one step more, so that every sequence ends in padding
         logits = decoding.filtered(policy.logits(encoded, env.step_features(state)))

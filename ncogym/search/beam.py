@@ -47,11 +47,11 @@ class Beam:
         pace = Pace(progress, rollouts_in_memory(env, self.policy, instances), share=0.75)
         widest = float("inf") if progress.budget.finite else self.width
         width, wanted = 0, 1.0
-        with torch.inference_mode():
-            encoded = encode(env, self.policy, instances)
+        with torch.inference_mode(), progress.abandoning():
+            encoded = encode(env, self.policy, instances, clock=progress)
             while (fits := pace.next(wanted)) > width:
                 width = fits
-                actions, _, _ = grow(env, self.policy, encoded, instances, width, _likeliest)
+                actions, _, _ = grow(env, self.policy, encoded, instances, width, _likeliest, clock=progress)
                 progress.offer(actions)
                 if actions.shape[1] < width:
                     break

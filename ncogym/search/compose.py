@@ -6,10 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from tensordict import TensorDict
 
 from ncogym.errors import ArgumentError, NoSolutionFound
-from ncogym.solver import Budget, Improver, Progress, Solutions, Solver
+from ncogym.solver import Improver, Progress, Solver
 
 FIRST = 0.25  # of a budget, for who only makes the start of what searches long after it
 BRIEF = 0.1  # of the seconds, for those who end of their own accord soon
@@ -17,7 +16,7 @@ USED = 0.75  # of its seconds, from which on the first could have used more
 LITTLE = 0.05  # of the seconds, with which nothing is begun any more
 
 
-class Compose:
+class Compose(Improver):
     """Solve by one solver, then let others improve what there is, one after the other.
 
     The first gets a quarter of a finite budget, those after it equal parts of what is left. Brief ones (a local search)
@@ -53,19 +52,17 @@ class Compose:
             if check is not None:
                 check(env)
 
-    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
-        """Return the best checked solution of each instance.
+    def improve(self, progress: Progress, rng: torch.Generator) -> None:
+        """Let all stages have their part; where there is a solution already, the first need not come to one.
 
         Raises:
             UnsupportedProblem: `check` says no.
         """
-        self.check(env)
-        progress = Progress(env, instances, budget)
+        self.check(progress.env)
         limit = progress.budget.seconds
         while self._pass(progress, rng) and limit - progress.seconds > LITTLE * limit:
             if progress.spent or progress.settled:
                 break
-        return progress.solutions(self.name)
 
     def _pass(self, progress: Progress, rng: torch.Generator) -> bool:
         """Let every stage have its part, and say whether the first used up the seconds of its own."""
@@ -74,7 +71,7 @@ class Compose:
             try:
                 progress.take(self.first(progress.env, progress.instances, left, rng))
             except NoSolutionFound:
-                if progress.actions is None:  # else a pass before this one has found some
+                if progress.actions is None:  # else there are some already
                     raise
             hungry = progress.budget.seconds - progress.seconds < (1 - USED) * left.seconds
         for number, stage in enumerate(self.then, 1):

@@ -101,10 +101,10 @@ class EAS(Improver):
         Raises:
             UnsupportedFeatures: the policy or the problem offers nothing that this variant could tune.
         """
-        with recording():
+        with recording(), progress.abandoning():
             progress.instances, env = progress.instances.clone(), progress.env  # what autograd may keep
             policy = apart(self.policy)
-            encoded = _owned(encode(env, policy, progress.instances))
+            encoded = _owned(encode(env, policy, progress.instances, clock=progress))
             if self.variant == "layer":
                 encoded = _layered(policy, encoded, rng)
             search = self._table if self.variant == "table" else self._descent

@@ -28,7 +28,7 @@ class Greedy:
     def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
         """Return one checked solution per instance."""
         progress = Progress(env, instances, budget)
-        with torch.inference_mode():
-            encoded = encode(env, self.policy, instances)
-            progress.offer(act(env, self.policy, encoded, instances, GreedyDecoding(), rng).actions)
+        with torch.inference_mode(), progress.abandoning():
+            encoded = encode(env, self.policy, instances, clock=progress)
+            progress.offer(act(env, self.policy, encoded, instances, GreedyDecoding(), rng, clock=progress).actions)
         return progress.solutions(self.name)

@@ -75,8 +75,8 @@ class Compass:
         starts = env.first_actions(instances, rng if limited else None) if env.multi_start else None
         each = 1 if starts is None else starts.shape[1]
         left = math.inf if limited else self.attempts * each
-        with torch.inference_mode():
-            encoded = encode(env, self.policy, instances)
+        with torch.inference_mode(), progress.abandoning():
+            encoded = encode(env, self.policy, instances, clock=progress)
             search = self._search(env, instances)
             while left > 0:
                 latents = self._latents(search, instances, rng)
@@ -95,6 +95,7 @@ class Compass:
                         rollouts=tried * (columns.stop - columns.start),
                         first_actions=None if starts is None else starts[:, columns].repeat(1, tried),
                         condition=latents[:, rows],
+                        clock=progress,
                     )
                     found.append(progress.offer(built.actions))
                     done += found[-1].shape[1]

@@ -42,13 +42,15 @@ class MultiStart:
         progress = Progress(env, instances, budget)
         pace = Pace(progress, rollouts_in_memory(env, self.policy, instances))
         rounds = self.rounds or (math.inf if limited and self.decoding.stochastic else 1)
-        with torch.inference_mode():
-            encoded = encode(env, self.policy, instances)
+        with torch.inference_mode(), progress.abandoning():
+            encoded = encode(env, self.policy, instances, clock=progress)
             for done in itertools.count(1):
                 starts = env.first_actions(instances, rng if limited else None)
                 while count := pace.next(starts.shape[1]) if starts.shape[1] else 0:
                     first, starts = starts[:, :count], starts[:, count:]
-                    built = act(env, self.policy, encoded, instances, self.decoding, rng, first_actions=first)
+                    built = act(
+                        env, self.policy, encoded, instances, self.decoding, rng, first_actions=first, clock=progress
+                    )
                     progress.offer(built.actions)
                 if starts.shape[1] or done >= rounds:
                     break

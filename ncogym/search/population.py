@@ -56,13 +56,14 @@ class Poppy:
         greedy = not isinstance(self.policy, PolyNet)
         progress = Progress(env, instances, budget)
         pace = Pace(progress, rollouts_in_memory(env, self.policy, instances))
-        with torch.inference_mode():
-            encoded = encode(env, self.policy, instances)
+        with torch.inference_mode(), progress.abandoning():
+            encoded = encode(env, self.policy, instances, clock=progress)
 
             def build(decoding: Decoding, members: Tensor, each: int, first: Tensor | None) -> Tensor:
                 count = members.shape[1] * each
                 given: dict[str, Any] = {"rollouts": count, "first_actions": first, "condition": members}
-                return progress.offer(act(env, self.policy, encoded, instances, decoding, rng, **given).actions)
+                built = act(env, self.policy, encoded, instances, decoding, rng, clock=progress, **given)
+                return progress.offer(built.actions)
 
             starts = env.first_actions(instances, rng if limited else None) if greedy and env.multi_start else None
             members: Any = self.policy.everyone

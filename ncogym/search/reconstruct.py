@@ -85,8 +85,8 @@ class Reconstruct(Improver):
         pace = Pace(progress, rollouts_in_memory(env, self.policy, instances))
         # small problems are not rebuilt whole
         lengths = [max(1, min(length, env.horizon(instances) // 2)) for length in LENGTHS]
-        with torch.inference_mode():
-            views = _Views(env, self.policy, instances, self.images)
+        with torch.inference_mode(), progress.abandoning():
+            views = _Views(env, self.policy, progress, self.images)
             seconds, rollouts = progress.seconds, progress.rollouts
             current, cost = self._first(progress, views, pace, rng)
             price = (progress.seconds - seconds) / max(progress.rollouts - rollouts, 1)
@@ -101,7 +101,7 @@ class Reconstruct(Improver):
                 current = _picked(current, chosen)
                 origin = current[:, :several].repeat_interleave(count // several, dim=1)
                 free = lengths[int(torch.randint(len(lengths), (), generator=rng, device=rng.device))]
-                built = self._rebuilt(env, origin, free, views.next(), rng)
+                built = self._rebuilt(env, origin, free, views.next(), progress, rng)
                 found, best = self._cost(progress, built).unflatten(1, (several, -1)).min(-1)
                 best = best + torch.arange(0, built.shape[1], count // several, device=best.device)
                 steps = max(built.shape[-1], current.shape[-1])
@@ -117,13 +117,16 @@ class Reconstruct(Improver):
         solutions: Int64[Tensor, "batch rollouts steps"],
         free: int,
         view: tuple[int, TensorDict, Any],
+        progress: Progress,
         rng: torch.Generator,
     ) -> Int64[Tensor, "batch rollouts steps_after"]:
         """Return solutions of which a part of ``free`` decisions is the policy's, as it sees it in an image."""
         number, image, encoded = view
         part = env.neighbourhood(image, env.imaged(image, solutions, number), free, rng)
         kept, last = part.actions[..., : part.begin], part.actions[..., part.end :]
-        built = act(part.env, self.policy, encoded, image, self.decoding, rng, first_actions=kept).actions
+        built = act(
+            part.env, self.policy, encoded, image, self.decoding, rng, first_actions=kept, clock=progress
+        ).actions
         back: Tensor = env.imaged(image, torch.cat([built, last], dim=-1), number)
         return back
 
@@ -140,11 +143,21 @@ class Reconstruct(Improver):
         wanted = env.first_actions(instances).shape[1] if env.multi_start else STARTS * self.solutions
         _, image, encoded = views.next()
         first = starts(env, instances, wanted, rng)
-        with progress.part(self.share):
+        with progress.part(self.share), progress.abandoning():
             while wanted and (count := pace.next(wanted)):
                 given = None if first is None else first[:, wanted - count : wanted]
                 decoding = Sample() if first is None else Greedy()
-                built = act(env, self.policy, encoded, image, decoding, rng, rollouts=count, first_actions=given)
+                built = act(
+                    env,
+                    self.policy,
+                    encoded,
+                    image,
+                    decoding,
+                    rng,
+                    rollouts=count,
+                    first_actions=given,
+                    clock=progress,
+                )
                 pool.append(built.actions)
                 costs.append(self._cost(progress, built.actions))
                 wanted -= count
@@ -161,16 +174,16 @@ class Reconstruct(Improver):
 class _Views:
     """The images of instances, one after the other and round again, each encoded when it is first looked at."""
 
-    def __init__(self, env: Any, policy: Policy, instances: TensorDict, count: int) -> None:
-        self.env, self.policy, self.turn = env, policy, itertools.count()
-        self.images = env.symmetries(instances, min(count, 8))
+    def __init__(self, env: Any, policy: Policy, progress: Progress, count: int) -> None:
+        self.env, self.policy, self.progress, self.turn = env, policy, progress, itertools.count()
+        self.images = env.symmetries(progress.instances, min(count, 8))
         self.encoded: list[Any] = []
 
     def next(self) -> tuple[int, TensorDict, Any]:
         """Return the number of an image, the image and its encoding."""
         number = next(self.turn) % len(self.images)
         if number == len(self.encoded):
-            self.encoded.append(encode(self.env, self.policy, self.images[number]))
+            self.encoded.append(encode(self.env, self.policy, self.images[number], clock=self.progress))
             each = sum(value.nbytes for value in self.encoded[0] if isinstance(value, Tensor))
             device = next(iter(self.images[0].values())).device
             del self.images[max(1, int(search_memory(device) / each)) :]

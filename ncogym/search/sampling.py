@@ -35,9 +35,9 @@ class Sampling:
         limit = self.samples if budget is None or not budget.finite else float("inf")
         progress = Progress(env, instances, budget)
         pace = Pace(progress, rollouts_in_memory(env, self.policy, instances))
-        with torch.inference_mode():
-            encoded = encode(env, self.policy, instances)
+        with torch.inference_mode(), progress.abandoning():
+            encoded = encode(env, self.policy, instances, clock=progress)
             while count := pace.next(limit - progress.rollouts):
-                drawn = act(env, self.policy, encoded, instances, self.decoding, rng, rollouts=count)
+                drawn = act(env, self.policy, encoded, instances, self.decoding, rng, rollouts=count, clock=progress)
                 progress.offer(drawn.actions)
         return progress.solutions(self.name)

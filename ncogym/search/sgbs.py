@@ -53,7 +53,7 @@ class SGBS:
     def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
         """Return the best checked simulation of each instance."""
         progress = Progress(env, instances, budget)
-        with torch.inference_mode():
+        with torch.inference_mode(), progress.abandoning():
             search = _Pass(env, self.policy, progress, rng)
             beta = min(self.beta, search.most)
             while search(beta, self.gamma) and progress.budget.finite and beta < search.most:
@@ -71,7 +71,7 @@ class _Pass:
     def __init__(self, env: Any, policy: Policy, progress: Progress, rng: torch.Generator) -> None:
         self.env, self.policy, self.progress, self.rng = env, policy, progress, rng
         self.instances = progress.instances
-        self.encoded = encode(env, policy, self.instances)
+        self.encoded = encode(env, policy, self.instances, clock=progress)
         self.most = rollouts_in_memory(env, policy, self.instances)
         self.pace = Pace(progress, self.most)
         self.steps = env.horizon(self.instances)
@@ -130,7 +130,16 @@ class _Pass:
         scores = [torch.zeros(len(given), 0, dtype=torch.float64, device=given.device)]
         while count := self.pace.next(given.shape[1]) if given.shape[1] else 0:
             part, given = given[:, :count], given[:, count:]
-            built = act(self.env, self.policy, self.encoded, self.instances, Greedy(), self.rng, first_actions=part)
+            built = act(
+                self.env,
+                self.policy,
+                self.encoded,
+                self.instances,
+                Greedy(),
+                self.rng,
+                first_actions=part,
+                clock=self.progress,
+            )
             objective = self.progress.offer(built.actions)
             paths.append(self.env.padded(self.instances, built.actions, self.steps))
             scores.append(-objective if self.env.sense == "min" else objective)

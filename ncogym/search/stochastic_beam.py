@@ -58,10 +58,10 @@ class StochasticBeam:
         def keys(parents: Tensor, log_prob: Tensor) -> Tensor:
             return perturbed(parents, log_prob, rng)
 
-        with torch.inference_mode():
-            encoded = encode(env, self.policy, instances)
+        with torch.inference_mode(), progress.abandoning():
+            encoded = encode(env, self.policy, instances, clock=progress)
             while width := pace.next(self.width):
-                actions, _, _ = grow(env, self.policy, encoded, instances, width, keys, self.decoding)
+                actions, _, _ = grow(env, self.policy, encoded, instances, width, keys, self.decoding, clock=progress)
                 progress.offer(actions)
                 if not progress.budget.finite or actions.shape[1] < width:
                     break  # fewer are all there are

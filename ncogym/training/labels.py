@@ -12,7 +12,6 @@ import json
 import math
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +57,7 @@ class LabelledPool:
     ) -> None:
         if not 0 < low <= high:
             raise ArgumentError(f"sizes: {low} to {high} is not allowed; it takes 0 < low <= high")
-        self.env, self.labeller, self.budget = env, labeller, replace(budget, lenient=True)
+        self.env, self.labeller, self.budget = env, labeller, budget
         self.chunks, self.chunk_size, self.seed = chunks, chunk_size, seed
         draw = torch.rand(chunks, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
         sizes = torch.exp(math.log(low - 0.5) + draw * math.log((high + 0.5) / (low - 0.5))).round()

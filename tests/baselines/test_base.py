@@ -24,7 +24,14 @@ from ncogym.baselines.base import (
 )
 from ncogym.envs import PROBLEMS, make
 from ncogym.envs.tsp import TSPEnv
-from ncogym.errors import ArgumentError, NoSolutionFound, SolverError, SolverNotInstalled, UnsupportedProblem
+from ncogym.errors import (
+    Abandoned,
+    ArgumentError,
+    NoSolutionFound,
+    SolverError,
+    SolverNotInstalled,
+    UnsupportedProblem,
+)
 from ncogym.solver import Budget, MaxRollouts, MaxSeconds, Progress
 
 
@@ -433,6 +440,33 @@ def test_what_is_handed_over_late_may_be_too_late(square, monkeypatch, rng, took
     late = Late([0, 1, 2, 3])
     if refused:
         with pytest.raises(NoSolutionFound, match=r"given: 0\.1 s is too small a budget"):
-            late(TSPEnv(4), square, MaxSeconds(0.1), rng)
+            late(TSPEnv(4), square, Budget(seconds=0.1, strict=True), rng)
     else:
-        assert late(TSPEnv(4), square, MaxSeconds(0.1), rng)[0].objective == 4.0
+        assert late(TSPEnv(4), square, Budget(seconds=0.1, strict=True), rng)[0].objective == 4.0
+
+
+@pytest.mark.parametrize(
+    "name", ["nearest-neighbour", "farthest-insertion", "random-insertion", "savings", "dispatch:MWKR"]
+)
+def test_constructions_look_at_the_clock(name, rng):
+    """Where somebody else holds a solution they end with the time that they have; else their first is complete."""
+    solver = SOLVERS[name]()
+    for each in ("tsp", "cvrp", "jssp"):
+        env = make(each).resized(6)
+        if solver.supports(env):
+            instances = env.generate(2, rng)
+            with pytest.raises(Abandoned, match=f"no solution of {each} within the budget"):
+                solver(env, instances, Budget(seconds=1e-9, first=1e-9), rng)
+            assert all(s.feasible for s in solver(env, instances, MaxSeconds(1e-9), rng))
+
+
+def test_distances_that_are_not_symmetric_are_found_wherever_they_are(monkeypatch):
+    """Tiles cover every pair, and what rounding does is passed over."""
+    monkeypatch.setattr(base, "TILE", 3)
+    dists = torch.rand(2, 8, 8, dtype=torch.float64)
+    dists = dists + dists.mT
+    assert base._symmetric(dists * (1 + 1e-12 * torch.rand(2, 8, 8, dtype=torch.float64)))
+    for i, j in itertools.permutations(range(8), 2):
+        other = dists.clone()
+        other[1, i, j] += 1e-3
+        assert not base._symmetric(other)

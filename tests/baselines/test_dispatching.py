@@ -57,7 +57,7 @@ def test_no_machine_waits_for_a_job(rule, randomised, rng):
     instances = stack_instances([env.generate(3, rng), JSSPEnv(3, 3).generate(2, rng)])
     instances["duration"][0, :2, 1] = 0
     durations, machines = env.durations(instances), env.machines(instances)
-    actions = Dispatching(rule)._dispatch(durations, machines, 6, rng if randomised else None)
+    actions = Dispatching(rule)._dispatch(durations, machines, 6, rng if randomised else None, lambda: None)
     state = env.start(instances, 6)
     for action in actions.unbind(-1):
         assert state.action_mask.gather(-1, action.unsqueeze(-1)).all()
@@ -109,7 +109,7 @@ def test_one_order_holds_for_all_that_is_dispatched_at_once(rng):
     """
     duration = torch.tensor([[[50, 0], [1, 39], [1, 34], [10, 0]]])
     machine = torch.tensor([[[0, -1], [1, 2], [1, 2], [0, -1]]])
-    actions = Dispatching("MWKR")._dispatch(duration, machine, 8000, rng)[0]
+    actions = Dispatching("MWKR")._dispatch(duration, machine, 8000, rng, lambda: None)[0]
     ahead = (actions == 3).int().argmax(-1) < (actions == 0).int().argmax(-1)
     assert ahead.float().mean() == pytest.approx(1 / 3, abs=0.03)
 

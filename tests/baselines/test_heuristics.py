@@ -277,6 +277,20 @@ def test_local_search_stops_when_told():
     assert lengths[-1].sum() < lengths[1].sum() < lengths[0].sum()
 
 
+def test_parts_of_the_distances_are_as_good_as_all(monkeypatch, rng):
+    """However few are copied at a time, moves and insertions are the same, and diagonals do not count."""
+    env, instances = cities(2, 40)
+    dists = env.distances(instances)
+    dists.diagonal(dim1=1, dim2=2).fill_(9.0)
+    instances = TensorDict({"dists": dists}, batch_size=[2])
+    solvers = TwoOpt(), FarthestInsertion()
+    whole = [solver(env, instances, None, rng) for solver in solvers]
+    monkeypatch.setattr(heuristics, "BLOCK", 200)
+    for solver, expected in zip(solvers, whole, strict=True):
+        found = solver(env, instances, None, rng)
+        assert [s.actions.tolist() for s in found] == [s.actions.tolist() for s in expected]
+
+
 def test_two_opt_is_never_worse_than_its_start(rng):
     """A start that cannot be improved comes back as it was."""
     env, instances = cities(3, 30)

@@ -10,7 +10,7 @@ from tensordict import TensorDict
 from ncogym.baselines import SOLVERS, KnapsackDP, OrToolsKnapsack
 from ncogym.envs.knapsack import KnapsackEnv
 from ncogym.errors import SolverNotInstalled, UnsupportedProblem
-from ncogym.solver import Budget, MaxSeconds
+from ncogym.solver import MaxSeconds
 
 knapsack_solver = pytest.importorskip("ortools.algorithms.python.knapsack_solver")
 
@@ -86,7 +86,7 @@ def test_seconds_limit_branch_and_bound(rng):
     """Where branch and bound would take for ever it ends with the budget, with a packing that holds."""
     weight = np.random.default_rng(0).integers(10**9, 2 * 10**9, 80).astype(float)
     instance = knapsack(weight.tolist(), (weight + 10**8).tolist(), float(weight.sum() // 2))
-    (solution,) = OrToolsKnapsack()(KnapsackEnv(80), instance, Budget(seconds=0.2, lenient=True), rng)
+    (solution,) = OrToolsKnapsack()(KnapsackEnv(80), instance, MaxSeconds(0.2), rng)
     assert solution.feasible
     assert solution.objective > 0
     assert not solution.proven

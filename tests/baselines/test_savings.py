@@ -84,9 +84,9 @@ def test_savings_mind_the_direction():
     """On asymmetric distances routes are joined the cheap way round, and never reversed."""
     dists = np.array([[0, 5, 5, 5], [5, 0, 9, 1], [5, 1, 0, 9], [5, 9, 1, 0]], dtype=np.float64)
     loads = np.array([0, 1, 1, 1])
-    (route,) = Savings()._routes(dists, loads, 3)
+    (route,) = Savings()._routes(dists, loads, 3, lambda: None)
     assert route in ([1, 3, 2], [3, 2, 1], [2, 1, 3])
-    assert sorted(map(sorted, Savings()._routes(dists, loads, 1))) == [[1], [2], [3]]
+    assert sorted(map(sorted, Savings()._routes(dists, loads, 1, lambda: None))) == [[1], [2], [3]]
 
 
 def test_near_pairs_give_routes_close_to_those_of_all_pairs(rng, monkeypatch):

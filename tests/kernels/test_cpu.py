@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from ncogym import kernels, make
-from ncogym.errors import ArgumentError, NcogymWarning, SolverError
+from ncogym.errors import Abandoned, ArgumentError, NcogymWarning, SolverError
 from ncogym.kernels import cpu
 from ncogym.policies.attention import AttentionPolicy
 from ncogym.policies.decoding import Greedy, Sample
@@ -83,6 +83,26 @@ def assert_same(env, plain, fast):
     assert same.float().mean() >= 0.99
     torch.testing.assert_close(fast.log_prob[same], plain.log_prob[same], rtol=1e-4, atol=1e-4)
     assert env.violations(instances, fast.actions) == []
+
+
+class Allowed:
+    """A clock that allows so many seconds."""
+
+    def __init__(self, seconds):
+        self.allowed = seconds
+
+    def look(self):
+        """There is time to begin."""
+
+
+def test_rollouts_end_with_their_time(rng):
+    """Rollouts of seconds are given up within them; those that end in time are as without a clock."""
+    env = make("tsp", num_nodes=1000)
+    policy, settings = make_policy(env), {"batch": 1, "rollouts": 2}
+    plain, timed = (run(env, policy, Sample(), "kernel", rng, clock=c, **settings) for c in (None, Allowed(1e6)))
+    assert torch.equal(plain.actions, timed.actions)
+    with pytest.raises(Abandoned):
+        run(env, policy, Sample(), "kernel", rng, batch=1, rollouts=100, clock=Allowed(1e-3))
 
 
 @pytest.mark.parametrize("env", ENVS.values(), ids=ENVS)

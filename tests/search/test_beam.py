@@ -52,9 +52,9 @@ def test_widths_double_and_spend_every_rollout(env, policy, instances, rng, monk
     """Widths are 1, 2, 4 and so on, and the last takes all that is left."""
     widths = []
 
-    def watched(*args):
+    def watched(*args, **clock):
         widths.append(args[4])
-        return grow(*args)
+        return grow(*args, **clock)
 
     monkeypatch.setattr("ncogym.search.beam.grow", watched)
     assert Beam(policy)(env, instances, MaxRollouts(rollouts), rng)[0].rollouts == rollouts

@@ -11,7 +11,7 @@ import torch
 from ncogym import solver as clocked
 from ncogym.errors import ArgumentError, NoSolutionFound
 from ncogym.search import EAS, Active, Compose, Greedy, Sampling, Symmetry
-from ncogym.solver import Improver, MaxRollouts, MaxSeconds, NoImprovement, Progress
+from ncogym.solver import Budget, Improver, MaxRollouts, MaxSeconds, NoImprovement, Progress
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_a_first_stage_may_be_late_where_the_whole_is_not(clock, env, instances,
     chain = Compose(First(clock, 3.0), Then(clock, 0.5))
     assert chain(env, instances, MaxSeconds(4), rng)[0].feasible
     with pytest.raises(NoSolutionFound, match=r"first\+then: 2 s is too small a budget; its first solution .* 3 s"):
-        chain(env, instances, MaxSeconds(2), rng)
+        chain(env, instances, Budget(seconds=2, strict=True), rng)
 
 
 def test_an_interrupt_returns_the_best_so_far(clock, env, instances, rng) -> None:

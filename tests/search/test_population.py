@@ -39,7 +39,7 @@ def watched(monkeypatch):
     calls = []
     act = population.act
 
-    def told(env, policy, encoded, instances, decoding, rng, *, rollouts, first_actions, condition):
+    def told(env, policy, encoded, instances, decoding, rng, *, rollouts, first_actions, condition, clock):
         each = rollouts // condition.shape[1]
         who = condition.expand(len(instances), -1).repeat_interleave(each, dim=1)
         built = act(
@@ -52,6 +52,7 @@ def watched(monkeypatch):
             rollouts=rollouts,
             first_actions=first_actions,
             condition=condition,
+            clock=clock,
         )
         calls.append((decoding.stochastic, who, first_actions, built))
         return built

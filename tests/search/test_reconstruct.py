@@ -92,7 +92,7 @@ def test_it_looks_at_all_images(env, policy, instances, rng, monkeypatch):
     seen, encoded = [], []
     act, encode = reconstruct.act, reconstruct.encode
     monkeypatch.setattr(reconstruct, "act", lambda *a, **k: seen.append(a[3]["locs"][0, 0].tolist()) or act(*a, **k))
-    monkeypatch.setattr(reconstruct, "encode", lambda *a: encoded.append(a[2]) or encode(*a))
+    monkeypatch.setattr(reconstruct, "encode", lambda *a, **k: encoded.append(a[2]) or encode(*a, **k))
     Reconstruct(policy, solutions=2, rollouts=1, images=4, rounds=11)(env, instances, None, rng)
     assert len(encoded) == 4
     assert len({tuple(place) for place in seen}) == 4
@@ -102,7 +102,7 @@ def test_it_looks_at_all_images(env, policy, instances, rng, monkeypatch):
 def test_images_are_as_many_as_fit_into_memory(env, policy, instances, rng, monkeypatch):
     """Where memory is short, the instance stands alone."""
     encoded, encode = [], reconstruct.encode
-    monkeypatch.setattr(reconstruct, "encode", lambda *a: encoded.append(a[2]) or encode(*a))
+    monkeypatch.setattr(reconstruct, "encode", lambda *a, **k: encoded.append(a[2]) or encode(*a, **k))
     monkeypatch.setattr(reconstruct, "search_memory", lambda _: 1.0)
     Reconstruct(policy, solutions=2, rollouts=1, rounds=5)(env, instances, None, rng)
     assert len(encoded) == 1
