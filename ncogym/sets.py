@@ -187,7 +187,7 @@ def _named(text: str, names: Sequence[str], count: int | None, problem: str | No
     blocks = _joined(whole[:count] for whole in wholes)
     env = make(kind.name, **entries[0].arguments)
     if any(entry.arguments != entries[0].arguments for entry in entries):
-        env = env.resized(_median(env, blocks))
+        env = _of_median_size(env, blocks)
     return InstanceSet(
         name=text,
         env=env,
@@ -222,9 +222,16 @@ def _joined(instances: Iterable[TensorDict]) -> tuple[TensorDict, ...]:
     return tuple(torch.cat(list(group)) for _, group in groupby(instances, alike))
 
 
-def _median(env: ConstructiveEnv, blocks: Iterable[TensorDict]) -> int:
-    sizes = torch.tensor([size for block in blocks for size in [env.instance_size(block)] * len(block)])
-    return int(sizes.median())  # of two in the middle, the smaller
+def _of_median_size(env: ConstructiveEnv, blocks: Sequence[TensorDict]) -> ConstructiveEnv:
+    """Return the environment whose instances are shaped as those of the median size.
+
+    Other numbers beside the size, such as machines, are those of the instances: in the proportions of ``env`` a small
+    file of many jobs would be an environment of gigabytes.
+    """
+    sizes = [env.instance_size(block) for block in blocks]
+    counted = torch.tensor(sizes).repeat_interleave(torch.tensor([len(block) for block in blocks]))
+    median = int(counted.median())  # of two in the middle, the smaller
+    return env.sized_like(blocks[sizes.index(median)])
 
 
 # ---------------------------------------------------------------------- folders and files
@@ -272,7 +279,7 @@ def _of_files(
     sources = dict.fromkeys(each.source for each in known if each.source is not None)
     return InstanceSet(
         name=name,
-        env=env.resized(_median(env, blocks)),
+        env=_of_median_size(env, blocks),
         blocks=blocks,
         names=tuple(names),
         best_known=torch.tensor([each.value for each in known], dtype=torch.float64),

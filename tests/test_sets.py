@@ -629,6 +629,15 @@ def test_the_size_of_labelled_instances_is_their_own(tmp_path: Path, name: str) 
     assert open_set(str(tmp_path / "b.npz")).env.arguments() == arguments
 
 
+def test_many_jobs_on_few_machines_stay_on_them(tmp_path: Path) -> None:
+    """The environment of a file has its machines, not as many as a default shop of so many jobs would have."""
+    rng = np.random.default_rng(0)
+    shop = {"duration": rng.integers(1, 9, (2, 20_000, 2)), "machine": np.argsort(rng.random((2, 20_000, 2)), -1)}
+    np.savez(tmp_path / "a.npz", **shop)
+    arguments = open_set(str(tmp_path / "a.npz")).env.arguments()
+    assert (arguments["num_jobs"], arguments["num_machines"]) == (20_000, 2)
+
+
 def test_a_shop_of_other_proportions_comes_back(tmp_path: Path) -> None:
     """Jobs and machines are each their own, whatever the default says of their ratio."""
     assert labelled(tmp_path / "a.npz", "jssp", num_jobs=10, num_machines=4).env.arguments()["num_machines"] == 2

@@ -45,6 +45,7 @@ def main() -> int:
     given_.output.mkdir(parents=True)
     chunks = []
     for target in chosen:
+        _ = target.valid  # made here once, and not in every process
         left = round(target.cases * share)
         while left > 0:
             chunks.append((target.name, min(left, CHUNK), given_.seed * 1_000_003 + len(chunks)))

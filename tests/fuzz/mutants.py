@@ -281,8 +281,8 @@ def _array(draw: Draw, array: np.ndarray) -> np.ndarray:
         except (TypeError, ValueError):
             return array
     if how == "axes" and array.ndim:
-        views = [array[None], array[..., None], array.T, array.ravel(), array[:0], array[:1], array.flat[0]]
-        return draw(st.sampled_from(views if array.size else views[:-1]))
+        views = [array[None], array[..., None], array.T, array.ravel(), array[:0], array[:1], array.reshape(-1)[-1:]]
+        return draw(st.sampled_from(views))
     if how == "size":
         count = draw(st.sampled_from([2, 3, 100]))
         axis = draw(st.integers(0, max(array.ndim - 1, 0)))
@@ -354,7 +354,7 @@ def _header(draw: Draw, raw: bytes) -> bytes:
                 )
                 header = re.sub(old, new, header, count=1).strip().ljust(117) + b"\n"
                 if draw(st.booleans()):
-                    numbers = bytes(1 << draw(st.sampled_from([4, 10, 22, 27])))
+                    numbers = bytes(1 << draw(st.sampled_from([4, 10, 16, 20, 22, 24, 27])))
                 content = content[:8] + len(header).to_bytes(2, "little") + header + numbers
             other.writestr(name, content)
     return out.getvalue()

@@ -59,9 +59,14 @@ class Target:
     mutant: Callable[[mutants.Draw, bytes], bytes]
     read: Callable[[Path, bool], Any]
 
+    @functools.cached_property
+    def valid(self) -> list[tuple[Files, list[str]]]:
+        """What `seeds` returned, once."""
+        return self.seeds()
+
     def strategy(self) -> st.SearchStrategy[tuple[Files, bool]]:
         """Return the cases: files, and whether to use what is read of them."""
-        seeds = self.seeds()
+        seeds = self.valid
 
         @st.composite
         def case(draw: mutants.Draw) -> tuple[Files, bool]:

@@ -16,7 +16,7 @@ def target(request: pytest.FixtureRequest) -> Target:
 
 def test_valid_files_are_read(target: Target) -> None:
     """What is damaged below is valid at first, and is used: read, solved, drawn, trained."""
-    for files, _ in target.seeds():
+    for files, _ in target.valid:
         target.run(files, True)
 
 

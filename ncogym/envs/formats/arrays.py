@@ -21,7 +21,7 @@ from torch import Tensor
 from ncogym.errors import InstanceError
 
 Arrays = Mapping[str, NDArray[Any]]
-MAX_BYTES = 1 << 26  # as of text files; more only of a file that is large itself:
+MAX_BYTES = 1 << 20  # more only of a file that is large itself:
 MAX_RATIO = 20  # instances of small whole numbers, each in 8 bytes, shrink to an eighth; zeros to a thousandth
 HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
@@ -46,7 +46,7 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
     """Read all arrays of an ``.npz`` file; nothing in it is unpickled, and no array is made that it does not hold.
 
     Raises:
-        InstanceError: the file is missing or malformed, or its arrays are over 64 MB and over 20 times as large as the
+        InstanceError: the file is missing or malformed, or its arrays are over 1 MB and over 20 times as large as the
             file; the text is one line that names it.
     """
     try:
