@@ -218,6 +218,7 @@ def main() -> None:
     lines += [
         f"- {given.seconds:g} s of training each, {given.workers} side by side, one thread",
         f"- mean over the seeds {seeds} ± half of its 95 % interval (Student's t), and each seed's value",
+        "- weights: none that ship, all were trained for this table",
         f"- `python benchmarks/algorithms.py {options}`, commit {git_commit()}",
         f"- {machine()}; " + ", ".join(f"{name} {version}" for name, version in versions().items()),
         "",

@@ -115,6 +115,7 @@ def main() -> None:
         "",
         f"- {given.batch} instances a batch, every start, medians of {given.rounds} updates each, in turn",
         "- memory is how far the peak of resident memory rises during updates",
+        "- weights: none that ship, they are as the seed draws them",
         f"- `python benchmarks/population_cost.py {options} --members {given.members} --rounds {given.rounds}"
         f" --threads {given.threads}`, commit {git_commit()}",
         f"- {machine()}; torch {torch.__version__}",

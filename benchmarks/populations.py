@@ -467,6 +467,7 @@ def main() -> None:
         "- as many updates are not as much compute: with K members one takes up to K times as much acting as with one "
         "policy; processor seconds of the updates after the base policy, medians over the seeds:",
         *trained(given),
+        "- weights: none that ship, all were trained for this table",
         f"- `python benchmarks/populations.py --seeds {seeds} --workers {given.workers}`, commit {git_commit()}",
         f"- {machine()}; " + ", ".join(f"{name} {version}" for name, version in versions().items()),
         "",
