@@ -130,7 +130,7 @@ def learned(problem: str, arguments: dict[str, Any], seed: int, options: argpars
 def main(words: Sequence[str] | None = None) -> None:
     """Read the arguments, train, print a table and write it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=400_000, help="decisions that a network is trained on")
+    parser.add_argument("--steps", type=int, default=200_000, help="decisions that a network is trained on")
     parser.add_argument("--rows", type=int, default=64, help="episodes at a time")
     parser.add_argument("--steps-per-update", type=int, default=32)
     parser.add_argument("--instances", type=int, default=512, help="of the test set")

@@ -444,9 +444,8 @@ class ConstructiveEnv(EnvBase):
     def _make_specs(self) -> None:
         state = self.start(self.generate(1, torch.Generator().manual_seed(0)))
         shown = self._shown(state)
-        decimals = [key for key, value in shown.items() if value.is_floating_point()]
-        self._constant = tuple(key for key in decimals if key in state.instance.keys())
-        self._changing = tuple(key for key in decimals if key not in state.instance.keys())
+        self._constant = tuple(key for key, value in state.instance.items() if value.dtype != torch.bool)
+        self._changing = tuple(key for key in shown if key not in self._constant and shown[key].is_floating_point())
         self._forms = {key: (value.dtype, value.ndim) for key, value in shown.items()}
         batch = self.batch_size
 
@@ -475,10 +474,10 @@ class ConstructiveEnv(EnvBase):
 
     @staticmethod
     def _sums(numbers: Mapping[str, Tensor], keys: tuple[str, ...]) -> Tensor:
-        """Return the sum of the sizes of each row's numbers, float64 ``[batch, keys]``, for the keys that are there."""
+        """Return a sum over each row's numbers, float64 ``[batch, keys]``, for those of the keys that are there."""
         batch = numbers["action_mask"].shape[0]
         present = [numbers[key].reshape(batch, -1) for key in keys if key in numbers]
-        sums = [value.abs().sum(-1).double() for value in present]
+        sums = [(value.abs() if value.is_floating_point() else value).sum(-1).double() for value in present]
         return torch.stack(sums, dim=-1) if sums else numbers["action_mask"].new_zeros(batch, 0, dtype=torch.float64)
 
     def _to_tensordict(self, state: Any, batch: tuple[int, ...], constant: Tensor | None = None) -> TensorDict:
@@ -529,7 +528,7 @@ class ConstructiveEnv(EnvBase):
         return out
 
     def _read_sums(self, numbers: dict[str, Tensor]) -> Tensor:
-        """Return the sums of the decimal numbers that ``step`` reads.
+        """Return the sums over the numbers that ``step`` reads.
 
         Raises:
             ArgumentError: something that it needs is missing, or whole numbers are such no longer.
@@ -549,9 +548,9 @@ class ConstructiveEnv(EnvBase):
 
     @staticmethod
     def _altered(numbers: dict[str, Tensor], sums: Tensor) -> Tensor:
-        """Say which decimal numbers are not those that ``reset`` and ``step`` gave, bool ``[batch, keys]``."""
+        """Say which numbers are not those that ``reset`` and ``step`` gave, bool ``[batch, keys]``."""
         given = numbers[CHECKSUM]
-        return (sums - given).abs() > ALTERED * given
+        return (sums - given).abs() > ALTERED * given.abs()
 
     @staticmethod
     def _allowed(numbers: dict[str, Tensor]) -> Tensor:

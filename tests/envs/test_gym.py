@@ -403,3 +403,6 @@ def test_an_episode_can_be_filmed(name, arguments):
     assert {(frame.shape, frame.dtype) for frame in frames} == {((640, 640, 3), np.dtype(np.uint8))}
     assert len({frame.tobytes() for frame in frames}) >= 3
     assert GymEnv(name, **arguments).render() is None
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_env(env.unwrapped)  # pictures are asked for, too

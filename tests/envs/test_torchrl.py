@@ -22,6 +22,7 @@ from torchrl.envs import (
     SerialEnv,
     StepCounter,
     TransformedEnv,
+    UnaryTransform,
     check_env_specs,
 )
 from torchrl.modules import MaskedCategorical, ProbabilisticActor, ValueOperator
@@ -157,6 +158,11 @@ def test_random_actions_behind_an_action_mask_are_allowed(name, batch_size):
         ("knapsack", ObservationNorm(loc=0.1, scale=2.0, in_keys=["left"]), "left: row 0 is not what reset"),
         ("cvrp", ObservationNorm(loc=0.1, scale=2.0, in_keys=["demand"]), "demand: row 0 is not what reset"),
         ("jssp", ObservationNorm(loc=0.5, scale=2.0, in_keys=["duration"]), "duration: torch.float32 of shape"),
+        (
+            "jssp",
+            UnaryTransform(["duration_at"], ["duration_at"], fn=lambda each: each + 1),
+            "duration_at: row . is not what reset and step",
+        ),
         ("tsp", FlattenObservation(-2, -1, in_keys=["locs"]), r"locs: torch.float32 of shape \(4, 10\)"),
         ("tsp", CatTensors(["locs"], out_key="seen"), "an instance needs its locs"),
     ],
