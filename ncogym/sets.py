@@ -27,6 +27,7 @@ from ncogym._files import staged
 from ncogym.envs import PROBLEMS, ConstructiveEnv, make
 from ncogym.envs.base import ReferenceSet
 from ncogym.envs.formats.arrays import Arrays, holds, read_arrays, real, whole
+from ncogym.envs.formats.foreign import described
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.known import Known, agreed, known_of
 from ncogym.references import check_solutions, in_one
@@ -437,6 +438,8 @@ def recognise(path: str | Path, problem: str | None = None) -> ConstructiveEnv:
         return make(problem)
     kinds = _kinds(path)
     if not kinds:
+        if told := described(path):
+            raise InstanceError(f"{path}: {told}")
         known = ", ".join(dict.fromkeys(s for kind in PROBLEMS.values() for s in kind.suffixes))
         suffix = Path(path).suffix.lower()
         raise InstanceError(
@@ -456,7 +459,7 @@ def recognise(path: str | Path, problem: str | None = None) -> ConstructiveEnv:
     if left:
         raise InstanceError(f"{path}: it reads as {' and as '.join(left)}; pass --problem")
     told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-    raise InstanceError(f"{path}: its numbers are those of no known problem ({told})")
+    raise InstanceError(f"{path}: {described(path) or f'its numbers are those of no known problem ({told})'}")
 
 
 def _kinds(path: str | Path) -> list[type[ConstructiveEnv]]:

@@ -672,6 +672,18 @@ def test_header_wins_over_the_suffix(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert [recognise(tmp_path / file).name for file in ("a.tsp", "a.hcp")] == ["hcp", "tsp"]
 
 
+def test_a_file_of_another_kind_is_called_what_it_is(tmp_path):
+    """No problem is asked for where none would help: a table, a problem that is not there, Solomon's text."""
+    (tmp_path / "road.csv").write_text("0,3\n3,0\n")
+    (tmp_path / "alb3.hcp").write_text("TYPE : HCP\nDIMENSION : 3\nEDGE_DATA_SECTION\n1 2\n-1\nEOF\n")
+    (tmp_path / "c101.txt").write_text("C101\n\nVEHICLE\nNUMBER CAPACITY\n25 200\n\nCUSTOMER\n0 40 50 0 0 1236 0\n")
+    for name, words in (("road.csv", "a table"), ("alb3.hcp", "TYPE HCP"), ("c101.txt", "Solomon's format")):
+        with pytest.raises(InstanceError, match=words) as refused:
+            recognise(tmp_path / name)
+        assert str(refused.value).startswith(f"{tmp_path / name}: it")
+        assert "--problem" not in str(refused.value)
+
+
 @pytest.mark.parametrize("text", ["1 2 3\n", "TYPE : HCP\n", "EDGE_WEIGHT_TYPE : TSP\n", ""])
 def test_file_that_tells_no_problem_is_refused(tmp_path: Path, text: str) -> None:
     """Where nothing tells the problem the line asks for --problem."""
