@@ -120,7 +120,9 @@ def holds(arrays: Arrays, axes: Mapping[str, str], known: Mapping[str, str]) -> 
             raise InstanceError(f"{words} with {known_lengths}" if lengths else words)
         if not array.size:
             raise InstanceError(f"array {name} has the shape {list(array.shape)}, which holds nothing")
-        if array.dtype.kind not in "biuf" or not np.isfinite(array).all():
+        with np.errstate(over="ignore"):  # a longer float may not fit
+            finite = array.dtype.kind in "biuf" and np.isfinite(array.astype(np.float64)).all()
+        if not finite:
             raise InstanceError(f"array {name} has entries that are no finite numbers")
     return True
 
@@ -131,7 +133,8 @@ def whole(arrays: Arrays, name: str) -> Tensor:
     Raises:
         InstanceError: an entry is no whole number.
     """
-    numbers = arrays[name].astype(np.int64)
+    with np.errstate(invalid="ignore"):  # what int64 cannot hold is found unequal below
+        numbers = arrays[name].astype(np.int64)
     if not np.array_equal(numbers, arrays[name]):
         raise InstanceError(f"array {name} has entries that are no whole numbers")
     return torch.from_numpy(numbers)

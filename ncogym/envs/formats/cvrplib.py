@@ -32,6 +32,7 @@ from ncogym.envs.formats.tsplib import (
 from ncogym.errors import InstanceError
 
 MIN_DIMENSION = 2  # the depot and a customer
+MAX_LOAD = 2**53  # up to here float64 adds whole numbers exactly
 
 _NUMBERS = ("CAPACITY", "DISTANCE", "SERVICE_TIME", "VEHICLES")  # header lines, each read as a section of one number
 _OWN_SECTIONS = (*_NUMBERS, "DEMAND_SECTION", "DEPOT_SECTION")
@@ -273,8 +274,8 @@ def write_routes(path: str | os.PathLike[str], routes: list[list[int]], cost: fl
 
 def load_fault(demand: np.ndarray, capacity: float, depot: int) -> str | None:
     """Say why demands [N] and a capacity make no instance, if so; nodes are counted from 1."""
-    if not 0 < capacity < np.inf:
-        return f"CAPACITY is {_plain(capacity)}, it must be above 0 and finite"
+    if not 0 < capacity <= MAX_LOAD:
+        return f"CAPACITY is {_plain(capacity)}, it must be above 0 and at most 2**53"
     if demand[depot] != 0:
         return f"the depot, node {depot + 1}, has the demand {_plain(demand[depot])}, it must be 0"
     wrong = ~((demand >= 0) & (demand <= capacity))
@@ -283,6 +284,8 @@ def load_fault(demand: np.ndarray, capacity: float, depot: int) -> str | None:
         return (
             f"node {node + 1} has the demand {_plain(demand[node])}, allowed are 0 to the CAPACITY {_plain(capacity)}"
         )
+    if demand.sum() > MAX_LOAD:
+        return f"demands sum to {_plain(demand.sum())}; at most 2**53 is allowed, for exact sums"
     return None
 
 

@@ -125,7 +125,7 @@ def _numbered(numbers: Numbers, capacity: float, items: int) -> Instance:
             f"capacity need {3 * items + 1}"
         )
     order, values, weights = numbers.reshape(-1, 3).T
-    if not np.array_equal(order - order[0], np.arange(items)) or order[0] not in (0, 1):
+    if order[0] not in (0, 1) or not np.array_equal(order, order[0] + np.arange(items)):
         raise InstanceError("items are not numbered one after the other from 0 or 1")
     return weights.copy(), values.copy(), capacity
 

@@ -141,6 +141,7 @@ def test_names_tell_the_layout() -> None:
         ({"locs": np.ones((0, 3, 2)), "load": np.ones((0, 3))}, r"locs has the shape \[0, 3, 2\], which holds nothing"),
         ({"load": np.full((2, 3), np.inf)}, "array load has entries that are no finite numbers"),
         ({"load": np.full((2, 3), "3")}, "array load has entries that are no finite numbers"),
+        ({"load": np.full((2, 3), "1e4000", dtype=np.longdouble)}, "array load has entries that are no finite numbers"),
         ({"load": np.full((2, 3), 1j)}, "array load has entries that are no finite numbers"),
     ],
 )
@@ -157,6 +158,9 @@ def test_numbers_become_tensors() -> None:
     assert (whole(given, "a").tolist(), whole(given, "b").dtype) == ([1, 1], torch.int64)
     with pytest.raises(InstanceError, match="array c has entries that are no whole numbers"):
         whole(given, "c")
+    for huge in (np.array([1e30]), np.array([2.0**63]), np.array([2**64 - 1], np.uint64)):
+        with np.errstate(all="raise"), pytest.raises(InstanceError, match="c has entries that are no whole numbers"):
+            whole({"c": huge}, "c")
     real(given, "c").zero_()
     assert given["c"].tolist() == [1.0, 2.5]
 

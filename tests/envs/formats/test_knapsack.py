@@ -144,6 +144,7 @@ def test_round_trip(tmp_path_factory, items, capacity):
         ("2 10\n1 9e15\n1 9e15\n", "weights sum to 18000000000000000; at most 2**53"),
         ("2\n0 1 1\n1 1 1\n", "6 numbers follow the number of items"),
         ("2\n1 1 1\n3 1 1\n10\n", "items are not numbered"),
+        ("2\n1e999 1 1\n3 1 1\n10\n", "items are not numbered"),
         (b"2 10\n1 \0\n", "binary data"),
         ("2 10\n1 " + "y" * 500, "'yyyyyyyyyyyyyyyyyyyyyyyyyyyyyy...' is not a finite number"),
     ],
