@@ -9,7 +9,7 @@ durations and one of machines, each with a row a job, in processing order; machi
 matrices (``Times``, ``Machines``), or the layout is told from the numbers; what both could mean is refused.
 
 The reader is tolerant in form (numbers wrapped in any way where no job leaves a machine out, CRLF, a byte order mark,
-comments: lines with ``#`` or of ``+``, a first line that is a name, and in files of the OR-Library's form the text
+comments: lines with ``#`` or of ``+``, a name on the first line, and in files of the OR-Library's form the text
 round ``instance NAME``) and strict in content: each job visits each machine once, or at most once. What it cannot
 honour is an `InstanceError` of one line.
 
@@ -186,7 +186,8 @@ def _header(lines: list[tuple[int, str]]) -> tuple[list[int], list[tuple[int, st
                 raise InstanceError("the file holds several instances; it must hold one")
             return [_whole(token, number) for token in tokens], rest
         is_name = re.match(r"instance\s", line, re.IGNORECASE)
-        if place and not (named or is_name or re.match(r"nb of jobs\b", line, re.IGNORECASE)):  # the first is a name
+        title = not place and not _NUMBER.fullmatch(tokens[0])
+        if not (title or named or is_name or re.match(r"nb of jobs\b", line, re.IGNORECASE)):
             raise InstanceError(f"line {number}: {_shown(line)} is not 'jobs machines', two whole numbers")
         named = named or bool(is_name)
     raise InstanceError("the line 'jobs machines' is missing" if lines else "the file is empty")

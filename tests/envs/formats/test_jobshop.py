@@ -106,6 +106,7 @@ def test_pairs_that_count_machines_from_one_are_not_taken_for_matrices(tmp_path)
         ("", "the file is empty"),
         ("# nothing\n", "the file is empty"),
         ("instance one\n", "the line 'jobs machines' is missing"),
+        ("2 x\n2 2\n", "line 1: '2 x' is not 'jobs machines', two whole numbers"),
         ("hello\n", "the line 'jobs machines' is missing"),
         ("hello\nworld\n2 2\n", "line 2: 'world' is not 'jobs machines', two whole numbers"),
         ("2\n0 1\n", "line 1: 'jobs machines' must be two numbers, got 1"),
