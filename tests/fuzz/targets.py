@@ -147,8 +147,11 @@ def _instances(problem: str) -> list[bytes]:
     return [*_taken(write).values(), *kept, *(_tsplib() if problem == "tsp" else ())]
 
 
+_env = functools.cache(make)
+
+
 def _read(problem: str, folder: Path, sampled: bool) -> None:
-    env = make(problem)
+    env = _env(problem)
     data = env.read(folder / f"a{SUFFIX[problem]}")
     if sampled:
         _tried(env, data)
