@@ -225,10 +225,9 @@ def evaluate(
 ) -> int:
     """Compare solvers on the same instances: named sets, files, or generated ones.
 
-    Several sets and several budgets make one report. A solver that cannot take one of the sets has dashes there, which is
-    said at the start. With --output, what is done is kept as it is made: after an
-    interrupt or a kill, the same command goes on. Processes that torchrun or srun starts share the instances, and the
-    first of them prints.
+    Several sets and several budgets make one report. A solver that cannot take one of the sets has dashes there, which
+    is said at the start. With --output, what is done is kept as it is made: after an interrupt or a kill, the same
+    command goes on. Processes that torchrun or srun starts share the instances, and the first of them prints.
 
     Args:
         solvers: Solvers with commas between (`ncogym list solvers`), each also as SOLVER@POLICY with a policy of its

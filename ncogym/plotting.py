@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import math
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -528,5 +529,7 @@ def _figure(path: str | Path, inches: tuple[float, float]) -> Figure:
 
 
 def _save(figure: Figure, path: str | Path) -> None:
-    with named(path):
+    with named(path), warnings.catch_warnings():
+        # a box stands for a sign that the font lacks, which the picture itself shows
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)
         figure.savefig(path, dpi=150)

@@ -137,7 +137,7 @@ def test_any_name_is_solved(encoding: str, form: str, hostile: Path, monkeypatch
     assert r"caf\udce9" in out
 
 
-@pytest.mark.filterwarnings("ignore:Glyph")
+@pytest.mark.filterwarnings("error:Glyph")
 def test_any_name_is_written_and_drawn(run: Run, hostile: Path, tmp_path: Path) -> None:
     """Record, solution and picture go to files of the instance's name, whatever that is, and are drawn again."""
     code, _, err = run("solve --solver two-opt --output", tmp_path / "o", *hostile.glob("*.tsp"))
@@ -149,7 +149,7 @@ def test_any_name_is_written_and_drawn(run: Run, hostile: Path, tmp_path: Path) 
         assert run("render", record, "--output", tmp_path / f"{number}.png") == (0, "", "")
 
 
-@pytest.mark.filterwarnings("ignore:Glyph")
+@pytest.mark.filterwarnings("error:Glyph")
 @pytest.mark.parametrize("encoding", ["ascii", "utf-8"])
 def test_any_name_is_evaluated(encoding: str, hostile: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A report is whole, its table is printed, and no cell of a spreadsheet is a formula."""
