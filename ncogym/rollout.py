@@ -14,6 +14,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import torch
@@ -34,6 +35,7 @@ MEMORY_SHARE, MEMORY_MOST = (
     256e6,
 )  # of the scoring pass: share of what is free, and bytes, above which it gains nothing
 ROWS_MOST = 16e6  # bytes of the rows of a part of a batch under conditions, on CPUs, above which it gains nothing
+CONTAINER = Path("/sys/fs/cgroup")  # where Linux tells the memory of a container, as one sees it from within
 GRAPHS_KEPT = 4  # captured rollouts of a policy; each holds the memory of its shapes
 
 Acting = Literal["auto", "eager", "compile", "graph", "kernel"]
@@ -807,9 +809,15 @@ def free_memory(device: torch.device) -> int:
         return int(free + cached)
     try:
         with open("/proc/meminfo") as file:
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+            free = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
     except (OSError, StopIteration):
         return 2**32  # no such file on this system; what any machine of the day has
+    try:  # a container may have less than its machine
+        most, used, kept = ((CONTAINER / f"memory.{name}").read_text() for name in ("max", "current", "stat"))
+        cached = next(int(line.split()[1]) for line in kept.splitlines() if line.startswith("inactive_file "))
+        return min(free, max(int(most) - int(used) + cached, 0))
+    except (OSError, ValueError, StopIteration):  # it has no limit, which is told as "max"
+        return free
 
 
 def check_memory(env: Any, policy: Any, instances: TensorDict, share: float = 1.0) -> None:

@@ -11,13 +11,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ncogym import rollout
+from ncogym import make, rollout
 from ncogym.envs.cvrp import CVRPEnv
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import Abandoned, ArgumentError, NotEnoughMemory
 from ncogym.policies.attention import AttentionPolicy
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Greedy, Sample
+from ncogym.policies.graph import GraphPolicy
 from ncogym.rollout import LOOK_EVERY, act, encode, log_probs, record, replay, rollouts_in_memory, score_steps
 
 
@@ -112,6 +113,32 @@ def test_an_encoder_looks_at_the_clock(env, instances):
     assert clock.looks == -1
     found, plain = (encode(env, policy, instances, clock=each) for each in (Countdown(1000), None))
     assert torch.equal(found.logit_keys, plain.logit_keys)
+
+
+@pytest.mark.parametrize(("most", "free"), [("max", None), ("3000000", 1_500_000), ("1000", 0), ("nonsense", None)])
+def test_a_container_may_have_less_than_its_machine(monkeypatch, tmp_path, most, free):
+    """Its limit counts, less what it holds, but for files that could be dropped; without a limit the machine's does."""
+    told = {"max": most, "current": "2000000", "stat": "anon 1000\ninactive_file 500000\nactive_file 7\n"}
+    for name, text in told.items():
+        (tmp_path / f"memory.{name}").write_text(f"{text}\n")
+    monkeypatch.setattr(rollout, "CONTAINER", tmp_path)
+    found = rollout.free_memory(torch.device("cpu"))
+    assert found > 10_000_000 if free is None else found == free
+
+
+@pytest.mark.parametrize(
+    ("problem", "numbers"),
+    [
+        (("tsp", {"num_nodes": 100}), 2048 * 100 + 64 * 100**2),
+        (("knapsack", {"num_items": 99}), 2048 * 100),  # no pairs are looked at
+        (("jssp", {"num_jobs": 20, "num_machines": 5}), 2048 * 100 + 6 * 64 * 100 * 20),  # those on a machine
+    ],
+)
+def test_what_an_encoder_holds_is_told_by_its_nodes_and_pairs(problem, numbers, rng):
+    """Operations are the nodes of a shop, and the pairs are those that edges connect."""
+    env = make(problem[0], **problem[1])
+    policy = (GraphPolicy if problem[0] == "jssp" else AttentionPolicy)(env.feature_dims)
+    assert rollout.encoding_memory(env, policy, env.generate(2, rng)) == 4 * numbers
 
 
 def test_what_does_not_fit_into_memory_is_refused_before_it_is_taken(env, instances, monkeypatch):

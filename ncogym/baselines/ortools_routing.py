@@ -49,6 +49,7 @@ Metaheuristic = Literal["GUIDED_LOCAL_SEARCH", "SIMULATED_ANNEALING", "TABU_SEAR
 LONGEST = 10**9  # far from overflowing 64 bits, even summed up and penalised
 LARGEST = 10**13  # beyond which the lengths of a thousand nodes, each penalised, may
 USUAL_SECONDS = 1.0
+HANDOVER_SHARE = 0.5  # of a run's time, by which its distances must be in lists: OR-Tools takes as long to read those
 READING_SHARE = 0.02  # of a run's time may go into reading improved tours for the anytime curve
 
 
@@ -112,7 +113,12 @@ class OrToolsRouting(OutsideRouteSolver, OutsideImprover):
             num_vehicles = max(num_vehicles, len(start or ()))
         manager = pywrapcp.RoutingIndexManager(num_nodes, num_vehicles, 0)
         routing = pywrapcp.RoutingModel(manager)
-        routing.SetArcCostEvaluatorOfAllVehicles(routing.RegisterTransitMatrix(matrix.tolist()))
+        rows, begun = [], run.elapsed
+        for row in matrix:
+            rows.append(row.tolist())
+            if run.elapsed - begun > HANDOVER_SHARE * run.limit:
+                return
+        routing.SetArcCostEvaluatorOfAllVehicles(routing.RegisterTransitMatrix(rows))
         if loads is not None:
             load = routing.RegisterUnaryTransitVector(loads.tolist())
             routing.AddDimension(load, 0, problem.capacity, True, "load")

@@ -161,6 +161,15 @@ def test_a_cancelled_run_ends_with_its_first_solution():
     assert run.elapsed < 300
 
 
+def test_distances_that_take_too_long_to_hand_over_are_not(asked, monkeypatch, rng):
+    """OR-Tools reads them no faster than they are made into lists; it is not asked, and one line says so."""
+    env = TSPEnv(6)
+    monkeypatch.setattr("ncogym.baselines.ortools_routing.HANDOVER_SHARE", -1.0)
+    with pytest.raises(NoSolutionFound, match="ortools: no solution of tsp within the budget"):
+        OrToolsRouting()(env, env.generate(1, rng), MaxSeconds(60), rng)
+    assert not asked
+
+
 def test_reading_tours_is_bounded(monkeypatch):
     """Improvements that come faster than they can be read are passed over; the last is never lost."""
     env = TSPEnv(40)
