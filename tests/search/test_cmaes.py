@@ -200,6 +200,7 @@ def test_it_goes_on_where_nothing_is_left_to_find(rng):
         ({"instances": 0}, "instances: 0 is not allowed; it must be at least 1"),
         ({"elites": 0}, "elites: 0 is not allowed; it must be at least 1"),
         ({"sigma": 0.0}, "sigma: 0.0 is not allowed; it must be above 0 and finite"),
+        ({"sigma": float("inf")}, "sigma: inf is not allowed"),
         ({"sigma": float("nan")}, "sigma: nan is not allowed"),
     ],
 )
