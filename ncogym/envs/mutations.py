@@ -177,7 +177,7 @@ def _line(batch: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
 def _tube(locs: Tensor, rng: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Draw a tube round a line per instance: each node's signed distance, the line's normal, and the half-width."""
     intercept, slope = _line(len(locs), rng)
-    width, length = _uniform(0.1, 0.3, (len(locs), 1), rng), (1 + slope.square()).sqrt()
+    width, length = _uniform(0.1, 0.3, (len(locs), 1), rng), _root(1 + slope.square())
     x, y = locs.unbind(-1)
     normal = torch.stack([slope, -torch.ones_like(slope)], dim=-1) / length.unsqueeze(-1)
     return (intercept + slope * x - y) / length, normal, width
@@ -201,6 +201,11 @@ def _grid(locs: Tensor, chosen: Tensor, rng: torch.Generator) -> Tensor:
 
 
 # ---------------------------------------------------------------------- draws
+
+
+def _root(values: Tensor) -> Tensor:
+    """Return square roots, correctly rounded, since the last bits of torch's own in float32 are the processor's."""
+    return values.double().sqrt().to(values.dtype)
 
 
 def _uniform(low: float, high: float, shape: Sequence[int], rng: torch.Generator) -> Tensor:
