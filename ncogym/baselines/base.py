@@ -14,7 +14,6 @@ import multiprocessing
 import signal
 import threading
 import time
-import traceback
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from multiprocessing.connection import Connection, wait
@@ -27,9 +26,9 @@ from numpy.typing import NDArray
 from tensordict import TensorDict
 from torch import Tensor
 
+from ncogym.baselines.aside import POSSIBLE, aside, passed_on
 from ncogym.errors import (
     ArgumentError,
-    NcogymError,
     NoSolutionFound,
     SolverError,
     SolverNotInstalled,
@@ -159,7 +158,13 @@ class OutsideSolver(Baseline):
         workers: processes that solve instances side by side, each on one thread; 1 solves in this process. A worker
             takes seconds to start, and more workers than processor cores spoil one another's time.
         progress_bar: show one on a terminal while a batch is solved.
+
+    Attributes:
+        apart: whether each run goes on in a process of its own (`ncogym.baselines.aside`), since the solver may hear
+            nothing for a while.
     """
+
+    apart: ClassVar[bool] = False
 
     def __init__(self, *, workers: int = 1, progress_bar: bool = True) -> None:
         if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
@@ -170,9 +175,24 @@ class OutsideSolver(Baseline):
     def _view(self, env: Any, one: TensorDict, budget: Budget, rng: torch.Generator) -> Any:
         """Return what `_solve` needs to know of an instance of batch size ``[1]``, picklable; called row by row."""
 
+    def _load(self, run: Run) -> Any:
+        """Import the package, its clock paused, and return it; before a process is forked, which then has it."""
+        return None
+
     @abc.abstractmethod
     def _solve(self, problem: Any, run: Run) -> None:
-        """Solve one instance, as `_view` shows it, reporting to ``run``; end soon once it is cancelled."""
+        """Solve one instance, as `_view` shows it, reporting to ``run``.
+
+        It ends soon once it is cancelled; where it cannot, it is `apart`, and looks at its beginning whether it is.
+        """
+
+    def _job(self, problem: Any, run: Run) -> None:
+        """Solve one instance, in a process of its own where only its end makes the solver stop."""
+        if self.apart and POSSIBLE:
+            self._load(run)
+            aside(self._solve, problem, run)
+        else:
+            self._solve(problem, run)
 
     def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
         return self._each(env, instances, budget or Budget(), rng, None)
@@ -187,7 +207,7 @@ class OutsideSolver(Baseline):
             instances,
             budget,
             view=lambda one: self._view(env, one, budget, rng),
-            job=self._solve,
+            job=self._job,
             starts=starts,
             workers=self.workers,
             progress_bar=self.progress_bar,
@@ -362,6 +382,7 @@ class Run:
 
     Attributes:
         reports: seconds and actions of each solution reported.
+        tell: is told each report as well, where it goes on to another process.
         proven: whether the solver has proven that nothing is better than the best of them.
     """
 
@@ -370,6 +391,7 @@ class Run:
     ) -> None:
         self.limit, self._cancelled, self.start = limit, cancelled, start
         self.reports: list[tuple[float, list[int]]] = []
+        self.tell: Callable[[tuple[float, list[int]]], None] | None = None
         self.proven = False
         self._start = time.perf_counter() - lead
 
@@ -401,6 +423,8 @@ class Run:
     def report(self, actions: Iterable[int]) -> None:
         """Take note of a solution, as of now."""
         self.reports.append((self.elapsed, [int(action) for action in actions]))
+        if self.tell is not None:
+            self.tell(self.reports[-1])
 
     def prove(self) -> None:
         """Take note that nothing is better than the best that was reported; for the instance itself, not rounded."""
@@ -566,8 +590,7 @@ def _work(pipe: Connection, job: Job, seconds: float, cancel: threading.Event) -
         try:
             outcome: _Outcome | Exception = _run(job, problem, Run(seconds, cancel.is_set, lead, start))
         except Exception as error:  # noqa: BLE001 - it is raised again by the parent
-            outcome = error if isinstance(error, NcogymError) else SolverError(f"{type(error).__name__}: {error}")
-            outcome.add_note(traceback.format_exc())
+            outcome = passed_on(error)
         pipe.send(outcome)
 
 

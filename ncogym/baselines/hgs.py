@@ -8,7 +8,6 @@ References:
 from __future__ import annotations
 
 import math
-import threading
 from typing import Any
 
 from ncogym.baselines.base import OutsideRouteSolver, Routing, Run, needs, to_actions, to_scale
@@ -16,9 +15,11 @@ from ncogym.baselines.base import OutsideRouteSolver, Routing, Run, needs, to_ac
 LONGEST = 1000.0  # it refuses distances of other orders of magnitude, and takes no gain below 1e-5 for one
 USUAL_PATIENCE = 500
 USUAL_RESTART = 20_000
-FIRST_PART = 0.1
+FIRST_PART, SMALLEST_PART, MOST_PARTS = 0.1, 0.05, 4
+IDLE, CAREFUL = 0.9, 0.8  # share of a processor that we have, and of what it lets expect on a busy machine
 LAST_RESORT = 10_000  # iterations
-LAST_RESORT_SECONDS = {False: 0.5, True: 0.05}  # of the processor, by whether it was cancelled
+LAST_RESORT_SECONDS = 0.5  # of the processor
+CANCELLED_SECONDS = 0.05
 
 
 class HGS(OutsideRouteSolver):
@@ -32,7 +33,8 @@ class HGS(OutsideRouteSolver):
     and 100 customers. A budget with seconds is used up: after as many iterations without improvement as its rollouts
     (20000 where it has none) it begins anew with other solutions. Its clock counts the processor's seconds, which pass
     more slowly on a busy machine; so a first run of a tenth of the seconds shows how they pass, and a second one gets
-    what is left. Every solution it returns counts as one rollout.
+    what is left, or most of it where they pass slowly, and others the rest. What a run has not returned when the
+    budget's seconds are over is lost. Every solution it returns counts as one rollout.
 
     Args:
         workers: see `OutsideSolver`.
@@ -40,15 +42,19 @@ class HGS(OutsideRouteSolver):
     """
 
     name = "hgs"
+    apart = True
     largest_load = 100_000  # it refuses larger ones
 
     def settings(self, env: Any) -> str:
         return "the parameters of its paper"
 
-    def _solve(self, problem: Routing, run: Run) -> None:
+    def _load(self, run: Run) -> Any:
         with needs("hygese", extra="solvers"), run.paused():
             import hygese
+        return hygese
 
+    def _solve(self, problem: Routing, run: Run) -> None:
+        hygese = self._load(run)
         loads, capacity, num_customers = problem.loads, problem.capacity, len(problem.dists) - 1
         if loads is None:
             return
@@ -69,32 +75,26 @@ class HGS(OutsideRouteSolver):
         if patience == math.inf:
             patience = USUAL_PATIENCE if run.limit == math.inf else USUAL_RESTART
 
-        def search(iterations: float, seconds: float) -> list[list[int]]:
-            limits = hygese.AlgorithmParameters(nbIter=int(iterations), timeLimit=seconds, seed=problem.seed)
-            return hygese.Solver(limits, verbose=False).solve_cvrp(data, rounding=False).routes
-
-        def search_aside(seconds: float) -> None:
-            # it cannot be told to stop, so it runs aside (without the interpreter's lock) and is left alone when
-            # cancelled
-            found: list[list[list[int]]] = []
-            thread = threading.Thread(target=lambda: found.append(search(patience, seconds)), daemon=True)
-            thread.start()
-            while thread.is_alive() and not run.cancelled:
-                thread.join(0.05)
-            if found and found[0]:
-                run.report(to_actions(found[0]))
-
-        if run.limit == math.inf:
-            search_aside(0.0)  # which sets no limit
-        else:
-            # its clock counts the processor's seconds: a first part shows how they pass
-            begin, asked = run.elapsed, FIRST_PART * run.left
-            search_aside(asked)
-            pace = min(1.0, asked / (run.elapsed - begin))
-            if not run.cancelled:
-                search_aside(run.left * pace)
-        if not run.reports:
-            # what it charges for an overload grows with its iterations, until nothing is overloaded
-            routes = search(LAST_RESORT, LAST_RESORT_SECONDS[run.cancelled])
+        def search(iterations: float, seconds: float, part: int = 1) -> None:
+            seed = problem.seed + max(part - 1, 0)  # the second part goes on where the first one ended
+            limits = hygese.AlgorithmParameters(nbIter=int(iterations), timeLimit=seconds, seed=seed)
+            routes = hygese.Solver(limits, verbose=False).solve_cvrp(data, rounding=False).routes
             if routes:
                 run.report(to_actions(routes))
+
+        if run.cancelled:
+            search(LAST_RESORT, CANCELLED_SECONDS)
+            return
+        if run.limit == math.inf:
+            search(patience, 0.0)  # which sets no limit
+        share = FIRST_PART
+        for part in range(MOST_PARTS):
+            if run.limit == math.inf or run.left < SMALLEST_PART * run.limit:
+                break
+            begin, asked = run.elapsed, share * run.left
+            search(patience, asked, part)
+            pace = min(1.0, asked / (run.elapsed - begin))
+            share = pace if pace > IDLE else CAREFUL * pace
+        if not run.reports:
+            # what it charges for an overload grows with its iterations, until nothing is overloaded
+            search(LAST_RESORT, LAST_RESORT_SECONDS)

@@ -10,6 +10,7 @@ References:
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +27,9 @@ class LKH(OutsideTourSolver):
     Distances that are whole and at most a million are handed over as they are, others are scaled so that the longest is
     a million, a resolution of a millionth of the longest distance. The environment scores the tour.
 
-    LKH knows no time limit and cannot be cancelled within a run. Under a budget with seconds one run is done and timed,
-    then as many (up to ``runs``) as that lets expect to fit into what is left; a budget below a single run is refused.
+    LKH knows no time limit, and what is cancelled within its first run has no tour. Under a budget with seconds one run
+    is done and timed, then as many (up to ``runs``) as that lets expect to fit into what is left; a budget below a
+    single run is refused.
 
     Args:
         runs: independent runs of which the best tour is kept.
@@ -36,6 +38,7 @@ class LKH(OutsideTourSolver):
     """
 
     name = "lkh"
+    apart = True
 
     def __init__(self, runs: int = 10, *, workers: int = 1, progress_bar: bool = True) -> None:
         if isinstance(runs, bool) or not isinstance(runs, int) or runs < 1:
@@ -43,11 +46,16 @@ class LKH(OutsideTourSolver):
         super().__init__(workers=workers, progress_bar=progress_bar)
         self.runs = runs
 
-    def _solve(self, dists: NDArray[np.float64], run: Run) -> None:
+    def _load(self, run: Run) -> Any:
         licence = "LKH's licence allows academic and non-commercial use only"
         with needs("elkai", extra="lkh", note=licence), run.paused():
             import elkai
+        return elkai
 
+    def _solve(self, dists: NDArray[np.float64], run: Run) -> None:
+        elkai = self._load(run)
+        if run.cancelled:
+            return
         if len(dists) < 3:  # it refuses so few
             run.report(range(len(dists)))
             return

@@ -13,7 +13,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +21,7 @@ from numpy.typing import NDArray
 from tensordict import TensorDict
 
 from ncogym.baselines.base import OutsideImprover, Run, declared, needs, to_integers
+from ncogym.baselines.knapsack import as_actions, fill
 from ncogym.envs.base import MODELS
 from ncogym.errors import ArgumentError, SolverError
 from ncogym.solver import Budget
@@ -31,7 +31,6 @@ DIGITS = 9  # of the largest weight or value of an item, where they have to be s
 MOST = 2**40  # weights and values that are whole are not scaled up to this; a million of them can be summed up
 EXACT = 2**53  # up to here CP-SAT compares its bound, which is a floating-point number, exactly
 USUAL_SECONDS = 10.0
-WATCH_SECONDS = 0.05  # between two looks at whether a run was cancelled
 
 Numbers = NDArray[np.float64]
 Read = Callable[[Callable[[Any], int]], list[int]]  # turns the values of a model's variables into actions
@@ -64,9 +63,11 @@ class CpSat(OutsideImprover):
     """CP-SAT on one instance after the other, until it has proven that nothing is better or its seconds are over.
 
     It takes the seconds of the budget, or 10 s where the budget has none. As an improver it gets the solution that is
-    there as a hint, of all variables. Rollouts are counted (each solution that it reports is one) but do not limit it.
-    It is deterministic but for the clock, given the generator's seed. Durations, and other data that are whole, are
-    handed over as they are, else
+    there as a hint, of all variables. Alone it first reports a simple one, which it does not look at: most work
+    remaining first, items by ratio, or the nearest node next; so there is an answer while it is still at its
+    presolve, in which it hears nothing. Rollouts are counted (each solution that it reports is one) but do not limit
+    it. It is deterministic but for the clock, given the generator's seed. Durations, and other data that are whole,
+    are handed over as they are, else
 
     - weights and values of items are scaled by powers of ten, so that the largest has 9 digits before the point, which
       leaves decimals of a file exact. Of what is then left, values are rounded, and weights rounded up, so that what
@@ -86,6 +87,7 @@ class CpSat(OutsideImprover):
     """
 
     name = "cp-sat"
+    apart = True
     reads = frozenset({"shop", "packing", "tour"})
     takes = "job shops (shop), 0-1 knapsacks (packing) and closed tours on distances (tour)"
 
@@ -103,9 +105,16 @@ class CpSat(OutsideImprover):
         arrays = [getattr(env, view)(one)[0].cpu().numpy() for view in MODELS[model]]
         return Problem(BUILDS[model], arrays, int(torch.randint(2**31 - 1, (), generator=rng, device=rng.device)))
 
-    def _solve(self, problem: Problem, run: Run) -> None:
+    def _load(self, run: Run) -> Any:
         with run.paused():
-            cp_model = _cp_model()
+            return _cp_model()
+
+    def _solve(self, problem: Problem, run: Run) -> None:
+        cp_model = self._load(run)
+        if run.start is None:
+            run.report(FIRST[problem.build](*problem.arrays))
+        if run.cancelled:
+            return
         model = cp_model.CpModel()
         built = problem.build(model, *problem.arrays)
         for variable, value in built.hint(run.start) if run.start else ():
@@ -123,15 +132,7 @@ class CpSat(OutsideImprover):
             solver.parameters.cp_model_probing_level = solver.parameters.symmetry_level = 0
         solver.parameters.catch_sigint_signal = False  # the interrupt is for whoever may cancel the budget
         solver.parameters.max_time_in_seconds = USUAL_SECONDS if run.limit == math.inf else run.left
-        with ThreadPoolExecutor(1) as pool:  # so that this thread stays awake for an interrupt
-            search = pool.submit(solver.solve, model, Reporting())
-            try:
-                while not wait([search], timeout=WATCH_SECONDS).done:
-                    if run.cancelled:
-                        solver.stop_search()
-                status = search.result()
-            finally:
-                solver.stop_search()
+        status = solver.solve(model, Reporting())
         if status == cp_model.MODEL_INVALID:
             raise SolverError(f"{self.name}: {model.validate()}")
         if status == cp_model.OPTIMAL and built.exact:
@@ -249,4 +250,41 @@ def _shifted(numbers: Numbers, exponent: int) -> Numbers:
         return numbers * 10.0**first * 10.0 ** (exponent - first)
 
 
+def _dispatched(durations: NDArray[np.int64], machines: NDArray[np.int64]) -> list[int]:
+    """Return the jobs in the order in which their operations begin, of those that can first the one of most work."""
+    waiting = {
+        job: [(time, machine) for time, machine in zip(times, route, strict=True) if machine >= 0][::-1]
+        for job, (times, route) in enumerate(zip(durations.tolist(), machines.tolist(), strict=True))
+    }
+    work = {job: sum(time for time, _ in operations) for job, operations in waiting.items()}
+    job_ready, machine_ready, order = dict.fromkeys(waiting, 0), dict.fromkeys(machines.ravel().tolist(), 0), []
+    while waiting := {job: operations for job, operations in waiting.items() if operations}:
+        begins = {job: max(job_ready[job], machine_ready[operations[-1][1]]) for job, operations in waiting.items()}
+        job = min(waiting, key=lambda job: (begins[job], -work[job]))
+        time, machine = waiting[job].pop()
+        job_ready[job] = machine_ready[machine] = begins[job] + time
+        work[job] -= time
+        order.append(job)
+    return order
+
+
+def _filled(weights: Numbers, values: Numbers, capacity: Numbers) -> list[int]:
+    """Return the items that fit one after the other, by ratio."""
+    return [*map(int, as_actions(fill(weights, values, float(capacity), np.zeros(len(weights), dtype=bool))))]
+
+
+def _nearest(dists: Numbers) -> list[int]:
+    """Return the tour from node 0 that goes on to the nearest node."""
+    is_open, tour = np.ones(len(dists), dtype=bool), [0]
+    while len(tour) < len(dists):
+        is_open[tour[-1]] = False
+        tour.append(int(np.where(is_open, dists[tour[-1]], np.inf).argmin()))
+    return tour
+
+
+FIRST: dict[Callable[..., Built], Callable[..., list[int]]] = {  # what takes no time, by the model
+    _job_shop: _dispatched,
+    _knapsack: _filled,
+    _tour: _nearest,
+}
 BUILDS: dict[str, Callable[..., Built]] = {"shop": _job_shop, "packing": _knapsack, "tour": _tour}

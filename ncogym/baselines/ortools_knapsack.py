@@ -7,6 +7,7 @@ References:
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -28,9 +29,9 @@ class OrToolsKnapsack(PackingSolver, OutsideImprover):
     The proof of an optimum is told in `Solution.proven` where the numbers were handed over exactly.
 
     Branch and bound takes microseconds on random items and may take hours where weights and values go together; it is
-    given the seconds of the budget, or 10 s where the budget has none, and then the best that it has is reported. The
-    dynamic programme cannot be interrupted, nor can either be cancelled. Neither takes a start: as an improver it keeps
-    the better of what there was and what it finds.
+    given the seconds of the budget, or 10 s where the budget has none, and then the best that it has is reported. What
+    is cancelled before gives the greedy packing. Neither takes a start: as an improver it keeps the better of what
+    there was and what it finds.
 
     Args:
         workers: see `OutsideSolver`.
@@ -38,12 +39,19 @@ class OrToolsKnapsack(PackingSolver, OutsideImprover):
     """
 
     name = "ortools"
+    apart = True
 
-    def _solve(self, packing: Packing, run: Run) -> None:
+    def _load(self, run: Run) -> Any:
         with needs("ortools", extra="solvers"), run.paused():
             from ortools.algorithms.python import knapsack_solver
+        return knapsack_solver
 
+    def _solve(self, packing: Packing, run: Run) -> None:
+        knapsack_solver = self._load(run)
         weights, values, capacity = packing
+        if run.cancelled:
+            run.report(as_actions(fill(*packing, np.zeros(len(weights), dtype=bool))))
+            return
         exact = [_decimals(numbers) for numbers in (weights, values)]
         # a decimal such as 0.3 is not to be rounded up for its binary rounding
         if exact[0]:

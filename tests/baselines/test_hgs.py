@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from ncogym.baselines import base
 from ncogym.baselines.base import Routing, Run
 from ncogym.baselines.hgs import HGS
 from ncogym.envs.cvrp import CVRPEnv
@@ -33,6 +34,7 @@ def asked(monkeypatch):
             return SimpleNamespace(routes=[[node] for node in range(1, len(data["demands"]))])
 
     monkeypatch.setattr(hygese, "Solver", Solver)
+    monkeypatch.setattr(HGS, "apart", False)
     return calls
 
 
@@ -80,16 +82,37 @@ def test_a_seed_repeats_its_routes():
     ],
 )
 def test_a_budget_becomes_its_limits(asked, deliveries, budget, iterations, rng):
-    """Rollouts become iterations without improvement; seconds are asked for in two parts, which fill them."""
+    """Rollouts become iterations without improvement, and without seconds there is one search without a limit."""
     HGS()(deliveries.env, deliveries.instances[:1], budget, rng)
     assert {limits.nbIter for limits, _ in asked} == {iterations}
-    seconds = [limits.timeLimit for limits, _ in asked]
     if budget is None or budget.seconds == math.inf:
-        assert seconds == [0]
-    else:
-        assert seconds[0] == pytest.approx(10, rel=0.05)
-        assert len(seconds) == 2
-        assert 0 < seconds[1] < 100
+        assert [limits.timeLimit for limits, _ in asked] == [0]
+
+
+@pytest.mark.parametrize(
+    ("slower", "parts"),
+    [
+        ([1, 1], [10, 90]),  # an idle machine
+        ([1.1, 1.1], [10, 80.9]),
+        ([4, 4, 4], [10, 12, 2.4]),  # a busy one
+        ([4, 1, 1], [10, 12, 48]),  # one that was busy
+        ([1, 1.5], [10, 90]),  # and one that becomes it, where the process is ended
+    ],
+)
+def test_the_seconds_of_a_busy_machine_are_filled(asked, monkeypatch, slower, parts):
+    """What the processor's clock is asked for follows from how it passed before, and fills the budget's seconds."""
+    now = [0.0]
+    monkeypatch.setattr(base.time, "perf_counter", lambda: now[0])
+    search, paces = hygese.Solver.solve_cvrp, iter(slower)
+
+    def timed(self, data, rounding):
+        now[0] += self.parameters.timeLimit * next(paces)
+        return search(self, data, rounding)
+
+    monkeypatch.setattr(hygese.Solver, "solve_cvrp", timed)
+    run_of(few([0, 1, 1, 1], 5)._replace(seed=3), seconds=100.0)
+    assert [limits.timeLimit for limits, _ in asked] == pytest.approx(parts, rel=1e-3)
+    assert [limits.seed for limits, _ in asked] == [3, 3, 4][: len(parts)]
 
 
 def test_seconds_are_kept(rng):

@@ -30,6 +30,7 @@ def elkai(monkeypatch):
             nodes = list(range(len(calls.matrices[-1])))
             return [*nodes, 0]
 
+    monkeypatch.setattr(LKH, "apart", False)
     monkeypatch.setitem(sys.modules, "elkai", SimpleNamespace(DistanceMatrix=DistanceMatrix))
     monkeypatch.setattr(base.time, "perf_counter", lambda: calls.now)
     return calls

@@ -6,10 +6,12 @@ import signal
 import sys
 import threading
 
+import numpy as np
 import pytest
 import torch
 from tensordict import TensorDict
 
+from ncogym.baselines import ortools_cpsat
 from ncogym.baselines.base import Run
 from ncogym.baselines.ortools_cpsat import CpSat
 from ncogym.envs.atsp import ATSPEnv
@@ -17,7 +19,7 @@ from ncogym.envs.cvrp import CVRPEnv
 from ncogym.envs.jssp import JSSPEnv
 from ncogym.envs.knapsack import KnapsackEnv
 from ncogym.envs.tsp import TSPEnv
-from ncogym.errors import ArgumentError, NoSolutionFound, SolverError, SolverNotInstalled, UnsupportedProblem
+from ncogym.errors import ArgumentError, SolverError, SolverNotInstalled, UnsupportedProblem
 from ncogym.solver import Budget, MaxSeconds, Progress
 
 cp_model = pytest.importorskip("ortools.sat.python.cp_model")
@@ -158,6 +160,7 @@ def test_what_it_is_asked_for(monkeypatch, rng):
             return super().solve(*arguments)
 
     monkeypatch.setattr(cp_model, "CpSolver", Spy)
+    monkeypatch.setattr(CpSat, "apart", False)
     env, seeded = JSSPEnv(2, 2), torch.Generator()
     instances = env.generate(2, rng)
     for seed in (1, 1, 2):
@@ -193,7 +196,7 @@ def test_a_cancelled_run_ends_with_what_it_has(rng):
     sender = threading.Thread(target=interrupt)
     sender.start()
     try:
-        solver._solve(problem, run)
+        solver._job(problem, run)
     finally:
         sender.join()
         signal.signal(signal.SIGUSR1, before)
@@ -201,11 +204,22 @@ def test_a_cancelled_run_ends_with_what_it_has(rng):
     assert run.elapsed < 300
 
 
-def test_seconds_too_few_for_any_solution_are_said_so(rng):
-    """A budget in which nothing can be found is no solution, not a broken one."""
-    env = JSSPEnv(30, 20)
-    with pytest.raises(NoSolutionFound, match="cp-sat: no solution of jssp within the budget"):
-        CpSat()(env, env.generate(1, rng), MaxSeconds(1e-6), rng)
+@pytest.mark.parametrize("env", [JSSPEnv(30, 20), KnapsackEnv(3000), ATSPEnv(80)], ids=lambda env: env.name)
+def test_there_is_an_answer_before_it_searches(env, rng):
+    """A budget in which CP-SAT itself finds nothing leaves the simple solution, which is not proven to be anything."""
+    budget = Budget(seconds=1e-6)
+    (solution,) = CpSat()(env, env.generate(1, rng), budget, rng)
+    assert solution.feasible
+    assert not solution.proven
+
+
+def test_the_simple_solutions_by_hand():
+    """Most work first of the jobs that can begin, items by ratio while they fit, and the nearest node next."""
+    durations, machines = np.array([[3, 2], [2, 4], [1, 0]]), np.array([[0, 1], [0, 1], [1, -1]])
+    assert ortools_cpsat._dispatched(durations, machines) == [1, 2, 0, 1, 0]
+    assert ortools_cpsat._filled(np.array([3.0, 2.0, 4.0]), np.array([9.0, 2.0, 8.0]), np.array(5.0)) == [0, 1, 3]
+    dists = np.array([[9.0, 3.0, 1.0], [1.0, 9.0, 1.0], [5.0, 2.0, 9.0]])
+    assert ortools_cpsat._nearest(dists) == [0, 2, 1]
 
 
 # ---------------------------------------------------------------------- refusals
@@ -268,6 +282,7 @@ def test_its_hint_is_the_solution_that_is_there(env, rng, monkeypatch):
         return given[-1]
 
     monkeypatch.setattr(cp_model.CpSolver, "solve", fixed)
+    monkeypatch.setattr(CpSat, "apart", False)
     before = progress.best.clone()
     found = CpSat()._each(env, instances, MaxSeconds(1000), rng, progress.actions)
     assert given == [cp_model.OPTIMAL]

@@ -8,9 +8,10 @@ import torch
 from tensordict import TensorDict
 
 from ncogym.baselines import SOLVERS, KnapsackDP, OrToolsKnapsack
+from ncogym.baselines.base import Run
 from ncogym.envs.knapsack import KnapsackEnv
 from ncogym.errors import SolverNotInstalled, UnsupportedProblem
-from ncogym.solver import MaxSeconds
+from ncogym.solver import Budget, MaxSeconds
 
 knapsack_solver = pytest.importorskip("ortools.algorithms.python.knapsack_solver")
 
@@ -36,6 +37,7 @@ def asked(monkeypatch):
             super().init(*numbers)
 
     monkeypatch.setattr(knapsack_solver, "KnapsackSolver", Spy)
+    monkeypatch.setattr(OrToolsKnapsack, "apart", False)
     return calls
 
 
@@ -90,6 +92,17 @@ def test_seconds_limit_branch_and_bound(rng):
     assert solution.feasible
     assert solution.objective > 0
     assert not solution.proven
+
+
+def test_a_cancelled_run_has_a_packing(rng):
+    """Hard numbers, under a budget of hours that is cancelled, leave the greedy packing."""
+    weight = np.random.default_rng(0).integers(10**9, 2 * 10**9, 80).astype(float)
+    instance = knapsack(weight.tolist(), (weight + 10**8).tolist(), float(weight.sum() // 2))
+    solver, run = OrToolsKnapsack(), Run(10_000.0, lambda: True)
+    solver._job(solver._view(KnapsackEnv(80), instance, Budget(), rng), run)
+    ((_, packed),) = run.reports
+    assert not KnapsackEnv(80).violations(instance, torch.tensor([[packed]]))
+    assert run.elapsed < 5000
 
 
 def test_nothing_fits(rng):
