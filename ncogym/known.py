@@ -12,12 +12,13 @@ from __future__ import annotations
 import csv
 import io
 import math
+import os
 import re
 import warnings
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import NamedTuple
 
 from tensordict import TensorDict
@@ -163,7 +164,8 @@ def _told(index: Path, here: Path, asked: set[str], problems: Callable[[Path], S
             raise InstanceError(f"{index}, row {row.number}: {row.file or row.name!r} may be {which}; {cure}")
         for path in of_here:
             of_file[path.name].append(row)
-        if not places and (here == index.parent or not row.file or (index.parent / row.file).parent.resolve() == here):
+        meant = index.parent / (row.file or row.name)
+        if not places and (index.parent == here or not row.file or os.path.realpath(meant.parent) == str(here)):
             nowhere.append(row.file or row.name)
     if nowhere:
         names = ", ".join(nowhere[:3]) + ", ..." * (len(nowhere) > 3)
@@ -200,9 +202,13 @@ def _places(
 ) -> list[Path]:
     """Return the files that a row may be of."""
     if row.file:
-        path = (index.parent / row.file).resolve()
-        moved = [] if path.exists() else [p for p in by_name.get(PurePath(row.file).name, []) if p.name == path.name]
-        return by_path.get(path, moved) or ([path] if path.exists() else [])
+        path = Path(os.path.realpath(index.parent / row.file))
+        if path in by_path:
+            return by_path[path]
+        with suppress(OSError):  # a name that is too long
+            if path.exists():
+                return [path]
+        return [moved for moved in by_name.get(path.name, []) if moved.name == path.name]
     found = by_name.get(row.name, [])
     found = [path for path in found if path.name == row.name] or found
     return [path for path in found if row.problem in problems(path)] if row.problem in PROBLEMS else found

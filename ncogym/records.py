@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePath
@@ -17,7 +18,7 @@ from ncogym._files import named, staged
 from ncogym.envs.formats.text import read_text
 from ncogym.errors import ArgumentError, InstanceError
 
-DIGESTS, REPLACED = "sha256", "replaced_sha256"
+DIGESTS, REPLACED, PLACES = "sha256", "replaced_sha256", "places"
 
 
 def record_beside(path: Path) -> Path:
@@ -41,11 +42,17 @@ def wrote(path: Path, record: Path) -> bool:
     return path.is_file() and _digest(path.read_bytes()) in [*said[DIGESTS].values(), *said[REPLACED]]
 
 
-def check_free(paths: Iterable[Path], record: Path) -> None:
-    """Refuse to write where files lie that were not written with a record.
+def check_free(paths: Iterable[Path], record: Path, places: Iterable[str]) -> None:
+    """Refuse to write where files lie that were not written with a record, or that answer for another instance.
+
+    Args:
+        paths: what is to be written.
+        record: NAME.json.
+        places: where the instance file lies, as `write_record` is told.
 
     Raises:
-        ArgumentError: a file lies there that `solve` did not write, or somebody has changed since.
+        ArgumentError: a file lies there that `solve` did not write, or somebody has changed since, or the record is of
+            another instance file.
         OSError: a name cannot be that of a file.
     """
     for path in paths:
@@ -54,6 +61,9 @@ def check_free(paths: Iterable[Path], record: Path) -> None:
             if not wrote(path, record):
                 cure = "name another folder, or move it away"
                 raise ArgumentError(f"output: {path} was not written by `ncogym solve`, or was changed since; {cure}")
+    told = (_read(record) or {}).get(PLACES)
+    if told and not set(told) & set(places):
+        raise ArgumentError(f"output: {record} is of another instance file, {told[-1]}; name another folder")
 
 
 def write_record(record: Path, said: Mapping[str, Any], write_others: Callable[[Path], None]) -> None:
@@ -61,7 +71,7 @@ def write_record(record: Path, said: Mapping[str, Any], write_others: Callable[[
 
     Args:
         record: NAME.json, in a folder that exists.
-        said: what the record says, in plain values.
+        said: what the record says, in plain values; its `PLACES` are where the instance file lies.
         write_others: writes the files to the folder that it is given.
 
     Raises:
@@ -71,7 +81,7 @@ def write_record(record: Path, said: Mapping[str, Any], write_others: Callable[[
     with staged(record.parent) as made:
         write_others(made)
         digests = {path.name: _digest(path.read_bytes()) for path in sorted(made.iterdir())}
-        check_free([record, *(record.with_name(name) for name in digests)], record)
+        check_free([record, *(record.with_name(name) for name in digests)], record, said[PLACES])
         before = _read(record)
         # a kill may leave files of the record before beside the new one: it knows them, too
         told = {**said, REPLACED: [] if before is None else sorted(before[DIGESTS].values()), DIGESTS: digests}
@@ -89,9 +99,15 @@ def _read(record: Path) -> Any:
     try:
         said = json.loads(read_text(record))
         of_files, replaced = said[DIGESTS], said[REPLACED]
+        set(said.get(PLACES, []))
     except (InstanceError, ValueError, KeyError, TypeError, RecursionError):
         return None
     return said if isinstance(of_files, dict) and isinstance(replaced, list) else None
+
+
+def places_of(file: Path, folder: Path) -> list[str]:
+    """Return where an instance file lies, seen from the folder of its record and from the root."""
+    return [os.path.relpath(file.resolve(), folder.resolve()), str(file.resolve())]
 
 
 def _digest(content: bytes) -> str:

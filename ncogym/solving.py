@@ -42,7 +42,7 @@ from ncogym.known import AS_GOOD, published_solution
 from ncogym.policies import Conditioned, Latent, Policy
 from ncogym.policies.decoding import Sample
 from ncogym.pretrained import Pretrained, find_policy, load_policy
-from ncogym.records import check_free, write_record
+from ncogym.records import PLACES, check_free, places_of, write_record
 from ncogym.rollout import MEMORY_SHARE, check_memory
 from ncogym.search import READS, SEARCHES, Compose, Greedy, MultiStart, Reconstruct, Sampling, Symmetry
 from ncogym.sets import open_set, recognise
@@ -332,13 +332,12 @@ class Solved:
         its instance file lies, seen from the folder and from the root, and the digests of `ncogym.records`.
 
         Raises:
-            ArgumentError: a file of such a name lies there that was not written so.
+            ArgumentError: a file of such a name lies there that was not written so, or is of another instance file.
             OSError: a file cannot be written; it is named, and no half of it is left.
         """
         target = Path(folder)
         target.mkdir(parents=True, exist_ok=True)
-        file = Path(self.file).resolve()
-        said = {**self.record(), "places": [os.path.relpath(file, target.resolve()), str(file)]}
+        said = {**self.record(), PLACES: places_of(Path(self.file), target)}
         write_record(target / f"{self.instance}.json", said, self._write_solution)
 
     def _write_solution(self, folder: Path) -> None:
@@ -476,7 +475,8 @@ def check_output(file: str | Path, folder: str | Path, problem: str | None = Non
         return
     record = Path(folder, f"{Path(file).stem}.json")
     suffixes = [suffix for suffix in (env.solution_suffix, ".png") if suffix is not None]
-    check_free([record, *(record.with_suffix(suffix) for suffix in suffixes)], record)
+    paths = [record, *(record.with_name(f"{record.stem}{suffix}") for suffix in suffixes)]
+    check_free(paths, record, places_of(Path(file), Path(folder)))
 
 
 def _printable(name: str) -> str:
@@ -502,7 +502,7 @@ def render(record: str | Path, picture: str | Path) -> None:
         raise InstanceError(f"{record}: {error}") from error
     try:
         said = json.loads(text)
-        file, places, problem = said["file"], said.get("places", []), said["problem"]
+        file, places, problem = said["file"], said.get(PLACES, []), said["problem"]
         env = make(problem)
         for place in (file, *places):
             if b"\0" in os.fsencode(place):

@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import re
 import shutil
+import tempfile
 import warnings
 from pathlib import Path
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from ncogym.errors import InstanceError, NcogymWarning
 from ncogym.sets import open_set
@@ -22,7 +26,7 @@ CONTENTS = {".tsp": TOUR.format(kind="TSP"), ".vrp": ROUTES.format(kind="CVRP"),
 CONTENTS[".txt"] = "2 5\n10 3\n4 3\n"  # a knapsack, of optimum 10; the .kp's is 14
 
 
-def folder(home: Path, *files: str, index: str | None = None, above: str | None = None) -> Path:
+def folder(home: Path, *files: str, index: str | bytes | None = None, above: str | None = None) -> Path:
     """Make the folder ``home``/set with instance files, and an index there or above."""
     for name in files:
         path = home / "set" / name
@@ -79,6 +83,7 @@ SAID = {  # an index of x.tsp and y.tsp, what x is then, and what is said
     "many rows of no file": (HEAD + "a,1,\nb,2,\nc,3,\nd,4,\n", None, "4 of its 4 .* there: a, b, c, \\.\\.\\.$"),
     "of another problem": ("problem,name,best_known\nCVRP,x,5\n", None, "1 of its 1 values .*: x"),
     "a file that is gone": ("name,file,best_known\nx,gone.tsp,20\n", None, "there: gone.tsp"),
+    "a name that is too long": (f"name,file,best_known\nx,{'a' * 300},20\n", None, "1 of its 1 values"),
     "no header": ("x,20,true\ny,30,false\n", None, r"no columns 'best_known' and 'name' or 'file' \(x, 20, true\)"),
     "other columns": ("name,optimum\nx,20\n", None, r"no columns .* \(name, optimum\), so nothing is known"),
     "no names": ("best_known\n20\n", None, "no columns"),
@@ -142,6 +147,38 @@ def test_a_linked_file_is_one_file(tmp_path: Path) -> None:
     made = folder(tmp_path, "x.tsp", index="file,best_known\nx.tsp,20\n")
     os.symlink(made / "x.tsp", made / "link.tsp")
     assert known(made) == {"link": 20, "x": 20}
+
+
+CELLS = [
+    "name",
+    "file",
+    "best_known",
+    "proven_optimal",
+    "problem",
+    "x",
+    "x.tsp",
+    "set/x.tsp",
+    "../y.tsp",
+    "20",
+    "1e999",
+]
+CELLS += ["-1", "nan", "true", "maybe", "TSP", "CVRP", '"', "\0", "\x85", "é", "", " ", "\ud800", "a" * 300, "/", "."]
+
+
+@hypothesis.settings(deadline=None, max_examples=200)
+@hypothesis.given(
+    table=st.lists(st.lists(st.sampled_from(CELLS), max_size=5), max_size=5),
+    good=st.booleans(),
+    mark=st.sampled_from(",;\t"),
+)
+def test_any_index_is_read_or_refused(table: list[list[str]], good: bool, mark: str) -> None:
+    """Whatever cells an index has, it is understood, warned of, or refused in one line."""
+    rows = [["name", "file", "best_known", "proven_optimal"]] * good + table
+    text = "\n".join(mark.join(row) for row in rows).encode(errors="surrogatepass")
+    with tempfile.TemporaryDirectory() as home, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NcogymWarning)
+        with contextlib.suppress(InstanceError):
+            known(folder(Path(home), "x.tsp", "y.tsp", index=text))
 
 
 # ---------------------------------------------------------------------- solutions beside files

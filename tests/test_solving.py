@@ -700,6 +700,16 @@ def test_what_solve_wrote_is_replaced(line: Path) -> None:
     assert json.loads(line.with_suffix(".json").read_text())["seed"] == 2
 
 
+def test_two_files_of_one_name_need_two_folders(line: Path, tmp_path: Path) -> None:
+    """A folder that holds the answer for one file is refused for another of that name, at once."""
+    (tmp_path / "other").mkdir()
+    shutil.copy(line, tmp_path / "other")
+    solve(line, solver="two-opt").write(tmp_path / "out")
+    with pytest.raises(ArgumentError, match=r"out/a\.json is of another instance file, .*a\.tsp; name another folder"):
+        check_output(tmp_path / "other" / "a.tsp", tmp_path / "out")
+    check_output(line, tmp_path / "out")
+
+
 def test_a_bad_file_is_not_the_outputs_fault(tmp_path: Path) -> None:
     """What cannot be read is told when it is solved."""
     (tmp_path / "a.tsp").write_text("none")

@@ -340,6 +340,24 @@ def test_routes_in_any_form(text: str, tmp_path: Path) -> None:
     assert read_routes(tmp_path / "it.sol") == [[1, 2], [3, 4]]
 
 
+PIECES = ["Route", "route", "#", "1", "99", "0", ":", "=", "->", ",", "Cost", "x", "\n", " "]
+
+
+@quick
+@given(words=st.lists(st.sampled_from(PIECES)))
+def test_any_solution_is_read_or_refused(words: list[str], tmp_path_factory) -> None:
+    """Whatever a solution file holds, it gives routes of customers, or is refused in one line."""
+    path = tmp_path_factory.mktemp("any") / "it.sol"
+    path.write_text("".join(words))
+    try:
+        routes, refused = read_routes(path), ""
+    except InstanceError as error:
+        routes, refused = [], str(error)
+    assert bool(routes) != bool(refused)
+    assert refused.isprintable()
+    assert all(route and route[0] and route[-1] for route in routes)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
