@@ -126,12 +126,29 @@ PLACES = "1 0.5 1.5\n2 10.25 0.5\n3 3 40.59\n4 20 20"
 def _tsplib() -> list[bytes]:
     """Return symmetric instances of four nodes in the ways that TSPLIB writes them."""
     head = "NAME : x\nCOMMENT : four\nTYPE : TSP\nDIMENSION : 4\nEDGE_WEIGHT_TYPE : "
-    kinds = ("EUC_2D", "CEIL_2D", "ATT", "GEO", "MAN_2D", "MAX_2D")
+    kinds = ("EUC_2D", "CEIL_2D", "EXACT_2D", "ATT", "GEO", "GEOM", "MAN_2D", "MAX_2D")
     plane = [f"{head}{kind}\nNODE_COORD_SECTION\n{PLACES}\nEOF\n" for kind in kinds]
     explicit = f"{head}EXPLICIT\nEDGE_WEIGHT_FORMAT : "
     rows = [f"{explicit}{shape}\nEDGE_WEIGHT_SECTION\n{rows}\nEOF\n" for shape, rows in SHAPES.items()]
     shown = f"{rows[0][:-4]}DISPLAY_DATA_TYPE : TWOD_DISPLAY\nDISPLAY_DATA_SECTION\n{PLACES}\nEOF\n"
     return [each.encode() for each in (*plane, *rows, shown)]
+
+
+# what public files have beside the plain instance: limits that bind nothing, headers below their section, solutions ...
+FORMS = {
+    "cvrp": [
+        "TYPE : CVRP\nBEST_KNOWN : 34\nDIMENSION : 3\nEDGE_WEIGHT_TYPE : EUC_2D\nCAPACITY : 5\nDISTANCE : 99999999\n"
+        "SERVICE_TIME : 0\nVEHICLES : 2\nNODE_COORD_SECTION\n1 0 0\n2 3 4\n3 6 8\nDEMAND_SECTION\n1 0\n2 1\n3 2\n"
+        "DEPOT_SECTION\n1\n-1\nEOF\n",
+        "DEMAND_SECTION\n1 0\n2 1\n3 2\nDEPOT_SECTION\n1\n-1\nNODE_COORD_SECTION\n1 0 0\n2 .3 .4\n3 .6 .8\n"
+        "TYPE : CVRP\nDIMENSION : 3\nEDGE_WEIGHT_TYPE : EXACT_2D\nCAPACITY : 5\n",
+    ],
+    "jssp": [
+        "x01\n2 2\n0 3 1 2\n1 4 0 1\n6\n0 3\n2 1\n",
+        "3 3\n0 3 1 2 2 1\n1 4\n0 1 2 2\n",
+    ],
+    "knapsack": ["3 5\n10 0\n3 2\n4 4\n1 1 0\n", "2\n1 10 0\n2 3 2\n5\n", "2\n5\n10 0\n3 2\n"],
+}
 
 
 def _instances(problem: str) -> list[bytes]:
@@ -144,7 +161,8 @@ def _instances(problem: str) -> list[bytes]:
         env.write(data[1:], folder / f"b{suffix}")
 
     kept = [path.read_bytes() for path in sorted(DATA.glob(f"*{suffix}"))]
-    return [*_taken(write).values(), *kept, *(_tsplib() if problem == "tsp" else ())]
+    forms = [text.encode() for text in FORMS.get(problem, ())]
+    return [*_taken(write).values(), *kept, *forms, *(_tsplib() if problem == "tsp" else ())]
 
 
 _env = functools.cache(make)
