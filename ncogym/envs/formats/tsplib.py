@@ -62,6 +62,7 @@ _CONSTRAINING = re.compile(
 )
 _KNOWN = re.compile("(?:^|_)(?:BEST|BKS|KNOWN|OPT|OPTIMAL|OPTIMUM)(?:_|$)")  # ... unless it tells what is known of it
 
+_INFORMS = re.compile(r"[A-Za-z_][A-Za-z_0-9]*\s*:")  # of a keyword that is not known, the colon is asked for
 _KEYWORD = re.compile(r"([A-Za-z_][A-Za-z_0-9]*)\s*:?\s*(.*)")
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 # Within these characters float() takes exactly what _NUMBER takes: no nan, no inf, no 1_0, no digits of other scripts.
@@ -393,7 +394,7 @@ class _Document:
                 self._take(section, value)
             elif section and not (word and len(self.numbers[section]) == self._sizes[section]):
                 self._take(section, line)
-            elif word and ":" in line and (not _CONSTRAINING.search(word) or _KNOWN.search(word)):  # it only informs
+            elif _INFORMS.match(line) and (not _CONSTRAINING.search(word) or _KNOWN.search(word)):
                 section = ""
                 passed.append(f"{_shown(line)} (line {self._line})")
             else:

@@ -535,6 +535,7 @@ MALFORMED = {
         ["line 6: 'COLOUR red' is not a keyword", "allowed are NAME"],
     ),
     "keyword after": (euc().replace("EOF", "COLOUR red"), ["line 9: 'COLOUR red' is not a keyword"]),
+    "colon elsewhere": (euc(head="Dear reader: no\n"), ["line 5: 'Dear reader: no' is not a keyword"]),
     "keyword in a section": (
         euc("1 0 0", "COLOUR : red", "2 3 4", "3 0 8"),
         ["line 7: 'COLOUR' in NODE_COORD_SECTION"],
