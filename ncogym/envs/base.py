@@ -619,12 +619,9 @@ def refused_action(action: int, mask: Tensor, row: int | None = None) -> str:
 
 
 def _some_seed() -> int:
-    """Draw a seed from torch's global generator, or from the operating system where nobody has seeded that one.
+    """Draw a seed from torch's global generator, which is another in each process until somebody seeds it.
 
-    Every process begins with the same global generator. A forked worker has its parent's: its name, which is numbered,
-    tells it from the others.
+    A forked worker has its parent's: its name, which is numbered, tells it from the others.
     """
-    if torch.initial_seed() == torch.Generator().initial_seed():
-        return torch.Generator().seed()
     worker = multiprocessing.current_process().name if multiprocessing.parent_process() else ""
     return int(torch.randint(2**62, ())) ^ zlib.crc32(worker.encode())
