@@ -437,7 +437,7 @@ def test_a_warning_is_one_line_and_costs_nothing(run: Run, tmp_path: Path) -> No
     file.write_text(f"TYPE: TSP\nDIMENSION: 3\nEDGE_WEIGHT_TYPE: EUC_2D\nNODE_COORD_SECTION\n{rows}EOF\n")
     code, out, err = run("solve --solver nearest-neighbour --format json", file)
     assert (code, json.loads(out)["objective"]) == (0, 0)
-    assert err.startswith(f"ncogym: {file}: EUC_2D rounds 100 % of the distances")
+    assert err.startswith(f"ncogym: warning: {file}: EUC_2D rounds 100 % of the distances")
     assert err.count("\n") == 1
     file.write_text(file.read_text().replace("EUC_2D", "GEOM"))
     code, out, err = run("solve --solver nearest-neighbour --format json", file)
