@@ -85,6 +85,10 @@ class Reinforce(Algorithm):
             raise ArgumentError(f"rollouts: {rollouts} is not allowed with {reward_baseline}; it takes at least 2")
         if reward_baseline == "rollout" and evaluation_size < 100:
             raise ArgumentError(f"evaluation_size: {evaluation_size} is not allowed; a t-test takes at least 100")
+        if not 0 <= decay < 1:
+            raise ArgumentError(f"decay: {decay} is not allowed; it must be at least 0 and below 1")
+        if not 0 < significance < 1:
+            raise ArgumentError(f"significance: {significance} is not allowed; it must be between 0 and 1")
         if not 0 <= entropy < math.inf:
             raise ArgumentError(f"entropy: {entropy} is not allowed; it must be 0 (none) or more")
         for name, wanted in (("normalise", normalise), ("entropy", entropy > 0)):

@@ -23,23 +23,26 @@ BATCH = 64  # instances that a validation solves at once; the processes take tur
 
 @dataclass(frozen=True)
 class ValidationSet:
-    """Instances with the objectives of a reference solver.
+    """Instances, with the objectives of a reference solver if there is one.
 
     Attributes:
         name: in the log.
         env: the problem.
         instances: batch size ``[batch]``.
-        reference: float64 ``[batch]``, cached on disk by whoever computed it.
+        reference: float64 ``[batch]``, cached on disk by whoever computed it; None where there is no reference solver.
     """
 
     name: str
     env: Any
     instances: TensorDict
-    reference: Tensor
+    reference: Tensor | None
 
 
 class Validation(pl.Callback):
-    """Solve the validation sets with the policy in evaluation mode after every epoch and log the mean gaps.
+    """Solve the validation sets with the policy in evaluation mode after every epoch, and log means.
+
+    For each set it is the mean gap to its references, and the mean over the sets (``gap_NAME``, ``gap``); for sets
+    without references it is the mean objective (``validation_objective_NAME``, ``validation_objective``).
 
     Args:
         sets: what to solve.
@@ -56,18 +59,24 @@ class Validation(pl.Callback):
         policy = pl_module.policy
         training = policy.training
         policy.eval()
-        gaps = []
+        means: dict[str, list[float]] = {"gap": [], "validation_objective": []}
         for each in self.sets:
-            own: list[float | None] = []
-            for rows in share(each.reference.shape[0], BATCH):
+            known, own = each.reference, list[float | None]()
+            for rows in share(len(each.instances), BATCH):
                 part, rng = slice(rows.start, rows.stop), torch.Generator().manual_seed(rows.start)
                 solutions = self.solver(policy)(each.env, each.instances[part].to(pl_module.device), self.budget, rng)
-                pairs = zip(solutions, each.reference[part].tolist(), strict=True)
-                own += [gap_percent(s.objective, reference, each.env.sense) for s, reference in pairs]
-            gaps.append(statistics.fmean(gap for found in gather(own) for gap in found if gap is not None))
-            pl_module.log(f"gap_{each.name}", gaps[-1], sync_dist=True)
-        if gaps:
-            pl_module.log("gap", sum(gaps) / len(gaps), prog_bar=True, sync_dist=True)
+                objectives = [solution.objective for solution in solutions]
+                if known is None:
+                    own += objectives
+                else:
+                    pairs = zip(objectives, known[part].tolist(), strict=True)
+                    own += [gap_percent(found, reference, each.env.sense) for found, reference in pairs]
+            kind = "validation_objective" if known is None else "gap"
+            means[kind].append(statistics.fmean(value for found in gather(own) for value in found if value is not None))
+            pl_module.log(f"{kind}_{each.name}", means[kind][-1], sync_dist=True)
+        for kind, values in means.items():
+            if values:
+                pl_module.log(kind, sum(values) / len(values), prog_bar=True, sync_dist=True)
         policy.train(training)
 
 
@@ -107,16 +116,21 @@ class Interruptible(pl.Callback):
 
     Args:
         path: where the checkpoint goes.
+
+    Attributes:
+        begun: whether training has begun, so that all is restored that a checkpoint had.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._pending = self._saved = False
+        self.begun = False
         self._vote = Vote()
         self._before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         """Take over the signals, keeping the handlers that were there."""
+        self.begun = True
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, self._note)
         # Lightning's own agreement, which has the host wait for the device at every step, has nothing to agree on now

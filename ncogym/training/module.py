@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
@@ -18,6 +18,7 @@ from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Sample
 from ncogym.rollout import Acting, Precision, Record, Trajectories, act, log_probs, record, replay, score_steps
 from ncogym.training.data import Generated, Labelled, Stream, step_generator, stream
+from ncogym.training.limits import COUNT, SEED, check
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,13 @@ class Optimiser:
     gradient_clip: float = 1.0
 
     def __post_init__(self) -> None:
-        if not self.lr > 0:
-            raise ArgumentError(f"lr: {self.lr} is not allowed; it must be above 0")
-        if not 0 <= self.anneal <= 1:
-            raise ArgumentError(f"anneal: {self.anneal} is not allowed; it must be from 0 to 1")
+        check("lr", self.lr, above=0)
+        for beta in self.betas:
+            check("betas", beta, least=0, below=1)
+        check("weight_decay", self.weight_decay, least=0)
+        check("warmup_steps", self.warmup_steps, least=0, most=COUNT)
+        check("anneal", self.anneal, least=0, most=1)
+        check("gradient_clip", self.gradient_clip, least=0)
 
     def factor(self, step: int, max_steps: int) -> float:
         """Return the share of ``lr`` at a step."""
@@ -79,11 +83,18 @@ class TrainingModule(pl.LightningModule):
     Where an algorithm learns from the same rollouts in several epochs, each epoch is a step, and rollouts are drawn at
     steps that are multiples of their number. Those in use are in every checkpoint, each process's own.
 
+    Steps draw their instances themselves, clip by `Optimiser.gradient_clip`, and are whole: what a Trainer is told of
+    other data, clipping or accumulation is refused when it begins to fit. The settings that are plain values are the
+    checkpoint's hyperparameters, so that `load_from_checkpoint` takes the other three:
+
+    Example:
+        >>> module = TrainingModule.load_from_checkpoint(path, policy=policy, algorithm=POMO(), source=source)
+
     Args:
         policy: what is trained.
         algorithm: the estimator.
         source: where instances come from.
-        optimiser: AdamW's settings.
+        optimiser: AdamW's settings, or the same as `dataclasses.asdict` gives them.
         max_steps: training steps in all, for the schedule.
         steps_per_epoch: steps between two validations and two calls of ``algorithm.epoch_end``.
         seed: of everything that training draws.
@@ -102,7 +113,7 @@ class TrainingModule(pl.LightningModule):
         policy: Policy,
         algorithm: Algorithm,
         source: Generated | Labelled,
-        optimiser: Optimiser,
+        optimiser: Optimiser | Mapping[str, Any],
         max_steps: int,
         steps_per_epoch: int,
         seed: int,
@@ -112,6 +123,27 @@ class TrainingModule(pl.LightningModule):
         streams: int = 1,
     ) -> None:
         super().__init__()
+        if isinstance(optimiser, Mapping):
+            optimiser = Optimiser(**{**optimiser, "betas": tuple(optimiser["betas"])})
+        for name, value in (("max_steps", max_steps), ("steps_per_epoch", steps_per_epoch), ("streams", streams)):
+            check(name, value, least=1, most=COUNT)
+        for name in ("rollouts", "epochs", "starts", "samples", "conditions", "evaluation_size"):
+            check(f"algorithm.{name}", getattr(algorithm, name, None), least=0, most=COUNT)
+        check("seed", seed, least=0, most=SEED)
+        check("scoring_bytes", scoring_bytes, least=0, most=2**62)
+        # in plain values, since checkpoints are read without unpickling anything else
+        self.save_hyperparameters(
+            {
+                "optimiser": asdict(optimiser),
+                "max_steps": max_steps,
+                "steps_per_epoch": steps_per_epoch,
+                "seed": seed,
+                "scoring_bytes": scoring_bytes,
+                "acting": acting,
+                "acting_precision": acting_precision,
+                "streams": streams,
+            }
+        )
         for empty in (parameter for parameter in policy.parameters() if not parameter.numel()):
             empty.requires_grad_(False)  # a policy of a problem without roles has one; DDP would wait for its gradient
         self.policy, self.algorithm = policy, algorithm
@@ -127,6 +159,26 @@ class TrainingModule(pl.LightningModule):
         self.rollouts_in_step = 0
         self._again: tuple[Drawn, Trajectories] | None = None  # what is learnt from once more
         self._loaded: list[dict[str, Tensor]] = []  # the same out of a checkpoint, of each process
+
+    def on_train_epoch_start(self) -> None:
+        """Refuse what a Trainer was told and what would change nothing here, rather than leave it out in silence.
+
+        Raises:
+            ArgumentError: one of these was given.
+        """
+        trainer = self.trainer
+        given = trainer.fit_loop._data_source.instance
+        refused = {
+            "accumulate_grad_batches": (trainer.accumulate_grad_batches, 1, "a larger nodes_per_batch"),
+            "gradient_clip_val": (trainer.gradient_clip_val, None, "Optimiser.gradient_clip"),
+            "overfit_batches": (vars(trainer)["overfit_batches"], 0, "a source that repeats its instances"),
+            "train_dataloaders": (None if given is self else type(given).__name__, None, "the module's source"),
+        }
+        for name, (value, allowed, instead) in refused.items():
+            if value != allowed:
+                raise ArgumentError(f"{name}: {value} is not allowed with this module; take {instead}")
+        if self.streams % world():
+            raise ArgumentError(f"streams: {self.streams} is not allowed for {world()} processes; they must share them")
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """Return the loss of one step; ``batch`` is ignored, since the step's number decides what is drawn."""

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import lightning.pytorch as pl
 import torch
@@ -23,12 +23,13 @@ import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
 from lightning.pytorch.loggers import CSVLogger
+from torch import Tensor
 
 from ncogym._resources import git_commit, versions
 from ncogym.algorithms.base import Algorithm, WinnerTakesAll
 from ncogym.algorithms.pomo import POMO
 from ncogym.distributed import barrier, is_main, world
-from ncogym.errors import ArgumentError, CheckpointError
+from ncogym.errors import ArgumentError, CheckpointError, NcogymError, NcogymWarning, UnsupportedProblem
 from ncogym.features import FeatureDims
 from ncogym.plotting import draw_population
 from ncogym.policies.attention import AttentionPolicy
@@ -40,6 +41,7 @@ from ncogym.solver import Budget, MaxRollouts, MaxSeconds, Solver
 from ncogym.training.callbacks import Interrupted, Interruptible, Readings, Validation, ValidationSet
 from ncogym.training.data import Generated, Labelled
 from ncogym.training.labels import LabelledFile, LabelledPool
+from ncogym.training.limits import COUNT, SECONDS, SEED, THREADS, check
 from ncogym.training.module import Optimiser, TrainingModule
 
 log = logging.getLogger(__name__)
@@ -72,6 +74,12 @@ class Labels:
     folder: str = "runs/labels"
     rotations: float = 0.25
 
+    def __post_init__(self) -> None:
+        check("labels.seconds", self.seconds, above=0, most=SECONDS)
+        for name in ("rollouts", "chunks", "chunk_size", "workers"):
+            check(f"labels.{name}", getattr(self, name), least=1, most=COUNT)
+        check("labels.rotations", self.rotations, least=0, most=1)
+
 
 @dataclass(frozen=True)
 class ValidationSettings:
@@ -83,7 +91,8 @@ class ValidationSettings:
         seed: of the sets.
         solver: name of the search around the policy.
         rollouts: its rollouts per instance, or None, where it ends of its own accord.
-        reference: name of the solver that the gap is to; its objectives are cached.
+        reference: name of the solver that the gap is to; its objectives are cached. With None, or one that cannot take
+            the problem, the mean objective is logged in place of the gap.
         reference_seconds: its time per instance.
         folder: where the references are cached.
     """
@@ -93,9 +102,17 @@ class ValidationSettings:
     seed: int = 4321
     solver: str = "multistart"
     rollouts: int | None = None
-    reference: str = "fast-tsp"
+    reference: str | None = "fast-tsp"
     reference_seconds: float = 0.1
     folder: str = "runs/references"
+
+    def __post_init__(self) -> None:
+        for size in self.sizes:
+            check("validation.sizes", size, least=1, most=COUNT)
+        for name in ("instances", "rollouts"):
+            check(f"validation.{name}", getattr(self, name), least=1, most=COUNT)
+        check("validation.seed", self.seed, least=0, most=SEED)
+        check("validation.reference_seconds", self.reference_seconds, above=0, most=SECONDS)
 
 
 # frozen, so that they can be defaults that `--help` and the resolved config show
@@ -139,7 +156,8 @@ def train(
     Args:
         env: the problem and its distribution.
         make_solver: builds a solver from its name and, for a search, a policy.
-        policy: builds the policy from the environment's feature widths; `AttentionPolicy` where None.
+        policy: builds the policy from the environment's feature widths; None is one like that of ``init``, or an
+            `AttentionPolicy` without it.
         algorithm: the estimator; POMO where None.
         sizes: smallest and largest size of the training instances; None trains on the environment's own size.
         nodes_per_batch: nodes (jobs, items) of a batch, all devices together; instances per batch follow from their
@@ -166,7 +184,8 @@ def train(
         acting_precision: of the matrix products of acting: float32, tf32 (CUDA) or bfloat16.
         checkpoint_every: steps between two checkpoints.
         seed: of the initial weights and of everything drawn in training.
-        init: name or folder of a policy to start from; its architecture must be that of ``policy``, or of its base.
+        init: name or folder of a policy to start from; its architecture must be that of ``policy``, or of its base,
+            where ``policy`` is given.
         output: the run folder.
         resume: go on from the folder's checkpoint, with the numbers of a run that was never interrupted.
         config: the resolved settings, written to the run folder.
@@ -179,18 +198,34 @@ def train(
     Raises:
         ArgumentError: a setting is not allowed, the folder holds a run already and ``resume`` is false, or labelling
             alone, whose labels are kept, has used up ``max_seconds``.
-        CheckpointError: there is nothing to resume.
+        CheckpointError: there is nothing to resume, or a file of the run folder is damaged or of another run; the files
+            are then as they were.
         KeyboardInterrupt: the run was interrupted, after its checkpoint was written.
     """
     begin = time.monotonic()
-    if max_seconds is not None and not max_seconds > 0:
-        raise ArgumentError(f"max_seconds: {max_seconds} is not allowed; it must be above 0")
+    check("max_seconds", max_seconds, above=0, most=SECONDS)
+    counts = {
+        "nodes_per_batch": nodes_per_batch,
+        "max_steps": max_steps,
+        "steps_per_epoch": steps_per_epoch,
+        "num_nodes": num_nodes,
+        "checkpoint_every": checkpoint_every,
+    }
+    for name, count in counts.items():
+        check(name, count, least=1, most=COUNT)
+    for size in sizes or ():
+        check("sizes", size, least=1, most=COUNT)
+    check("streams", streams, least=0, most=COUNT)
+    check("threads", threads, least=0, most=THREADS)
+    check("scoring_bytes", scoring_bytes, least=0, most=2**62)
+    check("seed", seed, least=0, most=SEED)
     folder = Path(output)
     last = folder / "last.ckpt"
     if last.exists() and not resume:
         raise ArgumentError(f"output: {folder} already holds a run; pass --resume true to go on, or another folder")
     if resume and not last.exists():
         raise CheckpointError(f"resume: {last} does not exist")
+    begun = _begun(folder) if resume else None
     if threads:
         torch.set_num_threads(threads)
         os.environ["OMP_NUM_THREADS"] = str(threads)  # else Lightning sets a number of its own for several processes
@@ -222,8 +257,13 @@ def train(
 
     with torch.random.fork_rng(devices=[]):
         torch.random.manual_seed(seed)
-        network = (policy or AttentionPolicy)(env.feature_dims)
-    if init is not None:
+        if policy is None and init is not None:
+            network = load_policy(init).policy.train()
+        else:
+            network = (policy or AttentionPolicy)(env.feature_dims)
+    if policy is None and network.dims != env.feature_dims:
+        raise CheckpointError(f"init: {init} reads other features than {env.name} shows")
+    if policy is not None and init is not None:
         network.begin_from(load_policy(init).policy)
     if validation.sizes:
         make_solver(validation.solver, network)  # a search that cannot use the policy is refused before it is trained
@@ -241,7 +281,7 @@ def train(
                 MaxRollouts(validation.rollouts) if validation.rollouts else None,
             ),
             Readings(log_every),
-            Interruptible(last),
+            interruptible := Interruptible(last),
             ModelCheckpoint(
                 folder, filename="last", every_n_train_steps=checkpoint_every, enable_version_counter=False
             ),
@@ -272,7 +312,7 @@ def train(
         if world() not in (1, processes):
             given = f"{trainer.num_devices}, {trainer.num_nodes}"
             raise ArgumentError(f"devices, num_nodes: {given} are not allowed; {world()} processes were started")
-        streams = _streams(streams, folder / "run.json" if resume else None, processes)
+        streams = _streams(streams or (begun.streams if begun else 0), processes)
         module = TrainingModule(
             network,
             algorithm,
@@ -286,11 +326,12 @@ def train(
             acting_precision,
             streams,
         )
+        if begun:
+            begun.check(module, last)
         facts = {"versions": versions(), "commit": git_commit(), "streams": streams, "config": config or {}}
         if is_main():
-            if resume:
-                # Lightning would start the table anew; keep the rows of the steps that the checkpoint has seen
-                logger.experiment.metrics = _metrics(folder / "metrics.csv", last)
+            if begun:  # Lightning would start the table anew
+                logger.experiment.metrics = begun.rows
             (folder / "run.json").write_text(json.dumps(facts, indent=1, default=str) + "\n")
             if config is not None:
                 (folder / "config.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
@@ -298,6 +339,12 @@ def train(
             trainer.fit(module, ckpt_path=last if resume else None, weights_only=True)
         except Interrupted as signalled:
             raise KeyboardInterrupt(str(signalled)) from signalled
+        except NcogymError:
+            raise
+        except Exception as error:
+            if not resume or interruptible.begun:
+                raise
+            raise CheckpointError(f"{last}: training cannot go on from it ({_reason(error)})") from error
         trainer.save_checkpoint(last)
     if is_main():
         metrics = {k: float(v) for k, v in trainer.callback_metrics.items()}
@@ -314,14 +361,90 @@ def train(
     return folder
 
 
-def _streams(wanted: int, begun: Path | None, processes: int) -> int:
-    """Return the number of streams: as wanted, else as in the run that was begun, else one for each process."""
-    if not wanted and begun is not None and begun.exists():
-        wanted = json.loads(begun.read_text()).get("streams", 1)
+def _streams(wanted: int, processes: int) -> int:
+    """Return the number of streams: as wanted, else one for each process."""
     streams = wanted or processes
-    if streams < 1 or streams % processes:
+    if streams % processes:
         raise ArgumentError(f"streams: {streams} is not allowed for {processes} devices, whose number must divide it")
     return streams
+
+
+HELD = {  # what Lightning's checkpoints have, of which it misses some in silence
+    "pytorch-lightning_version": str,
+    "epoch": int,
+    "global_step": int,
+    "state_dict": dict,
+    "loops": dict,
+    "callbacks": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+}
+
+
+class _Begun(NamedTuple):
+    """What a run folder holds of a run that is to go on.
+
+    Attributes:
+        weights: those of the checkpoint, by name.
+        rows: of ``metrics.csv``, of the steps that the checkpoint has seen.
+        streams: of random numbers; 0 where nothing says.
+    """
+
+    weights: dict[str, Any]
+    rows: list[dict[str, Any]]
+    streams: int
+
+    def check(self, module: pl.LightningModule, path: Path) -> None:
+        """Refuse a checkpoint whose weights are not those of a module.
+
+        Raises:
+            CheckpointError: naming the first that differs.
+        """
+        needed, held = _shapes(module.state_dict()), _shapes(self.weights)
+        for name in sorted(needed.keys() | held.keys()):
+            if needed.get(name) != held.get(name):
+                told = f"{needed.get(name, 'none')}, in the file {held.get(name, 'none')}"
+                raise CheckpointError(f"{path}: it is of another policy or algorithm ({name}: {told})")
+
+
+def _shapes(weights: dict[str, Any]) -> dict[str, str]:
+    """Return the shape of each tensor, and of what else there is the type, as text."""
+    return {k: str(list(v.shape)) if isinstance(v, Tensor) else type(v).__name__ for k, v in weights.items()}
+
+
+def _begun(folder: Path) -> _Begun:
+    """Read what a run folder holds, and change nothing in it.
+
+    Raises:
+        CheckpointError: a file is damaged; the line names it.
+    """
+    path = folder / "last.ckpt"
+    try:
+        with warnings.catch_warnings(action="ignore"):  # torch warns of what it then refuses
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        for name, kind in HELD.items():
+            if not isinstance(checkpoint[name], kind):
+                raise TypeError(f"{name} is no {kind.__name__}")
+        step, weights = checkpoint["global_step"], checkpoint["state_dict"]
+        path = folder / "metrics.csv"
+        rows = []
+        if path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file, strict=True))
+            rows = [{k: v for k, v in row.items() if v != ""} for row in rows if int(row["step"]) < step]
+        path, streams = folder / "run.json", 0
+        if path.exists():
+            streams = int(json.loads(path.read_text(encoding="utf-8")).get("streams", 1))
+            check("streams", streams, least=1, most=COUNT)
+    except Exception as error:  # whatever damage makes torch, csv or json raise
+        raise CheckpointError(f"{path}: it is damaged, and the run cannot go on ({_reason(error)})") from error
+    return _Begun(weights, rows, streams)
+
+
+def _reason(error: Exception) -> str:
+    """Say in a few words what another library says in many."""
+    said = " ".join(str(error).split())
+    return f"{type(error).__name__}: {said[:120]}{'...' if said[120:] else ''}"
 
 
 @contextmanager
@@ -336,6 +459,7 @@ def _quiet() -> Iterator[None]:
         warnings.filterwarnings("ignore", message=".*dataloader is not resumable.*")
         warnings.filterwarnings("ignore", message=".*exists and is not empty.*")
         warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+        warnings.filterwarnings("ignore", message=".*dirpath has changed.*")  # a run folder may be moved
         warnings.filterwarnings("ignore", message=".*module\\(s\\) in eval mode.*")
         warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
         try:
@@ -345,22 +469,20 @@ def _quiet() -> Iterator[None]:
                 talker.setLevel(level)
 
 
-def _metrics(path: Path, checkpoint: Path) -> list[dict[str, Any]]:
-    """Return the logged rows up to the step of a checkpoint."""
-    if not path.exists():
-        return []
-    reached = torch.load(checkpoint, map_location="cpu", weights_only=True)["global_step"]
-    with path.open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    return [{k: v for k, v in row.items() if v != ""} for row in rows if int(row["step"]) < reached]
-
-
 def _validation_sets(env: Any, settings: ValidationSettings, make_solver: Callable[..., Solver]) -> list[ValidationSet]:
     sets = []
+    solver = None if settings.reference is None else make_solver(settings.reference)
     for size in settings.sizes:
         sized = env.resized(size)
         instances = sized.seeded(settings.instances, settings.seed)
-        budget = MaxSeconds(settings.reference_seconds)
-        found = compute(sized, [instances], make_solver(settings.reference), budget, cache=Path(settings.folder))
-        sets.append(ValidationSet(str(size), sized, instances, found.objective))
+        objective = None
+        if solver is not None:
+            budget, cache = MaxSeconds(settings.reference_seconds), Path(settings.folder)
+            try:
+                objective = compute(sized, [instances], solver, budget, cache=cache).objective
+            except UnsupportedProblem as error:
+                words = f"validation.reference: {error}; the mean objective is logged in place of the gap"
+                warnings.warn(words, NcogymWarning, stacklevel=2)
+                solver = None
+        sets.append(ValidationSet(str(size), sized, instances, objective))
     return sets

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 
+import lightning.pytorch as pl
 import pytest
 import torch
 
 from ncogym.algorithms import POMO, PPO, Reinforce
 from ncogym.algorithms.base import Algorithm
 from ncogym.envs import make
-from ncogym.errors import CheckpointError, UnsupportedFeatures
+from ncogym.errors import ArgumentError, CheckpointError, UnsupportedFeatures
 from ncogym.policies import AttentionPolicy, GraphPolicy
 from ncogym.policies.base import Policy
 from ncogym.training.data import Generated
@@ -182,3 +184,67 @@ def test_a_policy_without_words_is_refused(algorithm: Algorithm) -> None:
 
     with pytest.raises(UnsupportedFeatures, match="Silent offers a value head nothing to read"):
         TrainingModule(Silent(), algorithm, Generated(ENVS["tsp"], 10, 10, 60), Optimiser(), 10, 10, 0)
+
+
+# ---------------------------------------------------------------------- in the hands of a Trainer
+
+
+def trained(folder: Path, data: object = None, algorithm: Algorithm | None = None, **told: object) -> TrainingModule:
+    """Fit a module by a Trainer that was told more than it needs to know."""
+    torch.manual_seed(0)
+    source = Generated(ENVS["tsp"], 10, 10, 60)
+    policy = SMALL(ENVS["tsp"].feature_dims)
+    module = TrainingModule(policy, algorithm or POMO(), source, Optimiser(lr=1e-2, betas=(0.8, 0.9)), 3, 3, 7)
+    quiet = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False, "accelerator": "cpu"}
+    trainer = pl.Trainer(**{"max_steps": 3, "default_root_dir": folder, "enable_checkpointing": False, **quiet, **told})
+    trainer.fit(module, data)
+    trainer.save_checkpoint(folder / "last.ckpt")
+    return module
+
+
+class Data(pl.LightningDataModule):
+    """Instances of another source."""
+
+    def train_dataloader(self) -> list[int]:
+        return [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({"accumulate_grad_batches": 2}, "accumulate_grad_batches: 2 is not allowed .*; take a larger nodes_per_batch"),
+        ({"gradient_clip_val": 0.5}, "gradient_clip_val: 0.5 is not allowed .*; take Optimiser.gradient_clip"),
+        ({"overfit_batches": 1}, "overfit_batches: 1 is not allowed .*; take a source that repeats its instances"),
+        ({"data": [1, 2, 3]}, "train_dataloaders: list is not allowed .*; take the module's source"),
+        ({"data": Data()}, "train_dataloaders: Data is not allowed .*; take the module's source"),
+        (
+            {"callbacks": [pl.callbacks.GradientAccumulationScheduler({1: 3})], "max_epochs": 3, "max_steps": 9},
+            "accumulate_grad_batches: 3 is not allowed",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore")
+def test_what_would_change_nothing_is_refused(tmp_path: Path, told: dict, words: str) -> None:
+    """A Trainer's settings that the module cannot follow end the fit in one line, before a step is taken under them."""
+    with pytest.raises(ArgumentError, match=words):
+        trained(tmp_path, **told)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_checkpoint_makes_the_module_again(tmp_path: Path) -> None:
+    """Its hyperparameters are plain values, and with policy, algorithm and source give the module that was saved."""
+    module = trained(tmp_path, algorithm=Reinforce("critic"))
+    held = torch.load(tmp_path / "last.ckpt", weights_only=True)["hyper_parameters"]
+    assert held == dict(module.hparams)
+    assert (held["optimiser"]["lr"], held["max_steps"], held["seed"], held["streams"]) == (1e-2, 3, 7, 1)
+    again = TrainingModule.load_from_checkpoint(
+        tmp_path / "last.ckpt",
+        policy=SMALL(ENVS["tsp"].feature_dims),
+        algorithm=Reinforce("critic"),
+        source=module.source,
+        weights_only=True,
+    )
+    assert again.optimiser == module.optimiser
+    assert (again.max_steps, again.steps_per_epoch, again.seed, again.acting) == (3, 3, 7, "auto")
+    for one, two in zip(module.state_dict().values(), again.state_dict().values(), strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=0, equal_nan=True)

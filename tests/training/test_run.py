@@ -6,6 +6,8 @@ import csv
 import itertools
 import json
 import os
+import pickle
+import shutil
 import signal
 from dataclasses import replace
 from functools import partial
@@ -17,7 +19,7 @@ from safetensors.torch import load_file
 
 from ncogym.algorithms import POMO, PPO, Imitation, Poppy, Reinforce
 from ncogym.envs import make
-from ncogym.errors import ArgumentError, CheckpointError
+from ncogym.errors import ArgumentError, CheckpointError, NcogymWarning
 from ncogym.policies import AttentionPolicy, Population
 from ncogym.policies.decoding import Greedy
 from ncogym.pretrained import load_policy
@@ -29,7 +31,7 @@ from ncogym.study import label
 from ncogym.training.callbacks import Interruptible
 from ncogym.training.data import Batch
 from ncogym.training.module import Optimiser, TrainingModule
-from ncogym.training.run import Labels, ValidationSettings, train
+from ncogym.training.run import HELD, Labels, ValidationSettings, train
 
 SMALL = partial(AttentionPolicy, dim=16, num_layers=1, num_heads=2, feedforward=16)
 
@@ -221,6 +223,123 @@ def test_refusals(tmp_path: Path) -> None:
         Optimiser(lr=0)
 
 
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of three steps."""
+    return run(tmp_path_factory.mktemp("ended") / "run", max_steps=3)
+
+
+class Evil:
+    """Runs a command where it is unpickled without care."""
+
+    def __reduce__(self) -> tuple:
+        return (os.mkdir, ("owned",))
+
+
+def changed(path: Path, **changes: object) -> None:
+    """Write a checkpoint anew, with other entries, or without those that are None."""
+    held = torch.load(path, weights_only=True) | changes
+    torch.save({name: value for name, value in held.items() if value is not None}, path)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    {
+        "empty": ("last.ckpt", lambda path: path.write_bytes(b"")),
+        "cut": ("last.ckpt", lambda path: path.write_bytes(path.read_bytes()[:9000])),
+        "flipped": ("last.ckpt", lambda path: path.write_bytes(path.read_bytes()[:999] + b"?" * 99)),
+        "pickle": ("last.ckpt", lambda path: path.write_bytes(pickle.dumps(Evil()))),
+        "pickle in it": ("last.ckpt", lambda path: changed(path, callbacks=Evil())),
+        "a list": ("last.ckpt", lambda path: torch.save([1], path)),
+        "a folder": ("last.ckpt", lambda path: (path.unlink(), path.mkdir())),
+        **{f"no {k}": ("last.ckpt", partial(changed, **{k: None})) for k in HELD},
+        **{f"other {k}": ("last.ckpt", partial(changed, **{k: 1.5})) for k in HELD},
+        "bytes": ("metrics.csv", lambda path: path.write_bytes(b"\xff\xfe\x00")),
+        "no steps": ("metrics.csv", lambda path: path.write_text("a,b\n1,2\n")),
+        "torn": ("metrics.csv", lambda path: path.write_text(path.read_text() + "1,x")),
+        "torn json": ("run.json", lambda path: path.write_text(path.read_text()[:40])),
+        "no object": ("run.json", lambda path: path.write_text("[1]")),
+        "no number": ("run.json", lambda path: path.write_text('{"streams": "two"}')),
+        "negative": ("run.json", lambda path: path.write_text('{"streams": -2}')),
+        "deep": ("run.json", lambda path: path.write_text("[" * 100_000)),
+    }.values(),
+)
+def test_a_damaged_run_is_named_and_left(
+    ended: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, damage
+) -> None:
+    """Resuming from a folder with a broken file says which in one line, runs nothing in it and changes nothing."""
+    monkeypatch.chdir(tmp_path)
+    folder = shutil.copytree(ended, tmp_path / "run")
+    damage(folder / name)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(CheckpointError) as refusal:
+        run(folder, max_steps=5, resume=True)
+    assert str(refusal.value).startswith(f"{folder / name}: it is damaged, and the run cannot go on (")
+    assert "\n" not in str(refusal.value)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert not Path("owned").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"policy": partial(SMALL, dim=32)}, r"policy\.\S+: \[.*32.*\], in the file \[.*16.*\]"),
+        ({"policy": partial(SMALL, num_layers=2)}, r"policy\.\S+: \[.*\], in the file none"),
+        ({"algorithm": PPO(2)}, r"algorithm\.critic\.\S+: \[.*\], in the file none"),
+        ({"algorithm": Reinforce()}, r"algorithm\._extra_state: int, in the file none"),
+    ],
+)
+def test_a_run_of_another_make_is_refused(ended: Path, tmp_path: Path, changes: dict, words: str) -> None:
+    """A checkpoint of another architecture or algorithm is told by the first weight that differs."""
+    folder = shutil.copytree(ended, tmp_path / "run")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(CheckpointError, match=rf"last\.ckpt: it is of another policy or algorithm \({words}\)$"):
+        run(folder, max_steps=5, resume=True, **changes)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_goes_on_elsewhere(ended: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+    """A run folder that was moved goes on as the run itself does, and nothing is said of it."""
+    folder = shutil.copytree(ended, tmp_path / "moved")
+    run(folder, max_steps=5, resume=True)
+    assert load_policy(folder / "policy").card["training"]["steps"] == 5
+    assert not [each for each in recwarn if "dirpath" in str(each.message)]
+
+
+def test_init_alone_takes_the_cards_architecture(ended: Path, tmp_path: Path) -> None:
+    """Without a policy, one of the class and arguments of the card is trained, from its weights."""
+    still = {"max_steps": 1, "optimiser": Optimiser(lr=1e-30, weight_decay=0.0)}
+    folder = run(tmp_path / "one", policy=None, init=str(ended / "policy"), **still)
+    card = load_policy(folder / "policy").card["policy"]
+    assert (card["class"], card["arguments"]["dim"], card["arguments"]["num_layers"]) == ("AttentionPolicy", 16, 1)
+    one, two = weights(ended), weights(folder)
+    assert all(torch.allclose(one[key], two[key]) for key in one)
+    folder = run(tmp_path / "two", policy=None, init="tsp-poppy", algorithm=Poppy(), **still)
+    assert load_policy(folder / "policy").card["policy"]["class"] == "Population"
+    with pytest.raises(CheckpointError, match=r"^init: cvrp-attention reads other features than tsp shows$"):
+        run(tmp_path / "three", policy=None, init="cvrp-attention")
+    with pytest.raises(CheckpointError, match=r"^AttentionPolicy cannot begin from AttentionPolicy "):
+        run(tmp_path / "four", init="tsp-attention")
+
+
+def test_validation_without_a_reference(tmp_path: Path) -> None:
+    """Where no reference is asked for, or it cannot take the problem, which is said, the mean objective is logged."""
+    settings = ValidationSettings(sizes=[6, 7], instances=4, folder=str(tmp_path / "refs"), reference=None)
+    folder = run(tmp_path / "none", max_steps=3, validation=settings)
+    found = load_policy(folder / "policy").card["validation"]
+    means = [found[f"validation_objective_{size}"] for size in (6, 7)]
+    assert found["validation_objective"] == pytest.approx(sum(means) / 2)
+    env = make("tsp", num_nodes=6)
+    solver = make_solver("multistart", load_policy(folder / "policy").policy)
+    solutions = solver(env, env.seeded(4, 4321), None, torch.Generator().manual_seed(0))
+    assert means[0] == pytest.approx(sum(each.objective for each in solutions) / 4, rel=1e-5)
+    assert "gap" not in found
+    with pytest.warns(NcogymWarning, match=r"^validation\.reference: hgs cannot take tsp; .*; the mean objective is"):
+        folder = run(tmp_path / "other", max_steps=3, validation=replace(settings, reference="hgs"))
+    assert load_policy(folder / "policy").card["validation"]["validation_objective"] == found["validation_objective"]
+    assert not (tmp_path / "refs").exists()
+
+
 def test_seconds_end_a_run_as_steps_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After its seconds a run has weights and a checkpoint; labelling counts, and what it made is kept."""
     looks = itertools.count(100)
@@ -236,7 +355,7 @@ def test_seconds_end_a_run_as_steps_do(tmp_path: Path, monkeypatch: pytest.Monke
     ):
         run(tmp_path / "late", algorithm=Imitation(), labels=labels, max_steps=10**9, max_seconds=1e-3)
     assert len(list((tmp_path / "labels").rglob("*.safetensors"))) == 2
-    with pytest.raises(ArgumentError, match=r"^max_seconds: 0 is not allowed; it must be above 0$"):
+    with pytest.raises(ArgumentError, match=r"^max_seconds: 0 is not allowed; it must be above 0 and"):
         run(tmp_path / "none", max_seconds=0)
 
 
