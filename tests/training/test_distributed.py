@@ -129,7 +129,7 @@ def test_evaluation_is_shared(both: Two, capsys: pytest.CaptureFixture[str]) -> 
     for record in (*alone, *shared):
         assert record.pop("seconds_total") > 0
         assert record.pop("seconds_per_instance") > 0
-        assert record.pop("primal_integral_percent") is not None
+        record.pop("primal_integral_percent")  # of seconds; blank where a solver reports once
     assert shared == alone
     assert both.said[1]["printed"] == ""
 
