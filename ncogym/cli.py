@@ -48,6 +48,9 @@ NAMED = 60  # entries of a section whose names `ncogym list` shows
 
 Format = Literal["table", "json"]
 
+EVALUATED_SEED = 1234  # of test instances: Kool's sets among them
+LABELLED_SEED = 2718  # of instances to learn from: of no published set (1234, 1235, 200), nor of validation (4321)
+
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code.
@@ -208,7 +211,7 @@ def evaluate(
     solvers: str | list[str],
     env: Any = None,
     instances: int | str | list[str] = 1000,
-    seed: Seed = 1234,
+    seed: Seed = EVALUATED_SEED,
     reference: str | None = None,
     reference_seconds: float | None = None,
     versus: str | None = None,
@@ -310,7 +313,7 @@ def generate(
     env: Any,
     output: str,
     instances: Count = 1,
-    seed: Seed = 1234,
+    seed: Seed | None = None,
     labels: str | None = None,
     seconds: float | None = None,
     rollouts: int | None = None,
@@ -328,7 +331,8 @@ def generate(
         output: FILE.npz, whose arrays are those of an instance, or for one instance without label the problem's own
             format, FILE.tsp.
         instances: Number of instances.
-        seed: Of the instances.
+        seed: Of the instances; null takes that of `evaluate`, 1234, and with --labels 2718, whose instances are in no
+            published set, so that they may be trained on.
         labels: Solver that labels (`ncogym list solvers`).
         seconds: Its wall-clock seconds for each instance; without these and --rollouts it ends of its own accord.
         rollouts: Complete solutions (some solvers count iterations) that it may build for each instance.
@@ -350,11 +354,12 @@ def generate(
     elif path.suffix != ".npz":
         raise ArgumentError(f"output: {output} is not allowed with labels; its suffix must be .npz")
     else:
+        seed = LABELLED_SEED if seed is None else seed
         return _label(env, path, instances, seed, labels, seconds, rollouts, workers, argv)
     if path.suffix != ".npz" and not (path.suffix in env.suffixes and instances == 1):
         own = f".npz, or for one instance {' or '.join(env.suffixes)}"
         raise ArgumentError(f"output: {output} is not allowed for {instances} instances; its suffix must be {own}")
-    data = seeded_instances(env, instances, seed)
+    data = seeded_instances(env, instances, EVALUATED_SEED if seed is None else seed)
     with whole(path) as partial:
         if path.suffix == ".npz":
             np.savez(partial, **{key: value.numpy() for key, value in data.items()})
@@ -377,6 +382,7 @@ def _label(
     """Write a labelled file, and say what is in it."""
     given: dict[str, Any] = {"seconds": seconds, "rollouts": rollouts}
     limits = {name: value for name, value in given.items() if value is not None}
+    _warn_of_published(env, instances, seed)
     with _cancelled_by_signals() as cancel:
         from ncogym.distributed import is_main
         from ncogym.sets import write_labelled
@@ -397,6 +403,18 @@ def _label(
         said = f"{words}mean objective {mean:.6g}, {proven} proven"
         _console().print(said, soft_wrap=True, highlight=False, markup=False)
     return DONE
+
+
+def _warn_of_published(env: Any, instances: int, seed: int) -> None:
+    """Say so where instances that are to be labelled are those of a published set, on which nothing may be trained."""
+    from ncogym.evaluation import seeded_instances
+    from ncogym.sets import published_among
+
+    for name, count in published_among(env, seeded_instances(env, instances, seed)).items():
+        words = (
+            f"seed: {count} of the {instances} instances of seed {seed} are in {name}; train will refuse these labels"
+        )
+        warnings.warn(f"seed: {words}", NcogymWarning, stacklevel=2)
 
 
 def render(solution: str, /, *, output: str) -> int:

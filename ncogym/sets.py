@@ -214,6 +214,40 @@ def _verified(kind: type[ConstructiveEnv], name: str) -> TensorDict:
     return whole
 
 
+def published_among(env: ConstructiveEnv, instances: TensorDict) -> dict[str, int]:
+    """Return the published sets that given instances are in, and how many of the given ones each has.
+
+    Instances are compared one by one and bit for bit, so a prefix, a part or another order of a set is told as well as
+    the whole. Only sets of the same problem and size are built.
+
+    Args:
+        env: the problem.
+        instances: batch size ``[batch]``, all of one shape.
+
+    Example:
+        >>> env = make("tsp", num_nodes=50)
+        >>> published_among(env, env.seeded(3, 1234))
+        {'kool-tsp50': 3}
+    """
+    kind, size, own = type(env), env.instance_size(instances), _row_bytes(instances)
+    found = {}
+    for name, entry in kind.reference_sets.items():
+        if kind(**entry.arguments).size == size:
+            held = set(_row_bytes(kind.reference_set(name)))
+            if count := sum(row in held for row in own):
+                found[name] = count
+    return found
+
+
+def _row_bytes(instances: TensorDict) -> list[bytes]:
+    """Return what tells each instance from others: the bytes of its tensors."""
+    parts = [
+        [f"{key} {value.dtype} {tuple(value.shape[1:])} ".encode() + row.tobytes() for row in value.cpu().numpy()]
+        for key, value in sorted(instances.items())
+    ]
+    return [b"".join(each) for each in zip(*parts, strict=True)]
+
+
 def _joined(instances: Iterable[TensorDict]) -> tuple[TensorDict, ...]:
     """Join instances to blocks of equal keys, dtypes and shapes, in their order."""
 

@@ -1089,3 +1089,24 @@ def test_warning_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ncogym.cli._list_envs", lambda: warnings.warn("not ours", stacklevel=1) or [])
     with pytest.warns(UserWarning, match="not ours"):
         run("list envs")
+
+
+def test_labels_have_a_seed_of_their_own(run: Run, tmp_path: Path, cache: Path) -> None:
+    """`generate` draws evaluate's instances, with labels others, and says so where they are of a published set."""
+    line = "generate --env tsp --env.num_nodes 20 --instances 3 --output"
+    labelled = "--labels nearest-neighbour --workers 1"
+    env = make("tsp", num_nodes=20)
+    assert run(f"{line} {tmp_path}/a.npz")[0::2] == (0, "")
+    assert run(f"{line} {tmp_path}/b.npz {labelled}")[0::2] == (0, "")
+    code, _, err = run(f"{line} {tmp_path}/c.npz {labelled} --seed 1234")
+    assert (code, err.count("\n")) == (0, 1)
+    assert "seed: 3 of the 3 instances of seed 1234 are in kool-tsp20; train will refuse these labels" in err
+    for name, seed in (("a", 1234), ("b", 2718), ("c", 1234)):
+        with np.load(tmp_path / f"{name}.npz") as file:
+            assert np.array_equal(file["locs"], env.seeded(3, seed)["locs"].numpy())
+    code, _, err = run(
+        f"train --env tsp --env.num_nodes 20 --algorithm Imitation --labels.file {tmp_path}/c.npz --output",
+        tmp_path / "o",
+    )
+    assert code == 2
+    assert "3 of its 3 instances are in kool-tsp20" in err

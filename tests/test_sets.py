@@ -17,7 +17,7 @@ import torch
 from ncogym.envs import PROBLEMS, make
 from ncogym.envs.base import ReferenceSet
 from ncogym.errors import ArgumentError, InstanceError, InvalidSolution, NcogymWarning
-from ncogym.sets import InstanceSet, open_set, published, recognise, set_names, unnamed, write_labelled
+from ncogym.sets import InstanceSet, open_set, published, published_among, recognise, set_names, unnamed, write_labelled
 from ncogym.solver import instances_sha256
 
 # first digits of the git blob hashes of the files that the repositories of EAS and SGBS publish
@@ -722,3 +722,33 @@ def test_given_problem_needs_no_telling(tmp_path: Path) -> None:
     assert recognise(tmp_path / "a.txt", "tsp").name == "tsp"
     with pytest.raises(ArgumentError, match=r"'tps' is not known; allowed are .*tsp"):
         recognise(tmp_path / "a.txt", "tps")
+
+
+# ---------------------------------------------------------------------- instances of published sets
+
+
+@pytest.mark.parametrize(
+    ("problem", "arguments", "name"),
+    [
+        ("tsp", {"num_nodes": 20}, "kool-tsp20"),
+        ("cvrp", {"num_customers": 20}, "kool-cvrp20"),
+        ("jssp", {"num_jobs": 6, "num_machines": 6}, "l2d-jssp6x6"),
+    ],
+)
+def test_published_instances_are_known_one_by_one(problem: str, arguments: dict, name: str) -> None:
+    """A prefix, a part and another order of a published set are told, with their number; other instances are not."""
+    env = make(problem, **arguments)
+    published = open_set(f"{name}:100").blocks[0]
+    assert published_among(env, published[:7])[name] == 7
+    assert published_among(env, published[[90, 3, 17]])[name] == 3
+    fresh = env.generate(5, torch.Generator().manual_seed(0))
+    assert published_among(env, fresh) == {}
+    assert published_among(env, torch.cat([fresh, published[40:42].select(*fresh.keys())]))[name] == 2
+    assert published_among(env, env.seeded(50, 2718)) == {}
+
+
+def test_only_sets_of_the_size_are_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no published set has the size, nothing is compared."""
+    monkeypatch.setattr(PROBLEMS["tsp"], "reference_set", lambda *_: pytest.fail("a set was built"))
+    env = make("tsp", num_nodes=7)
+    assert published_among(env, env.seeded(3, 1234)) == {}

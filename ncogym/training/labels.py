@@ -24,7 +24,7 @@ from torch import Tensor
 from ncogym.distributed import barrier, is_main, rank, world
 from ncogym.errors import ArgumentError, InvalidSolution
 from ncogym.references import check_solutions, end_with_parent, in_one, told_settings
-from ncogym.sets import open_set
+from ncogym.sets import open_set, published_among
 from ncogym.solver import Budget, Solver
 
 
@@ -171,7 +171,8 @@ class LabelledFile:
         sizes: the size of the instances.
 
     Raises:
-        ArgumentError: there is no such file, or an instance has no label. InstanceError: it is malformed.
+        ArgumentError: there is no such file, an instance has no label, or one is in a published set.
+        InstanceError: it is malformed.
         InvalidSolution: a label breaks a constraint, or has another objective than the file says.
     """
 
@@ -184,6 +185,10 @@ class LabelledFile:
             allowed = "it must have a label for each instance, and all of one size; `ncogym generate --labels` does"
             raise ArgumentError(f"labels.file: {path} is not allowed; {allowed}")
         self.env, self.sizes, (instances,), actions = env, [held.sizes[0]], held.blocks, torch.stack(labels)
+        if known := published_among(env, instances):
+            told = " and ".join(f"{count} of its {held.count} instances are in {name}" for name, count in known.items())
+            allowed = "who trains on a published set cannot be measured on it; `ncogym generate` draws others"
+            raise ArgumentError(f"labels.file: {path} is not allowed; {told}, and {allowed}")
         check_solutions(env, instances, actions, held.best_known, path)  # by the dynamics that are trained on
         self._chunk = instances, actions.unsqueeze(1)
 

@@ -243,6 +243,16 @@ def test_a_file_must_have_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         LabelledFile(make("jssp", num_jobs=4, num_machines=3, insertion=True), path)
 
 
+def test_a_published_set_is_not_trained_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Labels of a test set, or of a part of it, are refused, and the line names the set."""
+    monkeypatch.setenv("NCOGYM_CACHE", str(tmp_path))
+    env = make("tsp", num_nodes=20)
+    held = label(env, 4, 1234, "nearest-neighbour", MaxRollouts(1), workers=1)
+    write_labelled(tmp_path / "test.npz", held, {"labels": "nearest-neighbour"})
+    with pytest.raises(ArgumentError, match=r"test\.npz is not allowed; 4 of its 4 instances are in kool-tsp20"):
+        LabelledFile(env, tmp_path / "test.npz")
+
+
 def test_refusal(tmp_path: Path) -> None:
     """Sizes must be a range."""
     with pytest.raises(ArgumentError, match="sizes: 9 to 5"):
