@@ -464,6 +464,6 @@ TARGETS = {
         Target("record", 6000, 30, _records, _record_or_instance, _drawn),
         Target("train config", 1500, 8, lambda: _config(TRAIN), mutants.yaml_text, _train),
         Target("evaluate config", 1000, 8, lambda: _config(EVALUATE), mutants.yaml_text, _evaluate),
-        Target("run folder", 500, 0, _runs, _part_of_a_run, _resume),
+        Target("run folder", 500, 4, _runs, _part_of_a_run, _resume),
     )
 }
