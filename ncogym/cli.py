@@ -24,7 +24,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
 import docstring_parser
 from jsonargparse import ArgumentParser
@@ -539,6 +539,7 @@ def _run(argv: list[str]) -> int:
         parser = _parser(name, command, rest, modules)
         parsed = parser.parse_args(rest)
         values = vars(parser.instantiate(parsed))
+        _refuse_null(command, values)
     except (argparse.ArgumentError, TypeError, ValueError) as error:
         raise ArgumentError(_in_one_line(str(error), name)) from error
     if command is train:
@@ -563,6 +564,19 @@ def _run(argv: list[str]) -> int:
         values.pop("debug")
     places = [p.name for p in inspect.signature(command).parameters.values() if p.kind is p.POSITIONAL_ONLY]
     return command(*[values.pop(place) for place in places], **values)
+
+
+def _refuse_null(command: Callable[..., int], values: Mapping[str, Any]) -> None:
+    """Refuse null where a setting needs a value: the parser lets it through."""
+    from_run: dict[str, Any] = {}
+    if command is train:
+        from ncogym.training.run import train as run
+
+        from_run = get_type_hints(run)
+    for name, hint in {**get_type_hints(command), **from_run}.items():
+        optional = hint is Any or type(None) in get_args(hint)
+        if name in values and values[name] is None and not optional:
+            raise ArgumentError(f"{name}: null is not allowed; it must have a value")
 
 
 def _help() -> str:

@@ -673,6 +673,20 @@ def test_evaluate_takes_a_folder_of_files(run: Run, data: Path, tmp_path: Path) 
     assert (found["instances"], found["mean_objective"], found["mean_gap_percent"]) == (2, 9.0, 0.0)
 
 
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [*(("train", name) for name in ("seed", "max_steps", "steps_per_epoch", "devices")), ("evaluate", "batch_size")],
+)
+def test_null_is_no_value(run: Run, tmp_path: Path, command: str, name: str) -> None:
+    """Null in a config is refused in one line where a setting needs a value."""
+    (tmp_path / "a.yaml").write_text(f"env: {{name: tsp, num_nodes: 5}}\n{name}: null\n")
+    needed = ["--output", str(tmp_path / "run")] if command == "train" else ["--solvers", "greedy"]
+    code, out, err = run(command, "--config", str(tmp_path / "a.yaml"), *needed)
+    assert (code, out) == (2, "")
+    assert f"{name}: null is not allowed; it must have a value" in err
+    assert len(err.splitlines()) == 1
+
+
 def test_evaluate_reads_a_config(run: Run, tiny: Path, tmp_path: Path) -> None:
     """A study is a file: lists, labels and policies of their own; options after it replace what it says."""
     (tmp_path / "study.yaml").write_text(
