@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 import traceback
 import warnings
 from collections.abc import Callable
@@ -41,7 +42,9 @@ def aside(job: Callable[[Any, Run], None], problem: Any, run: Run) -> None:
     reader, writer = multiprocessing.Pipe(duplex=False)
     with interrupts_held(), warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # that other threads run: it takes none of their locks
+        begin = time.perf_counter()
         child = os.fork()
+        run.skip(time.perf_counter() - begin)  # in both processes: the solver is not to pay for it
         if child == 0:
             _work(job, problem, run, writer)
     writer.close()
@@ -52,9 +55,11 @@ def aside(job: Callable[[Any, Run], None], problem: Any, run: Run) -> None:
         while not ended and reader.poll():
             ended = _heard(reader, run)
     finally:
+        begin = time.perf_counter()
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         reader.close()
+        run.skip(time.perf_counter() - begin)
     if run.cancelled and not run.reports:
         job(problem, run)
 

@@ -418,7 +418,11 @@ class Run:
             yield
         finally:
             counted = PAUSE_SHARE * self.limit if self.limit < math.inf else 0.0
-            self._start += max(time.perf_counter() - begin - counted, 0.0)
+            self.skip(max(time.perf_counter() - begin - counted, 0.0))
+
+    def skip(self, seconds: float) -> None:
+        """Set the clock back by what went into something else than solving."""
+        self._start += seconds
 
     def report(self, actions: Iterable[int]) -> None:
         """Take note of a solution, as of now."""

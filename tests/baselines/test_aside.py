@@ -144,3 +144,20 @@ def test_nothing_is_left_of_a_killed_parent(tmp_path):
     process = int((tmp_path / "process").read_text())
     while is_there(process) and Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z":
         time.sleep(0.01)
+
+
+def test_the_solver_does_not_pay_for_the_process(monkeypatch):
+    """What it takes to make a process and to end it is no time of the run."""
+    now, fork, wait = [100.0], os.fork, os.waitpid
+
+    def slow(seconds, call, *given):
+        now[0] += seconds
+        return call(*given)
+
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    monkeypatch.setattr(module.os, "fork", lambda: slow(5.0, fork))
+    monkeypatch.setattr(module.os, "waitpid", lambda *given: slow(7.0, wait, *given))
+    run = Run(math.inf, lambda: False)
+    aside(lambda problem, run: run.report([1]), None, run)
+    assert (run.reports, run.elapsed) == ([(0.0, [1])], 0.0)
+    assert now == [112.0]
