@@ -253,7 +253,7 @@ def test_page_lives_in_a_browser(tmp_path: Path) -> None:
     flags = ("--headless", "--no-sandbox", "--disable-gpu", "--window-size=1300,2000", "--virtual-time-budget=2000")
     more = ("--host-resolver-rules=MAP * ~NOTFOUND", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom")
     address = (tmp_path / "page.html").as_uri()
-    run = subprocess.run([browser, *flags, *more, address], capture_output=True, text=True, timeout=120)
+    run = subprocess.run([browser, *flags, *more, address], capture_output=True, text=True, timeout=600)
     root = re.search(r"<html[^>]*>", run.stdout)
     assert root is not None
     assert "data-error" not in root[0], root[0]

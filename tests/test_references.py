@@ -338,9 +338,12 @@ def test_a_broken_solution_is_no_reference(tmp_path: Path) -> None:
 
 def test_no_solution_is_not_passed_over() -> None:
     """A solver that finds nothing for an instance is no reference for the set, and says for which."""
-    env = make("jssp", num_jobs=30, num_machines=20)
-    with pytest.raises(NoSolutionFound, match="reference by cp-sat, instance 0: cp-sat: no solution of jssp"):
-        compute(env, [env.generate(1, torch.Generator())], CpSat(), MaxSeconds(1e-6))
+
+    def nothing(env: Any, instances: TensorDict) -> Solutions:
+        raise NoSolutionFound("drawn: no solution of tsp within the budget")
+
+    with pytest.raises(NoSolutionFound, match="reference by drawn, instance 2: drawn: no solution of tsp"):
+        compute(TOURS, [tours(4)], Worse(3, nothing))
 
 
 def test_what_differs_is_kept_apart(tmp_path: Path) -> None:

@@ -386,9 +386,11 @@ def test_a_damaged_kernel_is_compiled_anew(damage, compiled):
 
 @pytest.mark.skipif(os.name != "posix", reason="no owners and modes as POSIX has them")
 @pytest.mark.parametrize("what", ["file of others", "file for all", "folder of others", "folder for all", "link"])
-def test_what_others_may_have_written_is_not_loaded(what, compiled, monkeypatch):
+def test_what_others_may_have_written_is_not_loaded(what, compiled, monkeypatch, tmp_path):
     """A kernel, or a folder of kernels, that is not ours or that others may write is passed over in words."""
-    folder, loaded = compiled.parent, []
+    folder, loaded, temporary = compiled.parent, [], tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     if what == "file for all":
         compiled.chmod(0o777)
     elif what == "folder for all":
@@ -409,7 +411,7 @@ def test_what_others_may_have_written_is_not_loaded(what, compiled, monkeypatch)
     assert [path for path in loaded if Path(path).exists() and not cpu._safe(Path(path))] == []
     if "file" not in what:  # compiled for this process alone, with nothing left
         assert not Path(loaded[0]).exists()
-        assert not list(Path(tempfile.gettempdir()).glob(f".ncogym-*/{compiled.name}"))
+        assert not list(temporary.iterdir())
 
 
 def test_a_home_that_cannot_be_written_to_is_no_obstacle(cache, monkeypatch, tmp_path):
