@@ -19,7 +19,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
-from ncogym.errors import NcogymError, SolverError
+from ncogym.errors import NcogymError, NcogymWarning, SolverError
 from ncogym.solver import OVERRUN, interrupts_held
 
 if TYPE_CHECKING:
@@ -37,7 +37,11 @@ def aside(job: Callable[[Any, Run], None], problem: Any, run: Run) -> None:
     before, the job is done here: it sees that at its beginning and reports what takes no time, if there is any.
 
     Raises:
-        SolverError: the process died, or the job raised an error that is none of the package's.
+        SolverError: the process died before it reported anything, or the job raised an error that is none of the
+            package's.
+
+    Warns:
+        NcogymWarning: it died after it had reported something.
     """
     reader, writer = multiprocessing.Pipe(duplex=False)
     with interrupts_held(), warnings.catch_warnings():
@@ -69,6 +73,10 @@ def _heard(reader: Connection, run: Run) -> bool:
     try:
         told = reader.recv()
     except EOFError as error:
+        if run.reports:
+            line = "the solver's process died; what it had found before is the answer"
+            warnings.warn(line, NcogymWarning, stacklevel=2)
+            return True
         raise SolverError("the solver's process died") from error
     if isinstance(told, Exception):
         raise told
@@ -87,6 +95,8 @@ def _work(job: Callable[[Any, Run], None], problem: Any, run: Run, writer: Conne
         gc.disable()  # what the parent holds, on a GPU perhaps, is not ours to free
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        # it is ended when it is cancelled, at any moment, and may not hold the lock of the workers' event at that one
+        run = type(run)(run.limit, lambda: False, run.elapsed, run.start)
         run.tell = writer.send
         try:
             job(problem, run)

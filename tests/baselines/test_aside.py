@@ -4,6 +4,7 @@ import math
 import os
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from ncogym.baselines import aside as module
 from ncogym.baselines.aside import aside
 from ncogym.baselines.base import Run
-from ncogym.errors import ArgumentError, SolverError
+from ncogym.errors import ArgumentError, NcogymWarning, SolverError
 
 pytestmark = pytest.mark.skipif(not module.POSSIBLE, reason="processes cannot be forked here")
 
@@ -124,6 +125,32 @@ def test_a_process_that_dies_is_told():
         aside(job, None, Run(math.inf, lambda: False))
 
 
+def test_what_a_process_found_before_it_died_stands():
+    """A solver whose process ends for want of memory, say, has an answer if it had found one, and that is told."""
+
+    def job(problem, run):
+        run.report([7])
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    run = Run(math.inf, lambda: False)
+    with pytest.warns(NcogymWarning, match="the solver's process died; what it had found before is the answer"):
+        aside(job, None, run)
+    assert [actions for _, actions in run.reports] == [[7]]
+    assert not run.proven
+
+
+def test_a_job_aside_takes_no_lock_to_look_whether_it_is_cancelled():
+    """Its process may be ended at any moment, and workers share one event, whose lock it would never give back."""
+
+    def job(problem, run):
+        run.report([run.cancelled])
+
+    here = os.getpid()
+    run = Run(math.inf, lambda: os.getpid() != here)
+    aside(job, None, run)
+    assert [actions for _, actions in run.reports] == [[False]]
+
+
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="only Linux ends a process with its parent")
 def test_nothing_is_left_of_a_killed_parent(tmp_path):
     """A process that is killed takes the solver's process with it."""
@@ -142,8 +169,9 @@ def test_nothing_is_left_of_a_killed_parent(tmp_path):
     os.kill(parent, signal.SIGKILL)
     os.waitpid(parent, 0)
     process = int((tmp_path / "process").read_text())
-    while is_there(process) and Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z":
-        time.sleep(0.01)
+    with suppress(FileNotFoundError, ProcessLookupError):  # it is gone
+        while Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z":
+            time.sleep(0.01)
 
 
 def test_the_solver_does_not_pay_for_the_process(monkeypatch):
