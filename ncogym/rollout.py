@@ -50,7 +50,7 @@ class Clock(Protocol):
         """Wall-clock seconds that a rollout may still take."""
 
     def look(self) -> None:
-        """Raise `ncogym.solver.Abandoned` where no time is allowed any more."""
+        """Raise `ncogym.errors.Abandoned` where no time is allowed any more."""
 
 
 class Steps(NamedTuple):

@@ -393,7 +393,8 @@ def solve(
         NcogymError: bad input, an unknown name, or no solution within the budget; each says which in one line.
 
     Warns:
-        NcogymWarning: the published solution cannot be read, or is better than what the solver has proven the optimum.
+        NcogymWarning: the published solution cannot be read, or is better than what the solver has proven the optimum;
+            compiling a kernel took a part of the seconds, or the first solution came after them.
     """
     if best_known is not None and not 0 < best_known < math.inf:
         raise ArgumentError(f"best_known: {best_known} is not allowed; it must be above 0")

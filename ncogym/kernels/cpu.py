@@ -21,6 +21,7 @@ import time
 import warnings
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -239,7 +240,8 @@ def _kept(folder: Path, name: str) -> ctypes.CDLL | None:
             return ctypes.CDLL(str(path))
         else:
             warnings.warn(f"kernel: {path} was damaged; it is compiled anew", NcogymWarning, stacklevel=2)
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # in a folder that is not ours to write
+                path.unlink()
     return None
 
 
