@@ -249,7 +249,8 @@ def evaluate(
         rollouts: Complete solutions built for each instance, instead of seconds; several likewise.
         policy: Policy of the searches: a shipped one (`ncogym list pretrained`) or a folder; null takes the shipped one
             that suits best.
-        output: Folder for the report: records, tables, plots, and a page for the browser.
+        output: Folder for the report: records, tables, plots, and a page for the browser. A report there is replaced;
+            files of its names that are of no report are not.
         threads: CPU threads of policies and of solvers that can use several.
         workers: Processes that compute references; null takes one for each core.
         device: Where the policies run, such as cpu or cuda.
@@ -260,14 +261,17 @@ def evaluate(
     limits = {"seconds": _numbers("seconds", seconds, float), "rollouts": _numbers("rollouts", rollouts, int)}
     if all(limits.values()):
         raise ArgumentError(f"rollouts: {rollouts} is not allowed beside seconds; one budget must hold for all")
-    if output is not None:
-        Path(output).mkdir(parents=True, exist_ok=True)
+    unfinished = None if output is None else Path(output, "unfinished")
+    if unfinished is not None:
+        unfinished.parent.mkdir(parents=True, exist_ok=True)
     with _cancelled_by_signals() as cancel:
         from ncogym.distributed import is_main
-        from ncogym.report import rich_table, write_report
+        from ncogym.report import check_folder, rich_table, write_report
         from ncogym.solver import Budget
         from ncogym.study import study
 
+        if unfinished is not None and not unfinished.exists():
+            check_folder(unfinished.parent)
         _use_threads(threads)
         with _bar() as progress:
             found = study(
@@ -284,7 +288,7 @@ def evaluate(
                 workers=workers,
                 device=device,
                 batch_size=batch_size,
-                journals=None if output is None else Path(output, "unfinished"),
+                journals=unfinished,
                 command=f"ncogym {shlex.join(argv)}",
                 cancel=cancel,
                 progress=progress,
@@ -292,10 +296,10 @@ def evaluate(
     if not is_main():
         return DONE
     interrupted = any(evaluation.interrupted for evaluation in found)
-    if output is not None:
-        write_report(found, output)
+    if unfinished is not None:
+        write_report(found, unfinished.parent)
         if not interrupted:
-            shutil.rmtree(Path(output, "unfinished"))
+            shutil.rmtree(unfinished)
     for evaluation in found:
         if format == "json":
             for summary in evaluation.summaries():
@@ -411,9 +415,7 @@ def _warn_of_published(env: Any, instances: int, seed: int) -> None:
     from ncogym.sets import published_among
 
     for name, count in published_among(env, seeded_instances(env, instances, seed)).items():
-        words = (
-            f"seed: {count} of the {instances} instances of seed {seed} are in {name}; train will refuse these labels"
-        )
+        words = f"{count} of the {instances} instances of seed {seed} are in {name}; train will refuse these labels"
         warnings.warn(f"seed: {words}", NcogymWarning, stacklevel=2)
 
 

@@ -22,12 +22,16 @@ from rich.table import Table
 from rich.text import Text
 
 from ncogym._files import staged
+from ncogym.errors import ArgumentError
 from ncogym.evaluation import SOLVED_PERCENT, Evaluation, Record, Summary
 from ncogym.page import NOT_KNOWN, Chapter, Column, Grid, html_page, number
 from ncogym.plotting import Axis, Histogram, draw_anytime, draw_histogram, gap_histogram, linear_below
 from ncogym.solver import gap_percent
 
 POINTS = 200  # of a curve that is drawn
+# of a report of one evaluation; where there are several, names of pictures begin with the set
+FILES = ("records.csv", "records.json", "summary.json", "table.md", "table.tex", "report.html")
+FILES += ("anytime.png", "anytime.svg", "histogram.png", "histogram.svg")
 
 # columns that a terminal shows if it has room, in this order; it always shows the others
 MORE = ("worst gap %", "solved", "primal integral %", "proven", "rollouts")
@@ -523,6 +527,21 @@ def _histogram(evaluation: Evaluation) -> Histogram | None:
 
 
 # ---------------------------------------------------------------------- the report
+
+
+def check_folder(folder: str | Path) -> None:
+    """Refuse a folder where a report would replace files that are of no report.
+
+    Raises:
+        ArgumentError: such a file lies there, and no ``summary.json`` that `write_report` wrote.
+    """
+    held = [path for name in FILES if (path := Path(folder, name)).exists()]
+    try:
+        said = json.loads(Path(folder, "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        said = None
+    if held and not (isinstance(said, dict) and said.keys() >= {"solvers", "evaluations"}):
+        raise ArgumentError(f"output: {held[0]} is of no report, and would be replaced; name another folder")
 
 
 def write_report(evaluations: Sequence[Evaluation], folder: str | Path) -> Path:

@@ -472,7 +472,7 @@ def check_output(file: str | Path, folder: str | Path, problem: str | None = Non
     try:
         npz = Path(file).suffix.lower() == ".npz"
         env = _read(file, problem)[0] if npz else recognise(file, problem)
-    except InstanceError:
+    except (InstanceError, InvalidSolution):
         return
     record = Path(folder, f"{Path(file).stem}.json")
     suffixes = [suffix for suffix in (env.solution_suffix, ".png") if suffix is not None]

@@ -18,10 +18,19 @@ from matplotlib.image import imread
 from rich.console import Console
 
 from ncogym import report
+from ncogym.errors import ArgumentError
 from ncogym.evaluation import Evaluation, Record
 from ncogym.plotting import COLOURS
 from ncogym.references import References
-from ncogym.report import anytime_curves, latex_table, markdown_table, notes, rich_table, write_report
+from ncogym.report import (
+    anytime_curves,
+    check_folder,
+    latex_table,
+    markdown_table,
+    notes,
+    rich_table,
+    write_report,
+)
 from ncogym.solver import TracePoint
 
 SESSION = {
@@ -451,6 +460,17 @@ def test_pictures_of_several_evaluations_bear_their_names(tmp_path: Path) -> Non
     write_report([*several, replace(several[1], budget={"seconds": 2.0, "rollouts": 5}), several[1]], tmp_path)
     slugs = ("k-ln-2-2-s-", "koln..-2-s-", "koln..-2-s-or-5-rollouts-", "koln..-2-s-2-")
     assert {path.name for path in tmp_path.iterdir()} == FILES | {slug + name for slug in slugs for name in PICTURES}
+
+
+@pytest.mark.parametrize("name", report.FILES)
+def test_files_of_no_report_are_not_replaced(name: str, tmp_path: Path) -> None:
+    """A file of the user's own that has such a name is named; a folder with a report, or without any, is free."""
+    check_folder(tmp_path)
+    (tmp_path / name).write_text("[1]")
+    with pytest.raises(ArgumentError, match=rf"^output: .*{name} is of no report, and would be replaced; name another"):
+        check_folder(tmp_path)
+    write_report([mixed()], tmp_path)
+    check_folder(tmp_path)
 
 
 def test_an_error_leaves_the_old_report_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

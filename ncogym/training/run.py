@@ -196,8 +196,8 @@ def train(
         a population or latents were trained.
 
     Raises:
-        ArgumentError: a setting is not allowed, the folder holds a run already and ``resume`` is false, or labelling
-            alone, whose labels are kept, has used up ``max_seconds``.
+        ArgumentError: a setting is not allowed, the folder holds a run already and ``resume`` is false, or a file of no
+            run that would be replaced, or labelling alone, whose labels are kept, has used up ``max_seconds``.
         CheckpointError: there is nothing to resume, or a file of the run folder is damaged or of another run; the files
             are then as they were.
         KeyboardInterrupt: the run was interrupted, after its checkpoint was written.
@@ -225,6 +225,9 @@ def train(
         raise ArgumentError(f"output: {folder} already holds a run; pass --resume true to go on, or another folder")
     if resume and not last.exists():
         raise CheckpointError(f"resume: {last} does not exist")
+    held = [name for name in ("config.yaml", "metrics.csv", "policy", "population.png") if (folder / name).exists()]
+    if held and not (folder / "run.json").exists():
+        raise ArgumentError(f"output: {folder / held[0]} is of no run, and would be replaced; name another folder")
     begun = _begun(folder) if resume else None
     if threads:
         torch.set_num_threads(threads)

@@ -306,6 +306,20 @@ def test_a_run_goes_on_elsewhere(ended: Path, tmp_path: Path, recwarn: pytest.Wa
     assert not [each for each in recwarn if "dirpath" in str(each.message)]
 
 
+def test_files_of_no_run_are_not_replaced(tmp_path: Path) -> None:
+    """A folder with a config of the user's own, or a policy, is refused and left; that of a run is not."""
+    for name in ("config.yaml", "policy"):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / name).write_text("mine")
+        with pytest.raises(ArgumentError, match=rf"^output: .*{name} is of no run, and would be replaced; name"):
+            run(folder, config={}, max_steps=1)
+        assert [(path.name, path.read_text()) for path in folder.iterdir()] == [(name, "mine")]
+    folder = run(tmp_path / "run", config={}, max_steps=1)
+    (folder / "last.ckpt").unlink()  # as if it had been killed before the first
+    run(folder, config={}, max_steps=1)
+
+
 def test_init_alone_takes_the_cards_architecture(ended: Path, tmp_path: Path) -> None:
     """Without a policy, one of the class and arguments of the card is trained, from its weights."""
     still = {"max_steps": 1, "optimiser": Optimiser(lr=1e-30, weight_decay=0.0)}
