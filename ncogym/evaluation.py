@@ -26,7 +26,14 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from ncogym.distributed import gather, rank, world
-from ncogym.errors import ArgumentError, NoSolutionFound, SolverError, UnsupportedFeatures, UnsupportedProblem
+from ncogym.errors import (
+    ArgumentError,
+    NoSolutionFound,
+    NotEnoughMemory,
+    SolverError,
+    UnsupportedFeatures,
+    UnsupportedProblem,
+)
 from ncogym.journal import Journal
 from ncogym.references import References
 from ncogym.sets import InstanceSet, unnamed
@@ -340,8 +347,9 @@ def evaluate(
 
     Before the clock starts each solver is called once on the first instance, for at most a second, so that imports and
     compilation are not charged to it. A solver that cannot take the problem, or a policy that cannot read it, gets
-    records of None rather than ending the evaluation. An interrupt (KeyboardInterrupt, or ``budget.cancel``) ends it
-    with what was done; the call that it cut short had less than its budget and is left out.
+    records of None rather than ending the evaluation; one that finds nothing, or has too little memory, has no solution
+    there. An interrupt (KeyboardInterrupt, or ``budget.cancel``) ends it with what was done; the call that it cut short
+    had less than its budget and is left out.
 
     Args:
         env: the problem.
@@ -613,16 +621,24 @@ def _batches(instances: InstanceSet, size: int) -> list[tuple[range, TensorDict]
 def _remembered(
     named: Mapping[str, Solver], book: Journal | None
 ) -> tuple[dict[str, dict[int, list[Record]]], dict[str, float], list[dict[str, Any]]]:
-    """Return from a journal the records by solver and first instance, the first warm-up, and the sessions."""
+    """Return from a journal the records by solver and first instance, the first warm-up, and the sessions.
+
+    Raises:
+        ArgumentError: a line is not one that `evaluate` wrote.
+    """
     own: dict[str, dict[int, list[Record]]] = {name: {} for name in named}
     warm_up: dict[str, float] = {}
     sessions: list[dict[str, Any]] = []
     for entry in [] if book is None else book.entries:
-        if "session" in entry:
-            sessions.append(entry["session"])
-            warm_up = warm_up or entry["warm_up"]
-        else:
-            own[entry["solver"]][entry["begin"]] = [_from_plain(said) for said in entry["records"]]
+        try:
+            if "session" in entry:
+                sessions.append(dict(entry["session"]))
+                warm_up = warm_up or dict(entry["warm_up"])
+            else:
+                own[entry["solver"]][entry["begin"]] = [_from_plain(said) for said in entry["records"]]
+        except (KeyError, TypeError, ValueError) as error:
+            told = f"{type(error).__name__}: {error}"
+            raise ArgumentError(f"output: {book.path} is damaged ({told}); delete it to begin anew") from error
     return own, warm_up, sessions
 
 
@@ -673,7 +689,7 @@ def _attempt(
         solutions = _checked(env, instances, solver, budget, _generator(seed, begin))
     except (UnsupportedProblem, UnsupportedFeatures) as error:
         return [Record(name, row, violation=str(error)) for row in range(begin, begin + count)]
-    except NoSolutionFound as error:
+    except (NoSolutionFound, NotEnoughMemory) as error:
         if count > 1:  # one instance can fail a whole batch; alone each is judged for itself
             rows = range(count)
             alone = [_attempt(name, solver, env, instances[r : r + 1], begin + r, budget, seed) for r in rows]

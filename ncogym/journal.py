@@ -31,7 +31,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             said = json.loads(line)
             if not isinstance(said, dict):
                 raise ValueError("it is no object")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ArgumentError(f"{path}: line {number} is broken ({error}); delete the file to begin anew") from error
         yield number, said
 
@@ -81,7 +81,8 @@ class Journal:
         for file in sorted({path, self.path, *path.parent.glob(f"{path.stem}.*{path.suffix}")}):
             lines = [said for _, said in read_lines(file)]
             if lines and lines[0] != {"about": about}:
-                told = lines[0].get("about", {})
+                told = lines[0].get("about")
+                told = told if isinstance(told, dict) else {}
                 differs = [name for name in {**about, **told} if told.get(name) != about.get(name)]
                 words = "; ".join(f"{name} {told.get(name)!r}, here {about.get(name)!r}" for name in differs)
                 allowed = "name another folder, or delete the file to begin anew"

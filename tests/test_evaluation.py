@@ -19,7 +19,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from ncogym.envs import make
-from ncogym.errors import ArgumentError, NoSolutionFound, SolverError, UnsupportedProblem
+from ncogym.errors import ArgumentError, NoSolutionFound, NotEnoughMemory, SolverError, UnsupportedProblem
 from ncogym.evaluation import (
     Evaluation,
     Record,
@@ -391,9 +391,10 @@ def test_problem_that_a_solver_cannot_take_is_a_dash() -> None:
     assert (tours.instances, other.mean_objective, other.mean_gap_percent) == (3, 1.0, 0.0)
 
 
-def test_instance_without_a_solution_costs_only_itself() -> None:
+@pytest.mark.parametrize("error", [NoSolutionFound, NotEnoughMemory])
+def test_instance_without_a_solution_costs_only_itself(error: type[SolverError]) -> None:
     """Where a batch fails for one instance, the others are solved alone and that one is infeasible in words."""
-    solver = Failing("slow", NoSolutionFound("slow: no solution"), lambda rows, calls: 2.0 in rows)
+    solver = Failing("slow", error("slow: no solution"), lambda rows, calls: 2.0 in rows)
     found = evaluate(Pick(), counted(4), [solver])
     assert [record.objective for record in found.records] == [0.0, 1.0, None, 3.0]
     assert [record.feasible for record in found.records] == [True, True, False, True]
@@ -673,6 +674,33 @@ def test_journal_of_another_evaluation_is_refused(tmp_path: Path) -> None:
         evaluate(Pick(), counted(2), [Picker("a")], budget=MaxRollouts(6), journal=path)
     with pytest.raises(ArgumentError, match="device None, here 'cuda'"):
         evaluate(Pick(), counted(2), [Picker("a")], budget=MaxRollouts(5), journal=path, settings={"device": "cuda"})
+
+
+@pytest.mark.parametrize(
+    ("number", "line"),
+    [
+        (1, "{}"),
+        (1, '{"about": [1]}'),
+        (2, "{}"),
+        (2, '{"session": 1, "warm_up": {}}'),
+        (3, '{"solver": "z", "begin": 0, "records": []}'),
+        (3, '{"solver": "a", "begin": 0, "records": [1]}'),
+        (3, '{"solver": "a", "begin": 0, "records": [{"trace": [[1]], "actions": null}]}'),
+        (3, '{"solver": "a", "begin": 0, "records": [{"trace": [], "actions": null, "x": 1}]}'),
+    ],
+)
+def test_a_damaged_journal_is_named(tmp_path: Path, number: int, line: str) -> None:
+    """A line that no evaluation wrote is refused in words, and the file is as it was."""
+    path = tmp_path / "00.jsonl"
+    evaluate(Pick(), counted(2), [Picker("a")], journal=path)
+    lines = path.read_text().splitlines()
+    assert len(lines) == 3
+    lines[number - 1] = line
+    path.write_text("\n".join(lines) + "\n")
+    words = r"^output: .*00\.jsonl is (damaged|of other, unfinished work) \(.*to begin anew$"
+    with pytest.raises(ArgumentError, match=words):
+        evaluate(Pick(), counted(2), [Picker("a")], journal=path)
+    assert path.read_text().splitlines() == lines
 
 
 KILLED = """

@@ -38,7 +38,7 @@ def test_torn_last_line_is_dropped(tmp_path: Path, torn: str) -> None:
     assert [said["x"] for said in lines(path)] == [*kept, 3]
 
 
-@pytest.mark.parametrize("broken", ["{x: 1}", "[1]", "5", "\x00"])
+@pytest.mark.parametrize("broken", ["{x: 1}", "[1]", "5", "\x00", "[" * 100_000])
 def test_broken_line_is_refused_in_words(tmp_path: Path, broken: str) -> None:
     """A line in the middle that is no object is named with its number."""
     path = tmp_path / "a.jsonl"
