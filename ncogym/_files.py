@@ -13,7 +13,7 @@ from pathlib import Path
 if sys.platform != "win32":
     import fcntl
 
-PREFIX = ".ncogym-"
+PREFIX = ".ncogym-unfinished-"  # long, since what begins with it is removed
 
 
 @contextmanager

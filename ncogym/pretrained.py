@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch.overrides import TorchFunctionMode
 
+from ncogym._files import staged
 from ncogym.errors import CheckpointError
 from ncogym.features import FeatureDims
 from ncogym.policies import POLICIES
@@ -63,7 +64,7 @@ def available() -> list[str]:
 
 
 def save_policy(policy: Policy, folder: str | Path, card: dict[str, Any], *, half: bool = False) -> None:
-    """Write a policy's weights and card to ``folder``.
+    """Write a policy's weights and card to ``folder``, each file whole or not at all.
 
     Args:
         policy: of a class in `ncogym.policies.POLICIES`, or of one of your own, whose module must be imported before it
@@ -88,8 +89,9 @@ def save_policy(policy: Policy, folder: str | Path, card: dict[str, Any], *, hal
         name: (tensor.half() if half and tensor.is_floating_point() else tensor).detach().cpu().contiguous()
         for name, tensor in policy.state_dict().items()
     }
-    (target / "weights.safetensors").write_bytes(save(tensors))  # save_file would let nobody else read it
-    (target / "card.json").write_text(json.dumps(described, indent=1, default=str) + "\n")
+    with staged(target) as made:
+        (made / "weights.safetensors").write_bytes(save(tensors))  # save_file would let nobody else read it
+        (made / "card.json").write_text(json.dumps(described, indent=1, default=str) + "\n")
 
 
 def load_card(name_or_path: str | Path) -> tuple[Path, dict[str, Any]]:

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save
 from tensordict import TensorDict
 from torch import Tensor
 
+from ncogym._files import whole
 from ncogym.distributed import barrier, is_main, rank, world
 from ncogym.errors import ArgumentError, InvalidSolution
 from ncogym.references import check_solutions, end_with_parent, in_one, told_settings
@@ -101,11 +102,13 @@ class LabelledPool:
         """Generate and solve one chunk; the file appears whole or not at all.
 
         Raises:
+            ArgumentError: an instance is in a published set.
             InvalidSolution: a solution of the labeller breaks a constraint, so that it is no label.
         """
         env = self.env.resized(self.sizes[chunk])
         rng = torch.Generator().manual_seed(self.seed * 1_000_003 + chunk)
         instances = env.generate(self.chunk_size, rng)
+        _refuse_published(env, instances, f"seed: {self.seed} is not allowed for labels")
         solutions = self.labeller(env, instances, self.budget, rng)
         for row, solution in enumerate(solutions):
             if not solution.feasible:
@@ -116,9 +119,8 @@ class LabelledPool:
         }
         path = self.path(chunk)
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(".partial")
-        partial.write_bytes(save({**{k: v.contiguous() for k, v in instances.items()}, **labels}))
-        partial.replace(path)
+        with whole(path) as made:
+            made.write_bytes(save({**{k: v.contiguous() for k, v in instances.items()}, **labels}))
 
     def fill(self, workers: int = 1) -> Iterator[int]:
         """Label what is missing of this process's share in worker processes, yielding each chunk as it is done.
@@ -185,13 +187,19 @@ class LabelledFile:
             allowed = "it must have a label for each instance, and all of one size; `ncogym generate --labels` does"
             raise ArgumentError(f"labels.file: {path} is not allowed; {allowed}")
         self.env, self.sizes, (instances,), actions = env, [held.sizes[0]], held.blocks, torch.stack(labels)
-        if known := published_among(env, instances):
-            told = " and ".join(f"{count} of its {held.count} instances are in {name}" for name, count in known.items())
-            allowed = "who trains on a published set cannot be measured on it; `ncogym generate` draws others"
-            raise ArgumentError(f"labels.file: {path} is not allowed; {told}, and {allowed}")
+        _refuse_published(env, instances, f"labels.file: {path} is not allowed")
         check_solutions(env, instances, actions, held.best_known, path)  # by the dynamics that are trained on
         self._chunk = instances, actions.unsqueeze(1)
 
     def load(self, chunk: int) -> tuple[TensorDict, Tensor]:
         """Return the instances ``[batch]`` and actions, int64 ``[batch, 1, steps]``."""
         return self._chunk
+
+
+def _refuse_published(env: Any, instances: TensorDict, words: str) -> None:
+    """Refuse to train on instances of a published set; ``words`` begin the line."""
+    if known := published_among(env, instances):
+        total = len(instances)
+        told = " and ".join(f"{count} of its {total} instances are in {name}" for name, count in known.items())
+        allowed = "who trains on a published set cannot be measured on it; another seed draws others"
+        raise ArgumentError(f"{words}; {told}, and {allowed}")

@@ -253,6 +253,18 @@ def test_a_published_set_is_not_trained_on(tmp_path: Path, monkeypatch: pytest.M
         LabelledFile(env, tmp_path / "test.npz")
 
 
+def test_a_pool_has_nothing_of_a_published_set(tmp_path: Path) -> None:
+    """A chunk whose seed is that of a set is refused before it is labelled, and others are not."""
+    whole = LabelledPool(make("atsp"), 20, 20, 1235, 3, 0, tmp_path, Identity(), MaxSeconds(1.0))
+    with pytest.raises(
+        ArgumentError, match=r"^seed: 0 is not allowed for labels; 3 of its 3 instances are in ncogym-atsp20,"
+    ):
+        whole.label(1234)
+    assert not whole.path(1234).exists()
+    whole.label(1233)
+    assert whole.path(1233).exists()
+
+
 def test_refusal(tmp_path: Path) -> None:
     """Sizes must be a range."""
     with pytest.raises(ArgumentError, match="sizes: 9 to 5"):
