@@ -115,9 +115,8 @@ def main() -> None:
             widths = [float((high - low).median()) for low, high in (found[0], found[2])]
             wide = f"{widths[1] / widths[0]:.2f}" if widths[0] else ""
             print(f"| {name} | {size} | {' | '.join(f'{share:.1%}' for share in shares)} | {wide} |", flush=True)
-    print(
-        f"\n- `python benchmarks/coverage.py --samples {given.samples} --seed {given.seed}`, commit {git_commit()}; weights: none that ship"
-    )
+    command = f"python benchmarks/coverage.py --samples {given.samples} --seed {given.seed}"
+    print(f"\n- `{command}`, commit {git_commit()}; weights: none that ship")
 
 
 if __name__ == "__main__":
