@@ -629,7 +629,9 @@ def _remembered(
     own: dict[str, dict[int, list[Record]]] = {name: {} for name in named}
     warm_up: dict[str, float] = {}
     sessions: list[dict[str, Any]] = []
-    for entry in [] if book is None else book.entries:
+    if book is None:
+        return own, warm_up, sessions
+    for entry in book.entries:
         try:
             if "session" in entry:
                 sessions.append(dict(entry["session"]))

@@ -30,8 +30,10 @@ from ncogym.solver import gap_percent
 
 POINTS = 200  # of a curve that is drawn
 # of a report of one evaluation; where there are several, names of pictures begin with the set
-FILES = ("records.csv", "records.json", "summary.json", "table.md", "table.tex", "report.html")
-FILES += ("anytime.png", "anytime.svg", "histogram.png", "histogram.svg")
+FILES = (
+    *("records.csv", "records.json", "summary.json", "table.md", "table.tex", "report.html"),
+    *("anytime.png", "anytime.svg", "histogram.png", "histogram.svg"),
+)
 
 # columns that a terminal shows if it has room, in this order; it always shows the others
 MORE = ("worst gap %", "solved", "primal integral %", "proven", "rollouts")
