@@ -4,6 +4,7 @@ import multiprocessing
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from tensordict import TensorDict
@@ -265,6 +266,35 @@ def test_a_missing_key_is_named(env):
         env.step(state.exclude("current"))
     with pytest.raises(ArgumentError, match="an instance needs its locs, dists"):
         env.step(state.exclude("locs"))
+
+
+@BATCH_SIZES
+def test_an_instance_is_summed_once_and_anew_where_it_may_have_changed(batch_size, monkeypatch):
+    """Steps from one to the next add up nothing again; copies are looked at, and what was written to is refused."""
+    env, summed = TSPEnv(num_nodes=5, batch_size=batch_size), []
+    monkeypatch.setattr(env, "_sums", lambda numbers, keys: summed.append(keys) or TSPEnv._sums(numbers, keys))
+    state = stepped(env, 2, 0)
+    assert len(summed) == 1
+    state["action"] = torch.full(batch_size, 1)
+    assert torch.equal(env.step(state.clone())["next", "num_left"], env.step(state)["next", "num_left"])
+    assert len(summed) == 3  # the copy, and what it was made of
+    state["locs"].mul_(2)
+    with pytest.raises(ArgumentError, match="locs: row 0 is not what reset and step gave"):
+        env.step(state)
+    with torch.inference_mode():  # where writes are not counted
+        state = env.rand_action(env.reset())
+        state["locs"].mul_(2)
+        with pytest.raises(ArgumentError, match="locs: row 0 is not what reset and step gave"):
+            env.step(state)
+
+
+def test_memory_that_is_filled_anew_holds_another_instance():
+    """What numpy writes into the tensors of an instance between two resets is nobody's change in mid-episode."""
+    env, locs = TSPEnv(num_nodes=5), np.random.default_rng(0).random((5, 2), dtype=np.float32)
+    for _ in range(2):
+        state = env.reset(TensorDict({"locs": torch.from_numpy(locs)}, batch_size=[]))
+        env.step(env.rand_action(state).clone())
+        locs *= 2
 
 
 @BATCH_SIZES
