@@ -20,8 +20,10 @@ import torch
 from numpy.typing import NDArray
 from tensordict import TensorDict
 
-from ncogym.baselines.base import OutsideImprover, Run, declared, needs, to_integers
-from ncogym.baselines.knapsack import as_actions, fill
+from ncogym.baselines.base import FirstThatSupports, OutsideImprover, Run, declared, needs, to_integers
+from ncogym.baselines.dispatching import Dispatching
+from ncogym.baselines.heuristics import NearestNeighbour
+from ncogym.baselines.knapsack import RatioGreedy
 from ncogym.envs.base import MODELS
 from ncogym.errors import ArgumentError, SolverError
 from ncogym.solver import Budget
@@ -52,10 +54,18 @@ class Built(NamedTuple):
 
 
 class Problem(NamedTuple):
-    """One instance: what builds its model from the arrays of its views, and a seed of 31 bits."""
+    """One instance.
+
+    Attributes:
+        build: builds its model from the arrays.
+        arrays: its views.
+        simple: actions of a simple solution.
+        seed: of 31 bits.
+    """
 
     build: Callable[..., Built]
     arrays: list[NDArray[Any]]
+    simple: list[int]
     seed: int
 
 
@@ -103,7 +113,9 @@ class CpSat(OutsideImprover):
     def _view(self, env: Any, one: TensorDict, budget: Budget, rng: torch.Generator) -> Problem:
         model = next(model for model in BUILDS if model in declared(env))
         arrays = [getattr(env, view)(one)[0].cpu().numpy() for view in MODELS[model]]
-        return Problem(BUILDS[model], arrays, int(torch.randint(2**31 - 1, (), generator=rng, device=rng.device)))
+        simple = FirstThatSupports(Dispatching("MWKR"), RatioGreedy(), NearestNeighbour())(env, one, None, rng)
+        seed = int(torch.randint(2**31 - 1, (), generator=rng, device=rng.device))
+        return Problem(BUILDS[model], arrays, simple[0].actions.tolist(), seed)
 
     def _load(self, run: Run) -> Any:
         with run.paused():
@@ -112,7 +124,7 @@ class CpSat(OutsideImprover):
     def _solve(self, problem: Problem, run: Run) -> None:
         cp_model = self._load(run)
         if run.start is None:
-            run.report(FIRST[problem.build](*problem.arrays))
+            run.report(problem.simple)
         if run.cancelled:
             return
         model = cp_model.CpModel()
@@ -250,41 +262,4 @@ def _shifted(numbers: Numbers, exponent: int) -> Numbers:
         return numbers * 10.0**first * 10.0 ** (exponent - first)
 
 
-def _dispatched(durations: NDArray[np.int64], machines: NDArray[np.int64]) -> list[int]:
-    """Return the jobs in the order in which their operations begin, of those that can first the one of most work."""
-    waiting = {
-        job: [(time, machine) for time, machine in zip(times, route, strict=True) if machine >= 0][::-1]
-        for job, (times, route) in enumerate(zip(durations.tolist(), machines.tolist(), strict=True))
-    }
-    work = {job: sum(time for time, _ in operations) for job, operations in waiting.items()}
-    job_ready, machine_ready, order = dict.fromkeys(waiting, 0), dict.fromkeys(machines.ravel().tolist(), 0), []
-    while waiting := {job: operations for job, operations in waiting.items() if operations}:
-        begins = {job: max(job_ready[job], machine_ready[operations[-1][1]]) for job, operations in waiting.items()}
-        job = min(waiting, key=lambda job: (begins[job], -work[job]))
-        time, machine = waiting[job].pop()
-        job_ready[job] = machine_ready[machine] = begins[job] + time
-        work[job] -= time
-        order.append(job)
-    return order
-
-
-def _filled(weights: Numbers, values: Numbers, capacity: Numbers) -> list[int]:
-    """Return the items that fit one after the other, by ratio."""
-    return [*map(int, as_actions(fill(weights, values, float(capacity), np.zeros(len(weights), dtype=bool))))]
-
-
-def _nearest(dists: Numbers) -> list[int]:
-    """Return the tour from node 0 that goes on to the nearest node."""
-    is_open, tour = np.ones(len(dists), dtype=bool), [0]
-    while len(tour) < len(dists):
-        is_open[tour[-1]] = False
-        tour.append(int(np.where(is_open, dists[tour[-1]], np.inf).argmin()))
-    return tour
-
-
-FIRST: dict[Callable[..., Built], Callable[..., list[int]]] = {  # what takes no time, by the model
-    _job_shop: _dispatched,
-    _knapsack: _filled,
-    _tour: _nearest,
-}
 BUILDS: dict[str, Callable[..., Built]] = {"shop": _job_shop, "packing": _knapsack, "tour": _tour}

@@ -6,12 +6,11 @@ import signal
 import sys
 import threading
 
-import numpy as np
 import pytest
 import torch
 from tensordict import TensorDict
 
-from ncogym.baselines import ortools_cpsat
+from ncogym.baselines import SOLVERS
 from ncogym.baselines.base import Run
 from ncogym.baselines.ortools_cpsat import CpSat
 from ncogym.envs.atsp import ATSPEnv
@@ -213,13 +212,26 @@ def test_there_is_an_answer_before_it_searches(env, rng):
     assert not solution.proven
 
 
-def test_the_simple_solutions_by_hand():
-    """Most work first of the jobs that can begin, items by ratio while they fit, and the nearest node next."""
-    durations, machines = np.array([[3, 2], [2, 4], [1, 0]]), np.array([[0, 1], [0, 1], [1, -1]])
-    assert ortools_cpsat._dispatched(durations, machines) == [1, 2, 0, 1, 0]
-    assert ortools_cpsat._filled(np.array([3.0, 2.0, 4.0]), np.array([9.0, 2.0, 8.0]), np.array(5.0)) == [0, 1, 3]
-    dists = np.array([[9.0, 3.0, 1.0], [1.0, 9.0, 1.0], [5.0, 2.0, 9.0]])
-    assert ortools_cpsat._nearest(dists) == [0, 2, 1]
+@pytest.mark.parametrize(
+    ("env", "name"),
+    [
+        (JSSPEnv(6, 4), "dispatch:MWKR"),
+        (KnapsackEnv(20), "ratio-greedy"),
+        (TSPEnv(9), "nearest-neighbour"),
+        (ATSPEnv(9), "nearest-neighbour"),
+    ],
+    ids=lambda given: given if isinstance(given, str) else given.name,
+)
+def test_its_first_report_is_the_simple_solution(env, name, rng):
+    """It is that of the quickest heuristic; a solution to go on from takes its place."""
+    solver, one = CpSat(), env.generate(1, rng)
+    (simple,) = SOLVERS[name]()(env, one, None, rng)
+    run = Run(600.0, lambda: True)
+    solver._solve(solver._view(env, one, Budget(), rng), run)
+    assert [actions for _, actions in run.reports] == [simple.actions.tolist()]
+    improving = Run(600.0, lambda: True, start=simple.actions.tolist())
+    solver._solve(solver._view(env, one, Budget(), rng), improving)
+    assert not improving.reports
 
 
 # ---------------------------------------------------------------------- refusals
