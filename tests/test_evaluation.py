@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import FrozenInstanceError, asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -372,6 +372,23 @@ def test_draws_do_not_depend_on_company() -> None:
     alone = objectives(3)
     assert alone == objectives(3, Picker("a"), Random("b"))
     assert alone != objectives(4)
+
+
+def test_the_seed_is_0_unless_told_otherwise() -> None:
+    """What a caller leaves out is what the signature says."""
+    assert [s.seed for s in evaluate(Pick(), counted(2), [Random("a")]).summaries()] == [0]
+
+
+def test_summaries_tell_the_last_session_and_cannot_be_changed(tmp_path: Path) -> None:
+    """Device and threads are those of the run that ended the work."""
+    path = tmp_path / "00.jsonl"
+    cut = Failing("a", KeyboardInterrupt(), lambda rows, calls: calls == 3)
+    for solver, session in ((cut, {"device": "cpu", "threads": 1}), (Picker("a"), {"device": "cuda", "threads": 4})):
+        found = evaluate(Pick(), counted(4), [solver], batch_size=1, journal=path, session=session)
+    (summary,) = found.summaries()
+    assert (summary.device, summary.threads) == ("cuda", 4)
+    with pytest.raises(FrozenInstanceError):
+        summary.seed = 7
 
 
 def test_batches_draw_apart() -> None:
@@ -800,6 +817,8 @@ def test_interval_scales_with_the_values() -> None:
     ends = torch.tensor(mean_ci95(values))
     assert torch.tensor(mean_ci95(1e9 * values + 3)).allclose(1e9 * ends + 3, rtol=1e-5)
     assert mean_ci95(torch.full((5,), 0.1, dtype=torch.float64)) == pytest.approx([0.1, 0.1])
+    low, high = mean_ci95(torch.tensor([1e9, 1e9 + 2e-7, 1e9], dtype=torch.float64))
+    assert low == high  # nothing but rounding
 
 
 @pytest.mark.parametrize("count", [0, 1])

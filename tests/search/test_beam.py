@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ncogym.envs import make
 from ncogym.errors import ArgumentError
 from ncogym.search import Beam, Greedy
 from ncogym.search.base import grow
@@ -65,6 +66,14 @@ def test_width_ends_it_without_a_budget(env, policy, instances, rng) -> None:
     """Nothing limits it but its own width."""
     assert Beam(policy, 5)(env, instances, Budget(), rng)[0].rollouts == 1 + 2 + 4 + 5
     assert Beam(policy, 4)(env, instances, None, rng)[0].rollouts == 1 + 2 + 4
+    assert Beam(policy)(env, instances, None, rng)[0].rollouts == 2 * 64 - 1
+
+
+def test_a_beam_that_held_every_sequence_ends_it(policy, rng) -> None:
+    """However much is left, nothing is beyond the 24 orders of four nodes."""
+    env = make("tsp", num_nodes=4)
+    found = Beam(policy)(env, env.generate(2, rng), MaxRollouts(10**6), rng)
+    assert [s.rollouts for s in found] == [1 + 2 + 4 + 8 + 16 + 24] * 2
 
 
 def test_seconds_end_it(env, policy, instances, rng, ticking) -> None:

@@ -128,6 +128,7 @@ def test_round_trip(tmp_path_factory, items, capacity):
         ("2.5 10\n1 1\n1 1\n", "2.5 items are not allowed; it must be a whole number from 1"),
         ("-3 10\n", "-3 items are not allowed"),
         ("1e99 10\n", "items are not allowed"),
+        ("1000001 10\n", "1000001 items are not allowed; it must be a whole number from 1 to 1000000"),
         ("3\n", "nothing follows the number of items, 3"),
         ("3 10\n1 1\n1 1\n", "4 numbers follow 'items capacity'; 3 items need 6, a value and a weight each"),
         (PAIRS + "1 1\n", "8 numbers follow"),
