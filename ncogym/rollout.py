@@ -820,7 +820,7 @@ def free_memory(device: torch.device) -> int:
         return free
 
 
-def check_memory(env: Any, policy: Any, instances: TensorDict, share: float = 1.0) -> None:
+def check_memory(env: Any, policy: Any, instances: TensorDict, share: float = 1.0) -> float:
     """Refuse instances that are too large for a policy to encode one of them, before any memory is taken.
 
     Args:
@@ -828,6 +828,9 @@ def check_memory(env: Any, policy: Any, instances: TensorDict, share: float = 1.
         policy: whose encoder it is.
         instances: batch size ``[batch]``.
         share: of the memory that is free, which it may take.
+
+    Returns:
+        The bytes that one takes (`encoding_memory`).
 
     Raises:
         NotEnoughMemory: it takes more.
@@ -837,6 +840,7 @@ def check_memory(env: Any, policy: Any, instances: TensorDict, share: float = 1.
         size, of = env.instance_size(instances), "" if share == 1 else f"{100 * share:g} % of "
         what = f"{type(policy).__name__} takes about {takes / 1e9:.2g} GB to encode {env.name} of size {size}"
         raise NotEnoughMemory(f"{what}; allowed are {of}the {free / 1e9:.2g} GB that are free")
+    return takes
 
 
 @contextmanager
@@ -903,9 +907,9 @@ def encode(env: Any, policy: Any, instances: TensorDict, budget_bytes: float = 0
         Abandoned: the clock says that the time is over.
         NotEnoughMemory: not even one instance fits.
     """
-    check_memory(env, policy, instances)
+    each = check_memory(env, policy, instances)
     budget_bytes = budget_bytes or search_memory(next(iter(instances.values())).device)
-    parts = instances.split(max(1, int(budget_bytes / encoding_memory(env, policy, instances))))
+    parts = instances.split(max(1, int(budget_bytes / each)))
     with torch.inference_mode(), _watched(policy, clock):
         encoded = [policy.encode(env.instance_features(part)) for part in parts]
         if len(encoded) == 1:
