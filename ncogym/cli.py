@@ -37,9 +37,11 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     Count = int
+    Threads = int
     Seed = int
 else:
     Count = PositiveInt
+    Threads = restricted_number_type("Threads", int, [(">=", 1), ("<=", 1024)])  # as in training/limits.py
     Seed = restricted_number_type("Seed", int, [(">=", 0), ("<", 2**32)])
 
 DONE, BAD, UNSOLVED, INTERRUPTED = 0, 2, 3, 130
@@ -105,7 +107,7 @@ def solve(
     seed: Seed = 0,
     best_known: float | None = None,
     output: str | None = None,
-    threads: Count = 1,
+    threads: Threads = 1,
     format: Format = "table",  # noqa: A002 - the option's name
     debug: bool = False,
 ) -> int:
@@ -219,7 +221,7 @@ def evaluate(
     rollouts: int | str | list[int] | None = None,
     policy: str | None = None,
     output: str | None = None,
-    threads: Count = 1,
+    threads: Threads = 1,
     workers: Count | None = None,
     device: str = "cpu",
     batch_size: Count = 64,

@@ -273,6 +273,8 @@ def test_help_of_a_command_is_complete(run: Run, command: str, flags: str) -> No
         ("evaluate --env tsp --solvers two-opt,", "solver: '' is not known"),
         ("evaluate --env tsp --solvers two-opt,two-opt", "solvers: two-opt,two-opt is not allowed; it names a solver"),
         ("evaluate --env tsp --solvers two-opt --reference foo", "solver: 'foo' is not known"),
+        ("solve RECTANGLE --threads 3000000000", "threads: 3000000000 is not allowed; it must be >=1 and <=1024"),
+        ("evaluate --env tsp --solvers two-opt --threads 0", "threads: 0 is not allowed; it must be >=1 and <=1024"),
         ("evaluate --env tsp --solvers two-opt --seconds 1 --rollouts 1", "rollouts: 1 is not allowed beside seconds"),
         ("generate --env tsp", "arguments are required: output"),
         ("generate --env tsp --output TMP/a.txt", "a.txt is not allowed for 1 instances; its suffix must be .npz, or"),
