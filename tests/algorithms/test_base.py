@@ -7,7 +7,7 @@ import torch
 from tensordict import TensorDict
 from torch import nn
 
-from ncogym.algorithms.base import Critic, WinnerTakesAll, decisions
+from ncogym.algorithms.base import Critic, WinnerTakesAll, decisions, per_decision
 from ncogym.algorithms.pomo import POMO
 from ncogym.envs import make
 from ncogym.errors import ArgumentError, UnsupportedFeatures
@@ -83,6 +83,13 @@ def test_there_are_no_conditions_unless_an_algorithm_has_some(rng: torch.Generat
     rollouts = Trajectories(TensorDict({}, [1]), torch.zeros(1, 2, 3, dtype=torch.int64), torch.zeros(1, 2))
     assert POMO().condition(Words(0), rng) is None
     assert POMO().metrics(rollouts) == {}
+
+
+def test_log_probabilities_per_decision_by_hand() -> None:
+    """Each rollout's is divided by its own decisions, then their mean is taken; alike counts divide to the last bit."""
+    log_prob = torch.tensor([[-6.0, -3.0], [-8.0, -1.0]])
+    assert per_decision(log_prob, torch.tensor([[3, 1], [4, 2]])).item() == pytest.approx((-2 - 3 - 2 - 0.5) / 4)
+    assert torch.equal(per_decision(log_prob, torch.full((2, 2), 7)), log_prob.mean() / 7)
 
 
 # ---------------------------------------------------------------------- the best under several conditions

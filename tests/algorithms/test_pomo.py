@@ -51,6 +51,7 @@ def test_starts() -> None:
     drawn = POMO(starts=4).first_actions(env, instances, rng)
     assert drawn.shape == (3, 4)
     assert all(len(set(row)) == 4 for row in drawn.tolist())
+    assert POMO().forced == 1  # of the actions of a rollout: its start alone is given
 
 
 @pytest.mark.parametrize("starts", [-1, 1])
