@@ -112,7 +112,10 @@ def load(text: str) -> Any:
     reading = _Reading()
     for event in yaml.parse(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
         reading.take(event)
-    return get_loader("yaml")(text)
+    try:
+        return get_loader("yaml")(text)
+    except ValueError as error:  # a number of thousands of digits
+        raise RefusedConfig(str(error)) from error
 
 
 def import_modules(names: Iterable[str]) -> None:
@@ -126,7 +129,7 @@ def import_modules(names: Iterable[str]) -> None:
             sys.path.append(os.getcwd())  # last, so that no file there stands in for a package's
         try:
             importlib.import_module(name)
-        except Exception as error:  # whatever the module's own code raises
+        except (Exception, SystemExit) as error:  # whatever the module's own code raises
             raise ArgumentError(f"import: {name!r} cannot be imported ({type(error).__name__}: {error})") from error
 
 

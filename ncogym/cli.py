@@ -703,7 +703,7 @@ def _nameable(modules: list[str]) -> Iterator[type]:
 
     yield from (*POLICIES.values(), *ALGORITHMS.values())
     for kind in (*subclasses(Policy), *subclasses(Algorithm)):
-        if any(f"{kind.__module__}.".startswith(f"{module}.") for module in modules):
+        if any(f"{kind.__module__}.".startswith(f"{module}.") for module in modules) and not inspect.isabstract(kind):
             yield kind
 
 

@@ -79,9 +79,18 @@ def published_solution(env: ConstructiveEnv, path: Path, instance: TensorDict) -
     One that `solve` wrote there is not published.
 
     Warns:
-        NcogymWarning: it cannot be read, or breaks a constraint.
+        NcogymWarning: it cannot be read, breaks a constraint, or could as well be of another file beside it.
     """
+    rivals = {
+        path.with_suffix(suffix)
+        for kind in PROBLEMS.values()
+        if kind.published_suffix == env.published_suffix
+        for suffix in kind.suffixes
+    } - {path}
     try:
+        if env.published_suffix and path.with_suffix(env.published_suffix).is_file():
+            for rival in filter(Path.is_file, sorted(rivals)):
+                raise InstanceError(f"it could be that of {rival.name}, too")
         if env.published_suffix and wrote(path.with_suffix(env.published_suffix), record_beside(path)):
             return None
         return env.published_solution(path, instance)

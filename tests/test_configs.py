@@ -42,6 +42,7 @@ def bomb(levels: int) -> str:
         ("a: " + "{a: " * 3000 + "1" + "}" * 3000, "^it is too large; allowed are"),
         # neither part is too deep by itself
         (f"a: &a {'[' * 20}1{']' * 20}\nb: {'[' * 20}*a{']' * 20}\n", "^it is too large; allowed are"),
+        ("seed: " + "9" * 6000, "^Exceeds the limit .* for integer string conversion"),
         ("a: '" + "x" * 1_000_000 + "'", "^it is too large: 1000005 characters; allowed are 1000000$"),
     ],
 )
@@ -260,6 +261,19 @@ def test_a_card_imports_nothing(sly: Path, tmp_path: Path, capsys: pytest.Captur
             "train --import no_such_module --env tsp",
             "import: 'no_such_module' cannot be imported (ModuleNotFoundError: ",
         ),
+        ("train --import leaving_module --env tsp", "import: 'leaving_module' cannot be imported (SystemExit: 7)"),
+        (
+            "train --import partial_module --env tsp --policy partial_module.Partial --output a",
+            "policy: partial_module.Partial is not allowed; it must be a policy or an algorithm of ncogym's tables",
+        ),
+        (
+            "train --env tsp --devices -1 --output a",
+            "accelerator, devices, num_nodes, strategy: cpu, -1, 1, auto are not",
+        ),
+        (
+            "train --env tsp --accelerator tpu --output a",
+            "accelerator, devices, num_nodes, strategy: tpu, 1, 1, auto are",
+        ),
         ("train --import broken_module --env tsp", "import: 'broken_module' cannot be imported (SyntaxError: "),
         ("train --config IMPORTS", "import: a config may not name modules; give --import MODULE on the command line"),
         ("evaluate --config IMPORTS --solvers two-opt", "import: a config may not name modules"),
@@ -272,6 +286,8 @@ def test_imports_are_refused_in_words(
 ) -> None:
     """What cannot be imported, and a config that would have something imported, is one line."""
     (tmp_path / "broken_module.py").write_text("def (:\n")
+    (tmp_path / "leaving_module.py").write_text("import sys\nsys.exit(7)\n")
+    (tmp_path / "partial_module.py").write_text("from ncogym.policies import Policy\nclass Partial(Policy): pass\n")
     (tmp_path / "imports.yaml").write_text("env: {name: tsp}\nimport: sly\n")
     (tmp_path / "nested.yaml").write_text(f"env: {{name: tsp}}\nconfig: {tmp_path}/nested.yaml\n")
     for name in ("imports", "nested"):

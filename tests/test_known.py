@@ -208,6 +208,17 @@ def test_an_odd_solution_is_left_out(tmp_path: Path, text: str) -> None:
     assert (record["objective"], record["best_known"], record["gap_percent"]) == (30, None, None)
 
 
+def test_a_solution_that_two_files_could_have_is_of_neither(tmp_path: Path) -> None:
+    """A tour beside a symmetric and an asymmetric instance of one name is left out of both, with a warning."""
+    made = folder(tmp_path, "x.tsp")
+    (made / "x.atsp").write_text(CONTENTS[".tsp"].replace("TSP", "ATSP"))
+    (made / "x.opt.tour").write_text("TOUR_SECTION\n1\n2\n3\n-1\n")
+    for name, rival in (("x.tsp", "x.atsp"), ("x.atsp", "x.tsp")):
+        with pytest.warns(NcogymWarning, match=rf"it could be that of {rival}, too"):
+            record = solve(made / name, solver="nearest-neighbour").record()
+        assert (record["best_known"], record["gap_percent"]) == (None, None)
+
+
 def test_an_odd_solution_leaves_the_index(tmp_path: Path) -> None:
     """What the index says of an instance holds without the solution."""
     made = folder(tmp_path, "x.tsp", index=HEAD + "x,20,true\n")

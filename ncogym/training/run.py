@@ -306,7 +306,7 @@ def train(
                 use_distributed_sampler=False,
                 callbacks=callbacks,
             )
-        except (MisconfigurationException, ValueError, RuntimeError) as error:
+        except (MisconfigurationException, ValueError, RuntimeError, TypeError, ImportError) as error:
             given = f"{accelerator}, {devices}, {num_nodes}, {strategy}"
             raise ArgumentError(
                 f"accelerator, devices, num_nodes, strategy: {given} are not allowed; {error}"
