@@ -173,7 +173,8 @@ def test_plain_products_are_attention(rng):
     q, k, v = torch.randn(3, 5, 2, 7, 4, generator=rng)
     mask = (torch.rand(5, 1, 7, 7, generator=rng) < 0.5) | torch.eye(7, dtype=torch.bool)
     for scale in (1.0, 1e3):
-        torch.testing.assert_close(_read_few(q * scale, k, v, mask), attention(q * scale, k, v, mask))
+        found, expected = _read_few(q * scale, k, v, mask), attention(q * scale, k, v, mask)
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)  # processors round otherwise
 
 
 def test_it_learns_a_schedule(rng):
