@@ -268,7 +268,7 @@ def test_a_card_imports_nothing(sly: Path, tmp_path: Path, capsys: pytest.Captur
         ),
         (
             "train --env tsp --devices -1 --output a",
-            "accelerator, devices, num_nodes, strategy: cpu, -1, 1, auto are not",
+            "accelerator, devices, num_nodes, strategy: auto, -1, 1, auto are not",
         ),
         (
             "train --env tsp --accelerator tpu --output a",
