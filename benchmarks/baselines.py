@@ -13,10 +13,11 @@ from statistics import mean
 import torch
 
 from ncogym.baselines import LKH, FarthestInsertion, FastTSP, NearestNeighbour, OrToolsRouting, RandomInsertion, TwoOpt
+from ncogym.budget import Budget, MaxRollouts, MaxSeconds
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import SolverNotInstalled
 from ncogym.search import Compose
-from ncogym.solver import Budget, MaxRollouts, MaxSeconds, Solver
+from ncogym.solver import Solver
 
 
 def main() -> None:

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from ncogym._resources import git_commit
+from ncogym.budget import Budget
 from ncogym.evaluation import mean_ci95, student_quantile
-from ncogym.solver import Budget
 from ncogym.study import study
 
 COUNTS = (5, 10, 32, 100)

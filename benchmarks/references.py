@@ -14,8 +14,8 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from ncogym import _resources, references
+from ncogym.budget import Budget, MaxRollouts, MaxSeconds
 from ncogym.sets import open_set
-from ncogym.solver import Budget, MaxRollouts, MaxSeconds
 from ncogym.solving import make_solver
 
 COMMIT = _resources.git_commit()  # before the first file that is written makes the checkout another

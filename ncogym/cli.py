@@ -141,7 +141,7 @@ def solve(
         Path(output).mkdir(parents=True, exist_ok=True)
     records, codes = [], {DONE}
     with _cancelled_by_signals() as cancel:
-        from ncogym.solver import Budget
+        from ncogym.budget import Budget
         from ncogym.solving import check_output
         from ncogym.solving import solve as solve_file
 
@@ -267,9 +267,9 @@ def evaluate(
     if unfinished is not None:
         unfinished.parent.mkdir(parents=True, exist_ok=True)
     with _cancelled_by_signals() as cancel:
+        from ncogym.budget import Budget
         from ncogym.distributed import is_main
         from ncogym.report import check_folder, rich_table, write_report
-        from ncogym.solver import Budget
         from ncogym.study import study
 
         if unfinished is not None and not unfinished.exists():
@@ -390,9 +390,9 @@ def _label(
     limits = {name: value for name, value in given.items() if value is not None}
     _warn_of_published(env, instances, seed)
     with _cancelled_by_signals() as cancel:
+        from ncogym.budget import Budget
         from ncogym.distributed import is_main
         from ncogym.sets import write_labelled
-        from ncogym.solver import Budget
         from ncogym.study import label
 
         _use_threads(1)

@@ -25,6 +25,7 @@ from jaxtyping import Float, Float64
 from tensordict import TensorDict
 from torch import Tensor
 
+from ncogym.budget import Budget, MaxSeconds
 from ncogym.distributed import gather, rank, world
 from ncogym.errors import (
     ArgumentError,
@@ -37,7 +38,8 @@ from ncogym.errors import (
 from ncogym.journal import Journal
 from ncogym.references import References
 from ncogym.sets import InstanceSet, unnamed
-from ncogym.solver import Budget, MaxSeconds, Solution, Solutions, Solver, TracePoint, gap_percent
+from ncogym.solution import Solution, Solutions, TracePoint, gap_percent
+from ncogym.solver import Solver
 
 WARM_UP_SECONDS = 1.0
 SOLVED_PERCENT = 1e-6  # a gap below it is none: objectives are sums of float64 in one order or another

@@ -21,9 +21,9 @@ from tensordict import TensorDict
 from torch import Tensor
 from torchrl.envs.utils import check_env_specs, step_mdp
 
+from ncogym.budget import Budget
 from ncogym.errors import ArgumentError, NcogymError, NoSolutionFound, SolverNotInstalled
 from ncogym.features import EdgeFeatures, NodeFeatures, OperationGraph, Walk
-from ncogym.solver import Budget
 
 MAX_SEQUENCES = 200_000
 TOLERANCE = 1e-5  # relative: rewards are float32, objectives float64

@@ -21,7 +21,7 @@ from ncogym.errors import ArgumentError
 from ncogym.evaluation import Evaluation, Record, Summary
 from ncogym.plotting import Histogram, Sketch, linear_below
 from ncogym.sets import InstanceSet
-from ncogym.solver import gap_percent
+from ncogym.solution import gap_percent
 
 TEMPLATE = Path(__file__).parent / "data" / "page.html"
 

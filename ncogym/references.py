@@ -38,10 +38,14 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from ncogym import _resources
+from ncogym.budget import Budget
 from ncogym.distributed import gather, share
 from ncogym.errors import ArgumentError, InvalidSolution, NoSolutionFound, SolverError
 from ncogym.journal import append_line, mend, read_lines
-from ncogym.solver import Budget, Referee, Solver, instances_sha256, interrupts_held, stacked
+from ncogym.problem import Referee
+from ncogym.solution import instances_sha256, stacked
+from ncogym.solver import Solver
+from ncogym.workers import interrupts_held
 
 SHIPPED = Path(__file__).parent / "data" / "references"
 HANDED_SECONDS = 0.5  # of work that a worker process is handed at a time, where instances are quick

@@ -26,7 +26,7 @@ from ncogym.errors import ArgumentError
 from ncogym.evaluation import SOLVED_PERCENT, Evaluation, Record, Summary
 from ncogym.page import NOT_KNOWN, Chapter, Column, Grid, html_page, number
 from ncogym.plotting import Axis, Histogram, draw_anytime, draw_histogram, gap_histogram, linear_below
-from ncogym.solver import gap_percent
+from ncogym.solution import gap_percent
 
 POINTS = 200  # of a curve that is drawn
 # of a report of one evaluation; where there are several, names of pictures begin with the set

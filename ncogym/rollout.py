@@ -43,7 +43,7 @@ Precision = Literal["float32", "tf32", "bfloat16"]
 
 
 class Clock(Protocol):
-    """What ends a rollout before its time (`ncogym.solver.Progress`)."""
+    """What ends a rollout before its time (`ncogym.books.Progress`)."""
 
     @property
     def allowed(self) -> float:

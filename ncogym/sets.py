@@ -31,7 +31,7 @@ from ncogym.envs.formats.foreign import described
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.known import Known, agreed, known_of
 from ncogym.references import check_solutions, in_one
-from ncogym.solver import instances_sha256
+from ncogym.solution import instances_sha256
 
 DIGEST = "instances_sha256"
 MAX_ABOUT = 1 << 20  # bytes of what a labelled file says about its labels

@@ -26,6 +26,8 @@ from ncogym.baselines import (
     Savings,
     TwoOpt,
 )
+from ncogym.books import Progress
+from ncogym.budget import OVERRUN, Budget, MaxRollouts, MaxSeconds
 from ncogym.envs import ConstructiveEnv, make
 from ncogym.envs.formats.text import read_text
 from ncogym.errors import (
@@ -46,19 +48,8 @@ from ncogym.records import PLACES, check_free, places_of, write_record
 from ncogym.rollout import MEMORY_SHARE, check_memory
 from ncogym.search import READS, SEARCHES, Compose, Greedy, MultiStart, Reconstruct, Sampling, Symmetry
 from ncogym.sets import open_set, recognise
-from ncogym.solver import (
-    OVERRUN,
-    Budget,
-    Improver,
-    MaxRollouts,
-    MaxSeconds,
-    Progress,
-    Solution,
-    Solutions,
-    Solver,
-    gap_percent,
-    stacked,
-)
+from ncogym.solution import Solution, Solutions, gap_percent, stacked
+from ncogym.solver import Improver, Solver
 
 AUTO = "auto"
 SAMPLES, ROUNDS = 128, 8  # of a search without a budget
@@ -121,7 +112,7 @@ class Auto:
                 if isinstance(search, Improver):
                     search.improve(progress, rng)
                 else:
-                    left = progress.budget.remaining(progress)
+                    left = progress.left()
                     left = replace(left, first=FIRST * left.first)
                     progress.take(search(env, instances, left, rng))
             except NoSolutionFound:  # as above: only where there is none to begin with
@@ -146,7 +137,7 @@ class Auto:
                 continue
             try:
                 with progress.part(BEGINNING if names else 1.0):
-                    found = solver(env, instances, progress.budget.remaining(progress), rng)
+                    found = solver(env, instances, progress.left(), rng)
             except NoSolutionFound:  # it took too long, or finds none at all
                 continue
             before: Any = progress.best
@@ -300,7 +291,7 @@ class Solved:
 
     @property
     def gap_percent(self) -> float | None:
-        """How much worse than `best_known`, in percent of it (`ncogym.solver.gap_percent`); None without one."""
+        """How much worse than `best_known`, in percent of it (`ncogym.solution.gap_percent`); None without one."""
         if self.best_known is None:
             return None
         return gap_percent(self.solution.objective, self.best_known, self.env.sense)

@@ -18,6 +18,7 @@ from tensordict import TensorDict
 from ncogym import references
 from ncogym._resources import git_commit, machine, versions
 from ncogym.baselines.base import Baseline, FirstThatSupports, OutsideSolver
+from ncogym.budget import Budget
 from ncogym.envs import ConstructiveEnv
 from ncogym.errors import ArgumentError, NcogymWarning, UnsupportedFeatures, UnsupportedProblem
 from ncogym.evaluation import Evaluation, Tick, evaluate, seeded_instances
@@ -25,7 +26,8 @@ from ncogym.policies import Policy
 from ncogym.pretrained import Pretrained
 from ncogym.references import References
 from ncogym.sets import InstanceSet, open_set, unnamed
-from ncogym.solver import Budget, Solutions, Solver, instances_sha256
+from ncogym.solution import Solutions, instances_sha256
+from ncogym.solver import Solver
 from ncogym.solving import choose_policy, classes, make_solver, needs_policy
 
 

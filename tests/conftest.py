@@ -23,7 +23,7 @@ def rng() -> torch.Generator:
 @pytest.fixture
 def ticking(monkeypatch: pytest.MonkeyPatch) -> None:
     """A clock that moves by 1 ms with each look and each solution offered, so that a busy machine changes nothing."""
-    from ncogym.solver import Progress
+    from ncogym.books import Progress
 
     now, offer = [100.0], Progress.offer
 

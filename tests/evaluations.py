@@ -13,7 +13,7 @@ from ncogym.envs.tsp import TSPEnv
 from ncogym.evaluation import Evaluation, Record
 from ncogym.references import References
 from ncogym.sets import InstanceSet
-from ncogym.solver import TracePoint
+from ncogym.solution import TracePoint
 
 
 def tours(sizes: Sequence[int], name: str = "hand-made", distribution: str = "uniform") -> InstanceSet:

@@ -14,7 +14,7 @@ from ncogym.envs.base import ConstructiveEnv
 from ncogym.envs.cvrp import CVRPEnv, routes_of
 from ncogym.envs.tsp import TSPEnv
 from ncogym.features import FeatureDims, NodeFeatures, StepFeatures
-from ncogym.solver import Violation
+from ncogym.problem import Violation
 
 
 class OrienteeringState(NamedTuple):

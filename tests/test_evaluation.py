@@ -18,6 +18,8 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from ncogym.books import Progress
+from ncogym.budget import Budget, MaxRollouts, MaxSeconds
 from ncogym.envs import make
 from ncogym.errors import ArgumentError, NoSolutionFound, NotEnoughMemory, SolverError, UnsupportedProblem
 from ncogym.evaluation import (
@@ -30,18 +32,9 @@ from ncogym.evaluation import (
     seeds_ci95,
     student_quantile,
 )
+from ncogym.problem import Violation
 from ncogym.sets import InstanceSet
-from ncogym.solver import (
-    Budget,
-    MaxRollouts,
-    MaxSeconds,
-    Progress,
-    Solutions,
-    TracePoint,
-    Violation,
-    gap_percent,
-    instances_sha256,
-)
+from ncogym.solution import Solutions, TracePoint, gap_percent, instances_sha256
 
 FIELDS = [
     *("solver", "env", "instances", "mean_objective", "mean_gap_percent", "ci95_gap_percent", "reference", "feasible"),

@@ -18,7 +18,7 @@ from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import ArgumentError, NcogymError, SolverError, SolverNotInstalled
 from ncogym.features import EdgeFeatures, FeatureDims, NodeFeatures, StepFeatures
 from ncogym.laws import LawBroken, check_env
-from ncogym.solver import Violation
+from ncogym.problem import Violation
 
 # ---------------------------------------------------------------------- a stranger's problem
 

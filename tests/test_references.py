@@ -17,12 +17,14 @@ from tensordict import TensorDict
 
 from ncogym import references
 from ncogym.baselines import CpSat, Dispatching, KnapsackDP, RandomInsertion, Savings, TwoOpt
+from ncogym.books import Progress
+from ncogym.budget import Budget, MaxRollouts, MaxSeconds
 from ncogym.envs import make
 from ncogym.errors import ArgumentError, InvalidSolution, NoSolutionFound
 from ncogym.policies import AttentionPolicy
 from ncogym.references import References, compute, ship, shipped
 from ncogym.search import Compose, Greedy
-from ncogym.solver import Budget, MaxRollouts, MaxSeconds, Progress, Solutions
+from ncogym.solution import Solutions
 
 TOURS = make("tsp", num_nodes=6)
 
@@ -211,7 +213,7 @@ import torch
 from ncogym.baselines import RandomInsertion
 from ncogym.envs import make
 from ncogym.references import compute
-from ncogym.solver import MaxRollouts
+from ncogym.budget import MaxRollouts
 
 
 class Slow(RandomInsertion):

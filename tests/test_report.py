@@ -31,7 +31,7 @@ from ncogym.report import (
     rich_table,
     write_report,
 )
-from ncogym.solver import TracePoint
+from ncogym.solution import TracePoint
 
 SESSION = {
     "commit": "abc123",

@@ -28,7 +28,8 @@ class Room(NamedTuple):
     packages: str = "numpy torch tensordict jaxtyping"
 
 
-GROUND = "errors features solver plotting"
+BOOKS = "problem solution budget books solver"
+GROUND = f"errors features {BOOKS} plotting"
 ROOMS = [
     Room("__init__", packages=""),  # names its homes in text and imports them late
     Room("__main__", "cli", packages=""),
@@ -39,18 +40,23 @@ ROOMS = [
     Room(GROUND, "_files"),
     Room("envs", GROUND),
     Room("policies", "errors features"),
-    Room("baselines", "errors envs solver", "numpy torch tensordict jaxtyping rich"),
+    Room("workers", packages=""),
+    Room(
+        "baselines", "errors envs problem solution budget books solver workers", "numpy torch tensordict jaxtyping rich"
+    ),
     Room("kernels", "errors features _resources _files"),
     Room("journal", "errors", packages=""),
     Room("records", "errors envs _files", packages=""),
     Room("known", "errors envs records", "tensordict torch"),
     Room("sets", f"{GROUND} envs known references _files", "numpy torch tensordict"),
     Room(
-        "references", f"{GROUND} distributed journal _resources _files", "numpy torch tensordict jaxtyping safetensors"
+        "references",
+        f"{GROUND} distributed journal workers _resources _files",
+        "numpy torch tensordict jaxtyping safetensors",
     ),
-    Room("rollout laws", "errors features solver kernels"),
+    Room("rollout laws", f"errors features {BOOKS} kernels"),
     Room("algorithms", "errors features rollout policies"),
-    Room("search", "errors features rollout policies solver"),
+    Room("search", f"errors features {BOOKS} rollout policies"),
     Room("pretrained", "errors features policies _files", "torch safetensors"),
     # run.py puts a policy, an algorithm and references together, and writes the weights with their card
     Room(

@@ -18,7 +18,7 @@ from ncogym.envs import PROBLEMS, make
 from ncogym.envs.base import ReferenceSet
 from ncogym.errors import ArgumentError, InstanceError, InvalidSolution, NcogymWarning
 from ncogym.sets import InstanceSet, open_set, published, published_among, recognise, set_names, unnamed, write_labelled
-from ncogym.solver import instances_sha256
+from ncogym.solution import instances_sha256
 
 # first digits of the git blob hashes of the files that the repositories of EAS and SGBS publish
 PICKLES = {

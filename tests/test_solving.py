@@ -16,6 +16,7 @@ import torch
 from problems import Orienteering
 
 from ncogym import pretrained, solving
+from ncogym.budget import Budget, MaxRollouts, MaxSeconds
 from ncogym.envs import make
 from ncogym.errors import (
     ArgumentError,
@@ -28,7 +29,7 @@ from ncogym.errors import (
 from ncogym.policies import AttentionPolicy, GraphPolicy, Latent, Policy, PolyNet, Population
 from ncogym.pretrained import save_policy
 from ncogym.search import Greedy
-from ncogym.solver import Budget, MaxRollouts, MaxSeconds, Solution
+from ncogym.solution import Solution
 from ncogym.solving import Solved, check_output, choose_policy, make_solver, needs_policy, render, solve
 
 
@@ -182,7 +183,7 @@ def test_auto_answers_without_the_policy_where_time_is_short(monkeypatch, proble
 
     monkeypatch.setattr("ncogym.rollout.LOOK_EVERY", 1)
     monkeypatch.setattr("ncogym.kernels.find", lambda *args, **more: None)
-    monkeypatch.setattr("ncogym.solver.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("ncogym.books.time.perf_counter", lambda: now[0])
     found = make_solver("auto", Slow(env.feature_dims, dim=8).eval())(env, env.generate(1, rng), MaxSeconds(3), rng)
     assert [(s.solver, s.feasible, s.rollouts) for s in found] == [(built, True, 0)]
     assert now[0] <= 104.0

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from ncogym import pretrained, references
+from ncogym.budget import Budget, MaxRollouts
 from ncogym.envs import make
 from ncogym.errors import ArgumentError, NcogymWarning, UnsupportedProblem
 from ncogym.policies import AttentionPolicy, Latent
 from ncogym.pretrained import save_policy
 from ncogym.sets import InstanceSet
-from ncogym.solver import Budget, MaxRollouts
 from ncogym.study import Entry, label, study, weights_sha256
 
 

@@ -19,8 +19,9 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
+from ncogym.budget import OVERRUN
 from ncogym.errors import NcogymError, NcogymWarning, SolverError
-from ncogym.solver import OVERRUN, interrupts_held
+from ncogym.workers import interrupts_held
 
 if TYPE_CHECKING:
     from ncogym.baselines.base import Run

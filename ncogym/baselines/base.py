@@ -27,6 +27,8 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from ncogym.baselines.aside import POSSIBLE, aside, passed_on
+from ncogym.books import Progress
+from ncogym.budget import Budget
 from ncogym.errors import (
     ArgumentError,
     NoSolutionFound,
@@ -34,7 +36,9 @@ from ncogym.errors import (
     SolverNotInstalled,
     UnsupportedProblem,
 )
-from ncogym.solver import Budget, Improver, Progress, Solution, Solutions, TracePoint, interrupts_held
+from ncogym.solution import Solution, Solutions, TracePoint
+from ncogym.solver import Improver
+from ncogym.workers import interrupts_held
 
 PAUSE_SHARE = 0.1  # of a run's seconds, up to which they pay for an import
 HANDOVER_SECONDS = 0.05  # that a solver may take to end, read and hand over what it had found within its seconds
@@ -218,7 +222,7 @@ class OutsideImprover(OutsideSolver, Improver):
     """An `OutsideSolver` that can begin from a solution, which its `_solve` finds in ``run.start``."""
 
     def improve(self, progress: Progress, rng: torch.Generator) -> None:
-        left = progress.budget.remaining(progress)
+        left = progress.left()
         progress.take(self._each(progress.env, progress.instances, left, rng, progress.actions))
 
 

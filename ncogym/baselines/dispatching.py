@@ -24,8 +24,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from ncogym.baselines.base import Baseline
+from ncogym.books import Pace, Progress
+from ncogym.budget import Budget
 from ncogym.errors import ArgumentError
-from ncogym.solver import Budget, Pace, Progress, Solutions
+from ncogym.solution import Solutions
 
 CELLS = 2**18  # jobs looked at per step: enough to amortise its overhead, few enough for caches
 SAMPLES = 128  # schedules of a randomised rule without a budget, as published

@@ -22,8 +22,11 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from ncogym.baselines.base import TourSolver
+from ncogym.books import Pace, Progress
+from ncogym.budget import Budget
 from ncogym.errors import ArgumentError
-from ncogym.solver import Budget, Improver, Pace, Progress, Solutions
+from ncogym.solution import Solutions
+from ncogym.solver import Improver
 
 CELLS = 2**17  # distances looked at per step of a construction: enough to amortise its overhead, few enough for caches
 WEIGHED = 2**19  # moves looked at per step of the local search

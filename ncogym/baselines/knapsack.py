@@ -11,8 +11,10 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from ncogym.baselines.base import Baseline, OutsideSolver, Run
+from ncogym.books import Progress
+from ncogym.budget import Budget
 from ncogym.errors import ArgumentError, SolverError
-from ncogym.solver import Budget, Progress, Solutions
+from ncogym.solution import Solutions
 
 Numbers = NDArray[np.float64]
 MODERATE = 400  # binary exponents to either side of 1 within which numbers stay as they are

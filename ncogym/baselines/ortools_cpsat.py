@@ -24,9 +24,9 @@ from ncogym.baselines.base import FirstThatSupports, OutsideImprover, Run, decla
 from ncogym.baselines.dispatching import Dispatching
 from ncogym.baselines.heuristics import NearestNeighbour
 from ncogym.baselines.knapsack import RatioGreedy
+from ncogym.budget import Budget
 from ncogym.envs.base import MODELS
 from ncogym.errors import ArgumentError, SolverError
-from ncogym.solver import Budget
 
 LONGEST = 10**6  # what the longest distance is scaled to
 DIGITS = 9  # of the largest weight or value of an item, where they have to be scaled

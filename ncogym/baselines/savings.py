@@ -19,7 +19,9 @@ from numpy.typing import NDArray
 from tensordict import TensorDict
 
 from ncogym.baselines.base import RouteSolver, refuse_unfit, to_actions, to_loads
-from ncogym.solver import Budget, Progress, Solutions
+from ncogym.books import Progress
+from ncogym.budget import Budget
+from ncogym.solution import Solutions
 
 ALL_PAIRS = 2000  # nodes up to which every pair may be joined
 NEAR = 100  # beyond, each customer with its nearest alone

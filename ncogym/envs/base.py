@@ -26,7 +26,7 @@ from ncogym.envs.formats.arrays import Arrays, Contents
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.features import FeatureDims, InstanceFeatures, StepFeatures, Walk
 from ncogym.plotting import Sketch
-from ncogym.solver import Violation
+from ncogym.problem import Violation
 
 MODELS: dict[str, tuple[str, ...]] = {
     "tour": ("distances",),
@@ -59,7 +59,7 @@ class ReferenceSet(NamedTuple):
         arguments: of the problem's constructor.
         seed: of the whole set, or None where something else than a seed defines it.
         count: instances of the whole set.
-        sha256: first hex digits, at least 16, of the `ncogym.solver.instances_sha256` of the whole set.
+        sha256: first hex digits, at least 16, of the `ncogym.solution.instances_sha256` of the whole set.
         source: paper and recipe, in one line.
         best_known: best objective known of each instance; empty where nothing is known.
         proven: of each instance, whether ``best_known`` is an optimum; empty where nothing is known.

@@ -35,7 +35,7 @@ from ncogym.envs.formats.arrays import Arrays, Contents, holds, real, refuse, wh
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.features import EdgeFeatures, FeatureDims, InstanceFeatures, NodeFeatures, StepFeatures, Walk
 from ncogym.plotting import Line, Mark, Sketch, sketch_places
-from ncogym.solver import Violation
+from ncogym.problem import Violation
 
 Distribution = Literal["uniform", "centre", "clustered", "x", "mixed"]
 

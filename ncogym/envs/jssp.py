@@ -30,7 +30,7 @@ from ncogym.envs.formats.jobshop import TAILLARD_SEEDS, matrices_fault
 from ncogym.errors import ArgumentError
 from ncogym.features import FeatureDims, InstanceFeatures, OperationGraph, StepFeatures
 from ncogym.plotting import Bar, Sketch
-from ncogym.solver import Violation
+from ncogym.problem import Violation
 
 Distribution = Literal["l2d", "taillard"]
 

@@ -38,7 +38,7 @@ from ncogym.envs.formats.arrays import Arrays, Contents, holds, real, refuse
 from ncogym.errors import ArgumentError
 from ncogym.features import FeatureDims, InstanceFeatures, NodeFeatures, StepFeatures
 from ncogym.plotting import SIDE, Bar, Mark, Sketch
-from ncogym.solver import Violation
+from ncogym.problem import Violation
 
 Pisinger = Literal[
     "uncorrelated",

@@ -28,7 +28,7 @@ from ncogym.envs.formats.arrays import Arrays, Contents, holds, real, whole
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.features import EdgeFeatures, FeatureDims, InstanceFeatures, NodeFeatures, StepFeatures, Walk
 from ncogym.plotting import Line, Mark, Sketch, sketch_places
-from ncogym.solver import Violation
+from ncogym.problem import Violation
 
 Distribution = Literal["uniform", "clustered", "explosion", "mixed"]
 

@@ -19,12 +19,14 @@ import math
 
 import torch
 
+from ncogym.books import Progress
 from ncogym.errors import ArgumentError
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Sample
 from ncogym.rollout import check_memory
 from ncogym.search.base import apart, descend, recording, rounds
-from ncogym.solver import Improver, Progress, Solutions
+from ncogym.solution import Solutions
+from ncogym.solver import Improver
 
 
 class Active(Improver):
@@ -62,7 +64,7 @@ class Active(Improver):
         self.learning_rate, self.imitation = learning_rate, imitation
 
     def improve(self, progress: Progress, rng: torch.Generator) -> None:
-        budget = progress.budget.remaining(progress)
+        budget = progress.left()
         found: Solutions = []
         with recording():
             for row, instance in enumerate(progress.instances.split(1)):

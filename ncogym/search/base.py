@@ -15,10 +15,10 @@ from jaxtyping import Float64, Int64
 from tensordict import TensorDict
 from torch import Tensor
 
+from ncogym.books import Pace, Progress
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Decoding, Sample
 from ncogym.rollout import LOOK_EVERY, Clock, Trajectories, act, log_probs, rollouts_in_memory
-from ncogym.solver import Pace, Progress
 
 
 @contextmanager

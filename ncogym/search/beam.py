@@ -16,11 +16,13 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from ncogym.books import Pace, Progress
+from ncogym.budget import Budget
 from ncogym.errors import ArgumentError
 from ncogym.policies.base import Policy
 from ncogym.rollout import encode, rollouts_in_memory
 from ncogym.search.base import grow
-from ncogym.solver import Budget, Pace, Progress, Solutions
+from ncogym.solution import Solutions
 
 
 class Beam:

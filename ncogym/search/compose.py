@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
+from ncogym.books import Progress
 from ncogym.errors import ArgumentError, NoSolutionFound
-from ncogym.solver import Improver, Progress, Solver
+from ncogym.solver import Improver, Solver
 
 FIRST = 0.25  # of a budget, for who only makes the start of what searches long after it
 BRIEF = 0.1  # of the seconds, for those who end of their own accord soon
@@ -67,7 +68,7 @@ class Compose(Improver):
     def _pass(self, progress: Progress, rng: torch.Generator) -> bool:
         """Let every stage have its part, and say whether the first used up the seconds of its own."""
         with progress.part(*self._shares(0)):
-            left = progress.budget.remaining(progress)
+            left = progress.left()
             try:
                 progress.take(self.first(progress.env, progress.instances, left, rng))
             except NoSolutionFound:

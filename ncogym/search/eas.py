@@ -37,12 +37,13 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from ncogym.books import Progress
 from ncogym.errors import ArgumentError, UnsupportedFeatures
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Sample
 from ncogym.rollout import encode, steps_seen
 from ncogym.search.base import apart, descend, recording, rounds
-from ncogym.solver import Improver, Progress
+from ncogym.solver import Improver
 
 Variant = Literal["embeddings", "layer", "table"]
 NAMES = {"embeddings": "eas", "layer": "eas-lay", "table": "eas-tab"}

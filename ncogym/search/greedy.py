@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from tensordict import TensorDict
 
+from ncogym.books import Progress
+from ncogym.budget import Budget
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Greedy as GreedyDecoding
 from ncogym.rollout import act, encode
-from ncogym.solver import Budget, Progress, Solutions
+from ncogym.solution import Solutions
 
 
 class Greedy:

@@ -23,13 +23,15 @@ from jaxtyping import Float64
 from tensordict import TensorDict
 from torch import Tensor
 
+from ncogym.books import Pace, Progress
+from ncogym.budget import Budget
 from ncogym.errors import ArgumentError
 from ncogym.policies import Latent
 from ncogym.policies.decoding import Greedy, Sample
 from ncogym.rollout import act, encode, rollouts_in_memory
 from ncogym.search.base import stretch
 from ncogym.search.cmaes import CMAES, centroids
-from ncogym.solver import Budget, Pace, Progress, Solutions
+from ncogym.solution import Solutions
 
 
 class Compass:

@@ -21,12 +21,14 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from ncogym.books import Pace, Progress
+from ncogym.budget import Budget
 from ncogym.errors import ArgumentError
 from ncogym.policies import PolyNet, Population
 from ncogym.policies.decoding import Decoding, Greedy, Sample
 from ncogym.rollout import act, encode, rollouts_in_memory
 from ncogym.search.base import stretch
-from ncogym.solver import Budget, Pace, Progress, Solutions
+from ncogym.solution import Solutions
 
 
 class Poppy:

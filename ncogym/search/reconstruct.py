@@ -29,12 +29,13 @@ from jaxtyping import Int64
 from tensordict import TensorDict
 from torch import Tensor
 
+from ncogym.books import Pace, Progress
 from ncogym.errors import ArgumentError
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Greedy, Sample
 from ncogym.rollout import act, encode, rollouts_in_memory, search_memory
 from ncogym.search.base import starts
-from ncogym.solver import Improver, Pace, Progress
+from ncogym.solver import Improver
 
 LENGTHS = (15, 25, 40, 60)  # decisions of a part
 ROUNDS = 48  # that a finite budget shall pay for, if parts cost as much as whole rollouts; else rounds are smaller

@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from tensordict import TensorDict
 
+from ncogym.books import Pace, Progress
+from ncogym.budget import Budget
 from ncogym.errors import ArgumentError
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Sample
 from ncogym.rollout import act, encode, rollouts_in_memory
-from ncogym.solver import Budget, Pace, Progress, Solutions
+from ncogym.solution import Solutions
 
 
 class Sampling:

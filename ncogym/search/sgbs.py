@@ -23,12 +23,14 @@ from jaxtyping import Int64
 from tensordict import TensorDict
 from torch import Tensor
 
+from ncogym.books import Pace, Progress
+from ncogym.budget import Budget
 from ncogym.errors import ArgumentError
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Greedy
 from ncogym.rollout import act, encode, rollouts_in_memory
 from ncogym.search.base import gathered
-from ncogym.solver import Budget, Pace, Progress, Solutions
+from ncogym.solution import Solutions
 
 
 class SGBS:

@@ -17,8 +17,11 @@ from typing import Any
 import torch
 from tensordict import TensorDict
 
+from ncogym.books import Progress
+from ncogym.budget import Budget
 from ncogym.errors import ArgumentError, NoSolutionFound
-from ncogym.solver import Budget, Progress, Solutions, Solver, stacked
+from ncogym.solution import Solutions, stacked
+from ncogym.solver import Solver
 
 
 class Symmetry:
@@ -53,7 +56,7 @@ class Symmetry:
             if progress.rollouts and (progress.spent or progress.budget.seconds - before < quickest):
                 break
             share = 1 / max(images - number, 1)
-            left = progress.budget.remaining(progress, share)  # without limits, too: it carries the cancel event
+            left = progress.left(share)  # without limits, too: it carries the cancel event
             image = fixed[number] if number < len(fixed) else env.symmetries(instances, 9, rng)[-1]
             try:
                 found = self.inner(env, image, left, rng)

@@ -15,8 +15,10 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
+from ncogym.budget import Budget
 from ncogym.distributed import Vote, average_, gather, share, world
-from ncogym.solver import Budget, Solver, gap_percent
+from ncogym.solution import gap_percent
+from ncogym.solver import Solver
 
 BATCH = 64  # instances that a validation solves at once; the processes take turns at them
 

@@ -22,11 +22,12 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from ncogym._files import whole
+from ncogym.budget import Budget
 from ncogym.distributed import barrier, is_main, rank, world
 from ncogym.errors import ArgumentError, InvalidSolution
 from ncogym.references import check_solutions, end_with_parent, in_one, told_settings
 from ncogym.sets import open_set, published_among
-from ncogym.solver import Budget, Solver
+from ncogym.solver import Solver
 
 
 class LabelledPool:

@@ -28,6 +28,7 @@ from torch import Tensor
 from ncogym._resources import git_commit, versions
 from ncogym.algorithms.base import Algorithm, WinnerTakesAll
 from ncogym.algorithms.pomo import POMO
+from ncogym.budget import Budget, MaxRollouts, MaxSeconds
 from ncogym.distributed import barrier, is_main, world
 from ncogym.errors import ArgumentError, CheckpointError, NcogymError, NcogymWarning, UnsupportedProblem
 from ncogym.features import FeatureDims
@@ -37,7 +38,7 @@ from ncogym.policies.base import Policy
 from ncogym.pretrained import load_policy, save_policy
 from ncogym.references import compute
 from ncogym.rollout import Acting, Precision
-from ncogym.solver import Budget, MaxRollouts, MaxSeconds, Solver
+from ncogym.solver import Solver
 from ncogym.training.callbacks import Interrupted, Interruptible, Readings, Validation, ValidationSet
 from ncogym.training.data import Generated, Labelled
 from ncogym.training.labels import LabelledFile, LabelledPool

@@ -22,6 +22,8 @@ from ncogym.baselines.base import (
     to_integers,
     to_routes,
 )
+from ncogym.books import Progress
+from ncogym.budget import Budget, MaxRollouts, MaxSeconds
 from ncogym.envs import PROBLEMS, make
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import (
@@ -32,7 +34,6 @@ from ncogym.errors import (
     SolverNotInstalled,
     UnsupportedProblem,
 )
-from ncogym.solver import Budget, MaxRollouts, MaxSeconds, Progress
 
 
 class Given(OutsideTourSolver):

@@ -10,10 +10,10 @@ import torch
 from tensordict import TensorDict
 
 from ncogym.baselines.dispatching import RULES, SAMPLES, WINDOW, Dispatching, _shuffled
+from ncogym.budget import Budget, MaxRollouts, MaxSeconds
 from ncogym.envs.jssp import JSSPEnv, stack_instances
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import ArgumentError, UnsupportedProblem
-from ncogym.solver import Budget, MaxRollouts, MaxSeconds
 
 
 @pytest.fixture

@@ -12,13 +12,13 @@ from tensordict import TensorDict
 from ncogym import laws
 from ncogym.baselines import SOLVERS
 from ncogym.baselines.ortools_routing import OrToolsRouting
+from ncogym.budget import MaxRollouts
 from ncogym.envs.atsp import ATSPEnv
 from ncogym.envs.cvrp import CVRPEnv
 from ncogym.envs.jssp import JSSPEnv
 from ncogym.envs.knapsack import KnapsackEnv
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import ArgumentError, NoSolutionFound
-from ncogym.solver import MaxRollouts
 
 PLACES = torch.tensor([[0.0, 0.0], [3.0, 0.0], [3.0, 4.0], [0.0, 4.0], [1.0, 1.0]], dtype=torch.float64)
 ONE_WAY = torch.tensor([[0.0, 1, 2, 3], [3, 0, 1, 2], [2, 3, 0, 1], [1, 2, 3, 0]], dtype=torch.float64)

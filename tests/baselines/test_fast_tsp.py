@@ -10,9 +10,9 @@ from tensordict import TensorDict
 
 from ncogym.baselines.base import Run
 from ncogym.baselines.fast_tsp import FastTSP
+from ncogym.budget import Budget, MaxSeconds
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import SolverNotInstalled
-from ncogym.solver import Budget, MaxSeconds
 
 fast_tsp = pytest.importorskip("fast_tsp")
 

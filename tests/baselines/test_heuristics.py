@@ -11,11 +11,13 @@ from tensordict import TensorDict
 
 from ncogym.baselines import heuristics
 from ncogym.baselines.heuristics import FarthestInsertion, NearestNeighbour, RandomInsertion, TwoOpt, local_search
+from ncogym.books import Progress
+from ncogym.budget import Budget, MaxRollouts, MaxSeconds
 from ncogym.envs.cvrp import CVRPEnv
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import ArgumentError, UnsupportedProblem
 from ncogym.search import Compose
-from ncogym.solver import Budget, MaxRollouts, MaxSeconds, Progress, TracePoint
+from ncogym.solution import TracePoint
 
 ALL = {
     "nearest-neighbour": NearestNeighbour,

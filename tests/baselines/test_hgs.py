@@ -12,10 +12,10 @@ import torch
 from ncogym.baselines import base
 from ncogym.baselines.base import Routing, Run
 from ncogym.baselines.hgs import HGS
+from ncogym.budget import Budget, MaxRollouts, MaxSeconds, NoImprovement
 from ncogym.envs.cvrp import CVRPEnv
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import NoSolutionFound, SolverNotInstalled, UnsupportedProblem
-from ncogym.solver import Budget, MaxRollouts, MaxSeconds, NoImprovement
 
 hygese = pytest.importorskip("hygese")
 

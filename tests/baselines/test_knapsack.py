@@ -14,9 +14,9 @@ from tensordict import TensorDict
 from ncogym.baselines import SOLVERS
 from ncogym.baselines.base import Run
 from ncogym.baselines.knapsack import KnapsackDP, Packing, RatioGreedy, ValueGreedy, as_actions, fill
+from ncogym.budget import MaxSeconds
 from ncogym.envs.knapsack import KnapsackEnv, Pisinger
 from ncogym.errors import ArgumentError, SolverError, UnsupportedProblem
-from ncogym.solver import MaxSeconds
 
 
 def knapsack(weight, value, capacity):

@@ -9,10 +9,10 @@ from tensordict import TensorDict
 
 from ncogym.baselines import base
 from ncogym.baselines.lkh import LKH
+from ncogym.budget import Budget, MaxSeconds
 from ncogym.envs.atsp import ATSPEnv
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import ArgumentError, NoSolutionFound, SolverNotInstalled
-from ncogym.solver import Budget, MaxSeconds
 
 
 @pytest.fixture

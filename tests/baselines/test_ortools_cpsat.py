@@ -13,13 +13,14 @@ from tensordict import TensorDict
 from ncogym.baselines import SOLVERS
 from ncogym.baselines.base import Run
 from ncogym.baselines.ortools_cpsat import CpSat
+from ncogym.books import Progress
+from ncogym.budget import Budget, MaxSeconds
 from ncogym.envs.atsp import ATSPEnv
 from ncogym.envs.cvrp import CVRPEnv
 from ncogym.envs.jssp import JSSPEnv
 from ncogym.envs.knapsack import KnapsackEnv
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import ArgumentError, SolverError, SolverNotInstalled, UnsupportedProblem
-from ncogym.solver import Budget, MaxSeconds, Progress
 
 cp_model = pytest.importorskip("ortools.sat.python.cp_model")
 

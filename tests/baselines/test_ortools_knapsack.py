@@ -9,9 +9,9 @@ from tensordict import TensorDict
 
 from ncogym.baselines import SOLVERS, KnapsackDP, OrToolsKnapsack
 from ncogym.baselines.base import Run
+from ncogym.budget import Budget, MaxSeconds
 from ncogym.envs.knapsack import KnapsackEnv
 from ncogym.errors import SolverNotInstalled, UnsupportedProblem
-from ncogym.solver import Budget, MaxSeconds
 
 knapsack_solver = pytest.importorskip("ortools.algorithms.python.knapsack_solver")
 

@@ -12,10 +12,11 @@ from tensordict import TensorDict
 
 from ncogym.baselines.base import Routing, Run
 from ncogym.baselines.ortools_routing import FirstSolution, Metaheuristic, OrToolsRouting
+from ncogym.books import Progress
+from ncogym.budget import MaxSeconds
 from ncogym.envs.cvrp import CVRPEnv
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import ArgumentError, NoSolutionFound, SolverNotInstalled
-from ncogym.solver import MaxSeconds, Progress
 
 pywrapcp = pytest.importorskip("ortools.constraint_solver.pywrapcp")
 enums = pytest.importorskip("ortools.constraint_solver.routing_enums_pb2")

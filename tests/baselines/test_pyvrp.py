@@ -11,12 +11,13 @@ import torch
 
 from ncogym.baselines.base import Routing, Run
 from ncogym.baselines.pyvrp import PyVRP
+from ncogym.books import Progress
+from ncogym.budget import Budget, MaxRollouts, MaxSeconds, NoImprovement
 from ncogym.envs.atsp import ATSPEnv
 from ncogym.envs.cvrp import CVRPEnv
 from ncogym.envs.knapsack import KnapsackEnv
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import NoSolutionFound, SolverNotInstalled, UnsupportedProblem
-from ncogym.solver import Budget, MaxRollouts, MaxSeconds, NoImprovement, Progress
 
 pyvrp = pytest.importorskip("pyvrp")
 

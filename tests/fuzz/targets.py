@@ -25,13 +25,13 @@ from hypothesis import strategies as st
 
 from ncogym import cli
 from ncogym.baselines import SOLVERS
+from ncogym.budget import MaxRollouts
 from ncogym.envs import PROBLEMS, make
 from ncogym.errors import NcogymError
 from ncogym.policies import AttentionPolicy, GraphPolicy, Latent, PolyNet, Population
 from ncogym.pretrained import load_policy, save_policy
 from ncogym.search import Greedy
 from ncogym.sets import open_set, recognise, unnamed, write_labelled
-from ncogym.solver import MaxRollouts
 from ncogym.solving import render, solve
 
 DATA = Path(__file__).parents[1] / "data"

@@ -3,12 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ncogym.budget import Budget, MaxRollouts, MaxSeconds
 from ncogym.envs import make
 from ncogym.errors import ArgumentError
 from ncogym.policies import AttentionPolicy, GraphPolicy
 from ncogym.rollout import act
 from ncogym.search import Active, Sampling
-from ncogym.solver import Budget, MaxRollouts, MaxSeconds
 
 
 def small(env, kind=AttentionPolicy):

@@ -8,13 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from ncogym.books import Progress
+from ncogym.budget import Budget, MaxRollouts
 from ncogym.envs import make
 from ncogym.features import FeatureDims
 from ncogym.policies import AttentionPolicy, Policy
 from ncogym.policies.decoding import Sample
 from ncogym.rollout import act, encode, replay
 from ncogym.search.base import apart, descend, gathered, grow, recording, rounds, starts, stretch
-from ncogym.solver import Budget, MaxRollouts, Progress
 
 EVERYTHING = 2000  # sequences of the tiny problems are fewer
 

@@ -3,11 +3,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ncogym.budget import Budget, MaxRollouts, MaxSeconds, NoImprovement
 from ncogym.envs import make
 from ncogym.errors import ArgumentError
 from ncogym.search import Beam, Greedy
 from ncogym.search.base import grow
-from ncogym.solver import Budget, MaxRollouts, MaxSeconds, NoImprovement
 
 
 def test_best_of_every_sequence(tiny, rng, every_sequence) -> None:

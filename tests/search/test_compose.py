@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from ncogym import solver as clocked
+from ncogym.books import Progress
+from ncogym.budget import Budget, MaxRollouts, MaxSeconds, NoImprovement
 from ncogym.errors import ArgumentError, NoSolutionFound
 from ncogym.search import EAS, Active, Compose, Greedy, Sampling, Symmetry
-from ncogym.solver import Budget, Improver, MaxRollouts, MaxSeconds, NoImprovement, Progress
+from ncogym.solver import Improver
 
 
 @pytest.fixture

@@ -5,12 +5,12 @@ from itertools import pairwise
 import pytest
 import torch
 
+from ncogym.budget import Budget, MaxRollouts, MaxSeconds
 from ncogym.envs import make
 from ncogym.errors import ArgumentError, UnsupportedFeatures
 from ncogym.policies import AttentionPolicy, GraphPolicy
 from ncogym.rollout import act, encode
 from ncogym.search import EAS, Sampling, eas
-from ncogym.solver import Budget, MaxRollouts, MaxSeconds
 
 VARIANTS = ("embeddings", "layer", "table")
 

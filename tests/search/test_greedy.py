@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ncogym.budget import Budget, MaxRollouts, MaxSeconds
 from ncogym.errors import NoSolutionFound
 from ncogym.search import Greedy
-from ncogym.solver import Budget, MaxRollouts, MaxSeconds
 
 
 def test_takes_the_likeliest_action_at_every_step(env, policy, instances, rng) -> None:

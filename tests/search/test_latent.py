@@ -9,13 +9,13 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+from ncogym.budget import Budget, MaxRollouts, MaxSeconds
 from ncogym.envs import make
 from ncogym.errors import ArgumentError
 from ncogym.policies import AttentionPolicy, GraphPolicy, Latent, Policy
 from ncogym.policies.decoding import Greedy as GreedyDecoding
 from ncogym.rollout import act, encode
 from ncogym.search import SEARCHES, Compass, MultiStart, latent
-from ncogym.solver import Budget, MaxRollouts, MaxSeconds
 from ncogym.solving import make_solver
 
 TINY = {"dim": 16, "num_layers": 1, "num_heads": 2, "feedforward": 16}

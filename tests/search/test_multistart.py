@@ -5,13 +5,13 @@ from itertools import pairwise
 import pytest
 import torch
 
+from ncogym.budget import Budget, MaxRollouts, MaxSeconds
 from ncogym.envs import make
 from ncogym.errors import ArgumentError
 from ncogym.policies.decoding import Greedy as GreedyDecoding
 from ncogym.policies.decoding import Sample
 from ncogym.rollout import act
 from ncogym.search import Greedy, MultiStart
-from ncogym.solver import Budget, MaxRollouts, MaxSeconds
 
 
 def test_best_of_all_starts(env, policy, instances, rng) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ncogym.books import Progress
+from ncogym.budget import MaxRollouts
 from ncogym.envs import make
 from ncogym.errors import ArgumentError
 from ncogym.search import reconstruct
 from ncogym.search.multistart import MultiStart
 from ncogym.search.reconstruct import Reconstruct
 from ncogym.search.sampling import Sampling
-from ncogym.solver import MaxRollouts, Progress
 from ncogym.solving import make_solver, needs_policy
 
 

@@ -5,10 +5,10 @@ import itertools
 import pytest
 import torch
 
+from ncogym.budget import Budget, MaxRollouts, MaxSeconds
 from ncogym.errors import ArgumentError
 from ncogym.policies.decoding import Sample
 from ncogym.search import Greedy, Sampling
-from ncogym.solver import Budget, MaxRollouts, MaxSeconds
 
 
 @pytest.mark.parametrize("rollouts", [1, 2, 7, 50])

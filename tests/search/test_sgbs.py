@@ -3,11 +3,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ncogym.books import Progress
+from ncogym.budget import Budget, MaxRollouts, MaxSeconds
 from ncogym.errors import ArgumentError
 from ncogym.policies.decoding import Greedy as GreedyDecoding
 from ncogym.rollout import act, encode
 from ncogym.search import SGBS, Greedy
-from ncogym.solver import Budget, MaxRollouts, MaxSeconds, Progress
 
 
 def by_hand(env, policy, instance, beta: int, gamma: int) -> dict[tuple[int, ...], float]:

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from ncogym.budget import Budget, MaxRollouts, MaxSeconds
 from ncogym.envs import make
 from ncogym.errors import ArgumentError
 from ncogym.policies import AttentionPolicy
@@ -14,7 +15,6 @@ from ncogym.rollout import encode
 from ncogym.search import Sampling, StochasticBeam
 from ncogym.search.base import grow
 from ncogym.search.stochastic_beam import perturbed
-from ncogym.solver import Budget, MaxRollouts, MaxSeconds
 
 COLD = Sample(temperature=0.3)  # so that the sequences of an untrained policy are not all as likely
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from ncogym.baselines import Dispatching, NearestNeighbour, Savings
+from ncogym.budget import Budget, MaxRollouts, MaxSeconds
 from ncogym.envs import make
 from ncogym.errors import ArgumentError, NoSolutionFound
 from ncogym.search import Greedy, MultiStart, Sampling, Symmetry
-from ncogym.solver import Budget, MaxRollouts, MaxSeconds
 
 
 class Watched:

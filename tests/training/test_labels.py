@@ -11,10 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from ncogym.books import Progress
+from ncogym.budget import MaxRollouts, MaxSeconds
 from ncogym.envs import make
 from ncogym.errors import ArgumentError, InvalidSolution
 from ncogym.sets import open_set, unnamed, write_labelled
-from ncogym.solver import MaxRollouts, MaxSeconds, Progress
 from ncogym.study import label
 from ncogym.training import labels
 from ncogym.training.data import Labelled, stream

@@ -9,21 +9,14 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from ncogym import solver
+from ncogym import books
+from ncogym.books import Pace, Progress
+from ncogym.budget import Budget, MaxRollouts, MaxSeconds, NoImprovement
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import Abandoned, ArgumentError, NoSolutionFound
-from ncogym.solver import (
-    Budget,
-    MaxRollouts,
-    MaxSeconds,
-    NoImprovement,
-    Pace,
-    Progress,
-    Solution,
-    TracePoint,
-    Violation,
-    interrupts_held,
-)
+from ncogym.problem import Violation
+from ncogym.solution import Solution, TracePoint
+from ncogym.workers import interrupts_held
 
 
 class Shelf:
@@ -64,9 +57,9 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Replace the clock of the solver module."""
+    """Replace the clock of the books."""
     clock = Clock()
-    monkeypatch.setattr(solver.time, "perf_counter", clock)
+    monkeypatch.setattr(books.time, "perf_counter", clock)
     return clock
 
 
@@ -137,7 +130,7 @@ def test_what_remains_is_what_was_not_used(clock, instances):
     progress = Progress(Shelf(), instances, Budget(seconds=10, rollouts=9, patience=7))
     progress.offer(offers([[1]], [[1]]))
     clock.now += 8.0  # of two instances: 4 seconds each
-    rest = progress.budget.remaining(progress, share=0.5)
+    rest = progress.left(share=0.5)
     assert (rest.seconds, rest.rollouts, rest.patience) == (3.0, 4.0, 7)
     progress.budget.cancel.set()
     assert rest.cancel.is_set()
@@ -148,7 +141,7 @@ def test_what_remains_of_a_spent_budget_is_still_a_budget(clock, instances):
     progress = Progress(Shelf(), instances, Budget(seconds=1, rollouts=1))
     progress.offer(offers([[1], [2]], [[1], [2]]))
     clock.now += 60.0
-    rest = progress.budget.remaining(progress)
+    rest = progress.left()
     assert 0 < rest.seconds <= 1e-3
     assert rest.rollouts == 1
 
@@ -418,11 +411,11 @@ def test_a_rollout_has_time_until_there_is_a_solution(clock, instances):
 def test_a_search_inside_may_come_to_nothing_where_there_is_a_solution(clock, instances, share, first):
     """Its first solution then ends with its seconds, and that of a search inside of it with the same."""
     outer = Progress(Shelf(), instances, MaxSeconds(4))
-    assert outer.budget.remaining(outer).first == math.inf
+    assert outer.left().first == math.inf
     outer.offer(offers([[3]], [[2]]))
-    inner = Progress(Shelf(), instances, outer.budget.remaining(outer, share))
+    inner = Progress(Shelf(), instances, outer.left(share))
     assert inner.budget.first == first
-    deeper = Progress(Shelf(), instances, inner.budget.remaining(inner, 0.1))
+    deeper = Progress(Shelf(), instances, inner.left(0.1))
     clock.now += 2 * first - 0.2
     for each in (inner, deeper):
         assert each.allowed == pytest.approx(0.2)
@@ -438,7 +431,7 @@ def test_a_search_inside_may_come_to_nothing_where_there_is_a_solution(clock, in
 def test_only_the_outermost_budget_says_too_late(clock, instances):
     """A part of a budget that is too small for a solution is no error while the whole pays for it."""
     outer = Progress(Shelf(), instances, MaxSeconds(4))
-    inner = Progress(Shelf(), instances, outer.budget.remaining(outer, 0.1))
+    inner = Progress(Shelf(), instances, outer.left(0.1))
     clock.now += 2.0
     inner.offer(offers([[3]], [[2]]))
     outer.take(inner.solutions("inner"))
