@@ -286,7 +286,7 @@ def solvers_solve_what_they_take(case: Case) -> Iterator[str]:
     instances = env.generate(2, case.rng)
     best = [None if case.brute_force is None else float(case.brute_force(instances[row : row + 1])) for row in (0, 1)]
     for solver in case.solvers:
-        if not solver.supports(env):
+        if not solver.supports(env, instances):
             continue
         try:
             found = _solved(solver, env, instances, case.rng)

@@ -13,6 +13,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from ncogym.features import InstanceFeatures, StepFeatures, Walk
+from ncogym.models import Model
 
 
 class Violation(NamedTuple):
@@ -94,8 +95,13 @@ class Dynamics(Protocol):
 class Referee(Protocol):
     """Who scores and checks solutions, from the actions alone: what a solver and its books need of a problem."""
 
-    name: str
-    sense: str
+    @property
+    def name(self) -> str:
+        """Its name in tables and messages."""
+
+    @property
+    def sense(self) -> Literal["min", "max"]:
+        """Whether less or more of the objective is better."""
 
     def arguments(self) -> dict[str, Any]:
         """Return the constructor's arguments, for cards and records."""
@@ -110,6 +116,28 @@ class Referee(Protocol):
 
     def padded(self, instance: TensorDict, actions: Tensor, steps: int) -> Tensor:
         """Lengthen finished solutions ``[batch, ..., steps before]`` to ``steps`` by actions that do nothing."""
+
+
+@runtime_checkable
+class Problem(Dynamics, Referee, Protocol):
+    """The rules of a problem: its dynamics, its referee, and what solvers may see of it."""
+
+    @property
+    def name(self) -> str:
+        """Its name in tables and messages."""
+
+    @property
+    def sense(self) -> Literal["min", "max"]:
+        """Whether less or more of the objective is better."""
+
+    def model(self, instance: TensorDict) -> Model | None:
+        """Return what classical solvers may see of instances of batch size ``[batch]``, or None: they may see nothing.
+
+        A model says all that decides what is feasible and how good it is.
+        """
+
+    def answer(self, instance: TensorDict, actions: Int64[Tensor, " steps"]) -> Any:
+        """Return a solution of an instance of batch size ``[1]`` in the words of its model, plain lists and numbers."""
 
 
 class Distribution(Protocol):

@@ -50,7 +50,7 @@ from ncogym.workers import interrupts_held
 SHIPPED = Path(__file__).parent / "data" / "references"
 HANDED_SECONDS = 0.5  # of work that a worker process is handed at a time, where instances are quick
 TOLERANCE = 1e-9  # relative: a sum of float64 may be taken in another order
-UNTOLD = ("progress_bar", "workers", "reads", "takes")  # attributes of a solver that change nothing of what it finds
+UNTOLD = ("progress_bar", "workers", "reads", "can")  # attributes of a solver that change nothing of what it finds
 
 
 class References(NamedTuple):

@@ -27,6 +27,18 @@ class Solver(Protocol):
 
 
 @runtime_checkable
+class Choosy(Solver, Protocol):
+    """A solver that can say before it begins what it cannot take."""
+
+    def check(self, env: Any, instances: TensorDict) -> None:
+        """Refuse instances of batch size ``[batch]`` that this solver cannot take.
+
+        Raises:
+            UnsupportedProblem: it cannot; the words say why.
+        """
+
+
+@runtime_checkable
 class Improver(Solver, Protocol):
     """A solver that can go on from solutions that are there; called alone it makes a start of its own.
 

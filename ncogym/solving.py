@@ -21,7 +21,6 @@ from ncogym.baselines import (
     SOLVERS,
     Dispatching,
     NearestNeighbour,
-    NearestNeighbourRoutes,
     RatioGreedy,
     Savings,
     TwoOpt,
@@ -55,7 +54,6 @@ AUTO = "auto"
 SAMPLES, ROUNDS = 128, 8  # of a search without a budget
 BEGINNINGS: tuple[Callable[[], Any], ...] = (  # of `auto`; of those that take a problem, the quickest first
     NearestNeighbour,
-    NearestNeighbourRoutes,
     Savings,
     RatioGreedy,
     Dispatching,
@@ -124,7 +122,7 @@ class Auto:
                 warnings.warn(f"{AUTO}: the policy is left out: {error}", NcogymWarning, stacklevel=2)
         if progress.rollouts:
             names.append(search.name)
-        elif TwoOpt().supports(env) and not progress.spent:
+        elif TwoOpt().supports(env, instances) and not progress.spent:
             TwoOpt().improve(progress, rng)
             names.append(TwoOpt.name)
         return progress.solutions("+".join(names))
@@ -133,7 +131,7 @@ class Auto:
         """Offer what the heuristics find, and return the names of those that the best solutions are from."""
         env, instances, names = progress.env, progress.instances, list[str]()
         for solver in (make_beginning() for make_beginning in BEGINNINGS):
-            if not solver.supports(env) or (names and progress.spent):
+            if not solver.supports(env, instances) or (names and progress.spent):
                 continue
             try:
                 with progress.part(BEGINNING if names else 1.0):
@@ -148,7 +146,7 @@ class Auto:
 
     def composed(self, env: Any, instances: TensorDict) -> Solver:
         """Return the search for a problem."""
-        if TwoOpt().supports(env):
+        if TwoOpt().supports(env, instances):
             several = len(env.symmetries(instances, 2)) > 1
             drawn = MultiStart(self.policy, Sample(temperature=0.5), rounds=1 if several else None)
             solver = Compose(drawn, TwoOpt())
@@ -290,6 +288,26 @@ class Solved:
     seed: int
 
     @property
+    def objective(self) -> float:
+        """That of the solution, in the instance's own units."""
+        return self.solution.objective
+
+    @property
+    def feasible(self) -> bool:
+        """Whether the referee found no broken constraint."""
+        return self.solution.feasible
+
+    @property
+    def answer(self) -> Any:
+        """The solution in the words of the problem, all numbers from 0 in the file's own order.
+
+        Of a tour the nodes in order; of routes one object a route, ``{"depot": node, "visits": [node, ...]}``; of a
+        packing the items chosen; of a shop rows ``[job, operation, machine, start, end]``. None where the solution is
+        not feasible, or the problem has no such words.
+        """
+        return self.env.answer(self.data, self.solution.actions) if self.feasible else None
+
+    @property
     def gap_percent(self) -> float | None:
         """How much worse than `best_known`, in percent of it (`ncogym.solution.gap_percent`); None without one."""
         if self.best_known is None:
@@ -314,6 +332,7 @@ class Solved:
             "rollouts": solution.rollouts,
             "seed": self.seed,
             "actions": self.env.plain_actions(self.data, solution.actions),
+            "answer": self.answer,
         }
 
     def write(self, folder: str | Path) -> None:

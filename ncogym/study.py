@@ -17,7 +17,7 @@ from tensordict import TensorDict
 
 from ncogym import references
 from ncogym._resources import git_commit, machine, versions
-from ncogym.baselines.base import Baseline, FirstThatSupports, OutsideSolver
+from ncogym.baselines.base import Baseline, OutsideSolver
 from ncogym.budget import Budget
 from ncogym.envs import ConstructiveEnv
 from ncogym.errors import ArgumentError, NcogymWarning, UnsupportedFeatures, UnsupportedProblem
@@ -129,10 +129,11 @@ def study(
         raise ArgumentError(f"versus: {versus!r} is not allowed; it must be one of {', '.join(labels)}")
     at = _device(device)
     sets = [_open(text, env, seed) for text in instances]
-    prepared = [_prepare(entries, each.env, policy, at, threads) for each in sets]
+    prepared = [_prepare(entries, each, policy, at, threads) for each in sets]
     _tell_unable([each.name for each in sets], [ready for ready, _ in prepared])
     if reference is not None:
-        _without_bar(make_solver(reference), [each.env for each in sets])
+        for each in sets:
+            _without_bar(make_solver(reference), each.env, each.blocks)
     origin = _origin(command, at, threads)
     done: list[Evaluation] = []
     for each, (ready, policies) in zip(sets, prepared, strict=True):
@@ -141,7 +142,7 @@ def study(
         session = {
             **origin,
             "policies": {name: _trained(chosen) | {"sha256": weights[name]} for name, chosen in policies.items()},
-            "settings": {name: told for name, solver in ready.items() if (told := _told(solver, each.env))},
+            "settings": {name: told for name, solver in ready.items() if (told := _told(solver, each))},
         }
         settings = {"threads": threads, "device": device, "policies": weights}
         for budget in budgets:
@@ -219,10 +220,10 @@ def _open(text: str | int, env: ConstructiveEnv | None, seed: int) -> InstanceSe
 
 
 def _prepare(
-    entries: Iterable[Entry], env: ConstructiveEnv, policy: str | None, at: torch.device, threads: int
+    entries: Iterable[Entry], instances: InstanceSet, policy: str | None, at: torch.device, threads: int
 ) -> tuple[dict[str, Solver], dict[str, Pretrained]]:
     """Return the solvers by label, and the policies of those that have one."""
-    loaded: dict[Any, Pretrained] = {}
+    env, loaded = instances.env, dict[Any, Pretrained]()
     ready: dict[str, Solver] = {}
     policies: dict[str, Pretrained] = {}
     for entry in entries:
@@ -237,7 +238,7 @@ def _prepare(
                     loaded[key] = choose_policy(named, env, env.size, entry.solver)
                 chosen = loaded[key]
             solver: Any = make_solver(entry.solver, chosen.policy.to(at) if chosen else None)
-            _without_bar(solver, [env])
+            _without_bar(solver, env, instances.blocks)
         except (UnsupportedProblem, UnsupportedFeatures) as error:
             ready[entry.label] = Unable(entry.label, error)
             continue
@@ -271,20 +272,22 @@ def _parts(solver: Any) -> Iterator[Any]:
         yield from _parts(part)
 
 
-def _told(solver: Solver, env: ConstructiveEnv) -> str:
+def _told(solver: Solver, instances: InstanceSet) -> str:
     """Return what a solver and its parts are told that decides their results, in words; "" where nothing."""
-    return "; ".join(filter(None, [part.settings(env) for part in _parts(solver) if isinstance(part, Baseline)]))
+    model = instances.env.model(instances.blocks[0][:1])
+    if model is None:
+        return ""
+    return "; ".join(filter(None, [part.settings(model) for part in _parts(solver) if isinstance(part, Baseline)]))
 
 
-def _without_bar(solver: Solver, envs: Iterable[ConstructiveEnv]) -> None:
+def _without_bar(solver: Solver, env: ConstructiveEnv, blocks: Iterable[TensorDict]) -> None:
     """Refuse a problem that a classical solver cannot take, before anything is solved; one bar is for all."""
     for part in _parts(solver):
         if isinstance(part, Baseline):
-            for env in envs:
-                part.check(env)
-        for one in (part, *part.solvers) if isinstance(part, FirstThatSupports) else (part,):
-            if isinstance(one, OutsideSolver):
-                one.progress_bar = False
+            for block in blocks:
+                part.model(env, block[:1])
+        if isinstance(part, OutsideSolver):
+            part.progress_bar = False
 
 
 def _reference(
@@ -318,7 +321,7 @@ def _computed(
 ) -> References:
     """Return the solutions by a solver that is named, found side by side in processes: one for each core if None."""
     made = make_solver(solver, choose_policy(None, env, env.size, solver).policy if needs_policy(solver) else None)
-    _without_bar(made, [env])
+    _without_bar(made, env, blocks)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = workers or (1 if needs_policy(solver) else cores)
     cache = references.cache_folder()

@@ -52,11 +52,8 @@ class Orienteering(ConstructiveEnv):
     def read(self, path):
         raise NotImplementedError
 
-    def distances(self, instance):
-        return geometry.distances(instance)
-
     def _mask(self, instance, current, length, closed):
-        dists = self.distances(instance)
+        dists = geometry.distances(instance)
         there = dists.gather(1, current.unsqueeze(-1).expand(-1, -1, dists.shape[-1]))
         fits = length.unsqueeze(-1) + there + dists[:, :1] <= instance["limit"][:, None, None].double()
         return (fits & ~closed).index_fill(-1, torch.tensor([0], device=current.device), True)
@@ -90,7 +87,7 @@ class Orienteering(ConstructiveEnv):
             nodes = actions[row, rollout]
             visited = [node for node in nodes.tolist() if node]
             way = torch.tensor([0, *visited, 0])
-            dists = self.distances(instance[row : row + 1])[0]
+            dists = geometry.distances(instance[row : row + 1])[0]
             if not all(0 <= node < len(dists) for node in visited):
                 found.append(Violation(row, rollout, "a node does not exist"))
             elif len(set(visited)) < len(visited):
@@ -163,7 +160,7 @@ class ShortRoutes(CVRPEnv):
 
     def violations(self, instance, actions):
         found = super().violations(instance, actions)
-        dists = self.distances(instance)
+        dists = geometry.distances(instance)
         for row, rollout in itertools.product(*map(range, actions.shape[:2])):
             for route in routes_of(actions[row, rollout].tolist()):
                 way = torch.tensor([0, *route, 0])

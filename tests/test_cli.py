@@ -740,7 +740,7 @@ def test_published_study_names_what_there_is(path: Path) -> None:
             chosen = needs_policy(entry.solver)
             policy = choose_policy(None, found.env, found.env.size, entry.solver).policy if chosen else None
             solver = make_solver(entry.solver, policy)
-            assert not isinstance(solver, Baseline) or solver.supports(found.env)
+            assert not isinstance(solver, Baseline) or solver.supports(found.env, found.blocks[0][:1])
             assert entry.policy is None or entry.policy.startswith("out/") or load_policy(entry.policy)
     page = (REPOSITORY / "docs" / "results.md").read_text()
     assert f"<!-- results: {path.stem} -->" in page

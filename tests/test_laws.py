@@ -12,12 +12,13 @@ from torch import Tensor
 from ncogym import laws
 from ncogym.baselines import SOLVERS
 from ncogym.baselines.base import OutsideTourSolver
-from ncogym.envs import PROBLEMS, ConstructiveEnv, make
+from ncogym.envs import PROBLEMS, ConstructiveEnv, geometry, make
 from ncogym.envs.cvrp import CVRPEnv
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import ArgumentError, NcogymError, SolverError, SolverNotInstalled
 from ncogym.features import EdgeFeatures, FeatureDims, NodeFeatures, StepFeatures
 from ncogym.laws import LawBroken, check_env
+from ncogym.models import Tour
 from ncogym.problem import Violation
 
 # ---------------------------------------------------------------------- a stranger's problem
@@ -153,32 +154,36 @@ def test_a_strangers_problem_keeps_the_laws():
     assert "enumeration finds the optimum" in checked
 
 
-def _lying(kind, *models):
-    """A problem that declares itself to be what it is not."""
-    return type("Lying", (kind,), {"models": frozenset(models)})
+def _lying(kind, model):
+    """A problem that shows solvers a model that leaves out what else decides."""
+    return type("Lying", (kind,), {"model": model})
+
+
+def _tour(env, instance):
+    return Tour(geometry.distances_of(instance))
 
 
 def test_a_strangers_problem_is_no_solvers():
-    """A problem that shows distances and declares nothing keeps all laws, the one about solvers among them."""
+    """A problem that shows solvers nothing keeps all laws, the one about solvers among them."""
     solvers = [make() for make in SOLVERS.values()]
     checked = check_env(problems.Orienteering(5), solvers=solvers)
     assert "solvers solve what they take" in checked
 
 
 @pytest.mark.parametrize(
-    ("kind", "models", "solver"),
+    ("kind", "model", "solver"),
     [
-        (problems.Orienteering, ("tour",), "nearest-neighbour"),
-        (problems.Orienteering, ("tour",), "fast-tsp"),
-        (problems.Deadlines, ("tour", "symmetric-tour"), "two-opt"),
-        (problems.Deadlines, ("tour",), "pyvrp"),
-        (problems.ShortRoutes, ("routes",), "savings"),
-        (problems.ShortRoutes, ("routes",), "hgs"),
+        (problems.Orienteering, _tour, "nearest-neighbour"),
+        (problems.Orienteering, _tour, "fast-tsp"),
+        (problems.Deadlines, _tour, "two-opt"),
+        (problems.Deadlines, _tour, "pyvrp"),
+        (problems.ShortRoutes, CVRPEnv.model, "savings"),
+        (problems.ShortRoutes, CVRPEnv.model, "hgs"),
     ],
 )
-def test_a_false_declaration_is_found(kind, models, solver):
+def test_a_false_model_is_found(kind, model, solver):
     """What a solver builds for a problem that is not what it says is infeasible, and the law says which solver."""
-    env = _lying(kind, *models)(8)
+    env = _lying(kind, model)(8)
     case = laws.Case(env, 0, env.generate(2, torch.Generator()), torch.zeros(2, 2, 8), solvers=(SOLVERS[solver](),))
     complaint = next(laws.solvers_solve_what_they_take(case))
     assert complaint.startswith(f"{solver} supports it, and its solution of row ")
@@ -186,7 +191,7 @@ def test_a_false_declaration_is_found(kind, models, solver):
 
 def test_a_false_objective_is_found():
     """A problem of other tours than the shortest is found by what a solver proves of it."""
-    env = _lying(problems.Bottleneck, "tour")(7)
+    env = _lying(problems.Bottleneck, _tour)(7)
 
     def brute_force(instance):
         tours = torch.tensor([(0, *rest) for rest in itertools.permutations(range(1, 7))])

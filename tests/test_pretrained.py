@@ -277,7 +277,7 @@ def test_every_shipped_policy_beats_a_simple_rule(name: str) -> None:
     rng = torch.Generator().manual_seed(0)
     instances = env.generate(4, rng)
     rules = ("nearest-neighbour", "ratio-greedy", "dispatch:MWKR")
-    rule = next(solver for solver in (SOLVERS[rule]() for rule in rules) if solver.supports(env))
+    rule = next(solver for solver in (SOLVERS[rule]() for rule in rules) if solver.supports(env, instances))
     plain = [s.objective for s in rule(env, instances, None, rng)]
     solver = next((search for search, kinds in READS.items() if isinstance(loaded.policy, kinds)), "auto")
     found = make_solver(solver, loaded.policy)(env, instances, MaxRollouts(32), rng)

@@ -28,7 +28,7 @@ class Room(NamedTuple):
     packages: str = "numpy torch tensordict jaxtyping"
 
 
-BOOKS = "problem solution budget books solver"
+BOOKS = "models problem solution budget books solver"
 GROUND = f"errors features {BOOKS} plotting"
 ROOMS = [
     Room("__init__", packages=""),  # names its homes in text and imports them late
@@ -41,9 +41,7 @@ ROOMS = [
     Room("envs", GROUND),
     Room("policies", "errors features"),
     Room("workers", packages=""),
-    Room(
-        "baselines", "errors envs problem solution budget books solver workers", "numpy torch tensordict jaxtyping rich"
-    ),
+    Room("baselines", f"errors {BOOKS} envs workers", "numpy torch tensordict jaxtyping rich"),
     Room("kernels", "errors features _resources _files"),
     Room("journal", "errors", packages=""),
     Room("records", "errors envs _files", packages=""),

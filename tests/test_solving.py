@@ -217,7 +217,7 @@ def test_auto_solves_a_problem_that_only_looks_like_a_tour(budget: Budget | None
     found = make_solver("auto", policy)(env, instances, budget, rng)
     assert [solution.solver for solution in found] == ["reconstruct"] * 2
     assert all(solution.feasible for solution in found)
-    with pytest.raises(UnsupportedProblem, match=r"two-opt cannot take orienteering; .* orienteering declares nothing"):
+    with pytest.raises(UnsupportedProblem, match=r"two-opt cannot take orienteering; .* shows solvers nothing"):
         make_solver("greedy+two-opt", policy)(env, instances, budget, rng)
     with pytest.raises(UnsupportedProblem, match="policy: none ships for orienteering; name one with --policy"):
         choose_policy(None, env, 6)
@@ -389,6 +389,7 @@ def test_solve_answers_with_the_record(folder: Path, data: Path) -> None:
         "violation": None,
         "rollouts": 32,
         "seed": 3,
+        "answer": actions,
     }
     assert isinstance(record["objective"], int)
     assert 0 < seconds < 60

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
-from ncogym.baselines.base import FirstImproverThatSupports, FirstThatSupports
 from ncogym.baselines.dispatching import RULES, Dispatching
 from ncogym.baselines.fast_tsp import FastTSP
 from ncogym.baselines.heuristics import FarthestInsertion, NearestNeighbour, RandomInsertion, TwoOpt
 from ncogym.baselines.hgs import HGS
 from ncogym.baselines.knapsack import KnapsackDP, RatioGreedy, ValueGreedy
 from ncogym.baselines.lkh import LKH
+from ncogym.baselines.ortools import OrTools
 from ncogym.baselines.ortools_cpsat import CpSat
 from ncogym.baselines.ortools_knapsack import OrToolsKnapsack
 from ncogym.baselines.ortools_routing import OrToolsRouting
@@ -19,24 +19,13 @@ from ncogym.baselines.pyvrp import PyVRP
 from ncogym.baselines.savings import NearestNeighbourRoutes, Savings
 from ncogym.solver import Solver
 
-
-def _nearest_neighbour() -> Solver:
-    """Go on to the nearest node that may come next."""
-    return FirstThatSupports(NearestNeighbour(), NearestNeighbourRoutes())
-
-
-def _ortools() -> Solver:
-    """OR-Tools: its routing solver with guided local search, or its knapsack solver."""
-    return FirstImproverThatSupports(OrToolsRouting(), OrToolsKnapsack())
-
-
 SOLVERS: dict[str, Callable[..., Solver]] = {  # each can be called without arguments
-    "nearest-neighbour": _nearest_neighbour,
+    "nearest-neighbour": NearestNeighbour,
     "farthest-insertion": FarthestInsertion,
     "random-insertion": RandomInsertion,
     "savings": Savings,
     "two-opt": TwoOpt,
-    "ortools": _ortools,
+    "ortools": OrTools,
     "fast-tsp": FastTSP,
     "lkh": LKH,
     "hgs": HGS,
@@ -60,6 +49,7 @@ __all__ = [
     "KnapsackDP",
     "NearestNeighbour",
     "NearestNeighbourRoutes",
+    "OrTools",
     "OrToolsKnapsack",
     "OrToolsRouting",
     "PyVRP",

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Int64
 from numpy.typing import NDArray
 from tensordict import TensorDict
 from torch import Tensor
@@ -36,123 +36,73 @@ from ncogym.errors import (
     SolverNotInstalled,
     UnsupportedProblem,
 )
+from ncogym.models import Model, Routes, Tour
+from ncogym.problem import Problem
 from ncogym.solution import Solution, Solutions, TracePoint
 from ncogym.solver import Improver
 from ncogym.workers import interrupts_held
 
 PAUSE_SHARE = 0.1  # of a run's seconds, up to which they pay for an import
 HANDOVER_SECONDS = 0.05  # that a solver may take to end, read and hand over what it had found within its seconds
-TILE = 256  # nodes by nodes that are compared at a time
 RESOLUTION = 100_000  # whole units in a vehicle's capacity, where loads have fractions
 
 
 class Baseline(abc.ABC):
-    """A classical solver, which takes what a problem declares to be, never what it looks like or is called.
+    """A classical solver, which takes what a problem shows it (`ncogym.models`), never what it looks like or is called.
 
     Attributes:
         name: the solver's name in tables and records.
-        reads: the models (`ncogym.envs.base.MODELS`) that it solves.
-        takes: the same in words, for the line that refuses something else.
+        reads: the models that it solves.
+        can: what they may ask for beyond what is neutral (`ncogym.models.Model.needs`).
     """
 
     name: str
-    reads: frozenset[str]
-    takes: str
+    reads: ClassVar[tuple[type[Model], ...]]
+    can: ClassVar[frozenset[str]] = frozenset()
 
-    def supports(self, env: Any) -> bool:
-        """Return whether ``env`` declares a model that this solver reads."""
-        return not self.reads.isdisjoint(declared(env))
+    def refuses(self, model: Model | None) -> str | None:
+        """Return in words why this solver cannot take a problem that shows this model, or None where it can."""
+        solves = " and ".join(f"{each.words} ({each.__name__})" for each in self.reads)
+        if model is None:
+            return f"it solves {solves}, and the problem shows solvers nothing"
+        if not isinstance(model, self.reads):
+            return f"it solves {solves}, and these are {model.words} ({type(model).__name__})"
+        missing = ", ".join(sorted(model.needs - self.can))
+        return f"these {model.words} have {missing}, which it does not know" if missing else None
 
-    def settings(self, env: Any) -> str:
+    def supports(self, env: Problem, instances: TensorDict) -> bool:
+        """Return whether this solver can take instances of batch size ``[batch]``."""
+        return self.refuses(env.model(instances)) is None
+
+    def check(self, env: Problem, instances: TensorDict) -> None:
+        """Refuse instances of batch size ``[batch]`` that this solver cannot take.
+
+        Raises:
+            UnsupportedProblem: it cannot; the words say why.
+        """
+        self.model(env, instances)
+
+    def settings(self, model: Model) -> str:
         """Return, in words for the notes of a table, what this solver is told that decides its results; "" if nothing.
 
         Args:
-            env: a problem that it `supports`.
+            model: what it is to solve.
         """
         return ""
 
-    def check(self, env: Any) -> None:
-        """Refuse an environment that this solver cannot take.
+    def model(self, env: Problem, instances: TensorDict) -> Any:
+        """Return what this solver may see of instances of batch size ``[batch]``: one of the models that it reads.
 
         Raises:
-            UnsupportedProblem: `supports` says no.
+            UnsupportedProblem: it cannot take them; the words say why.
         """
-        if not self.supports(env):
-            models = ", ".join(sorted(declared(env))) or "nothing"
-            line = f"{self.name} cannot take {env.name}; it solves {self.takes}, and {env.name} declares {models}"
-            raise UnsupportedProblem(f"{line} (its `models`)")
+        model = env.model(instances)
+        if reason := self.refuses(model):
+            raise UnsupportedProblem(f"{self.name} cannot take {env.name}; {reason}")
+        return model
 
 
-def declared(env: Any) -> frozenset[str]:
-    """Return the models that an environment declares (`ncogym.envs.ConstructiveEnv.models`); by default none."""
-    return frozenset(getattr(env, "models", ()))
-
-
-class TourSolver(Baseline):
-    """A solver of problems whose solutions are closed tours through all nodes of a distance matrix."""
-
-    reads = frozenset({"tour"})
-    takes = "closed tours on distances (tour)"
-
-    def distances(self, env: Any, instances: TensorDict) -> Float64[Tensor, "batch nodes nodes"]:
-        """Return the distances of ``instances``.
-
-        Raises:
-            UnsupportedProblem: `supports` says no, or these instances are not symmetric, which alone it reads.
-        """
-        self.check(env)
-        dists: Tensor = env.distances(instances)
-        if "tour" not in self.reads and not _symmetric(dists):
-            raise UnsupportedProblem(f"{self.name} cannot take this {env.name}; its distances are not symmetric")
-        return dists
-
-
-def _symmetric(dists: Float64[Tensor, "batch nodes nodes"]) -> bool:
-    """Return whether distances are the same both ways, but for rounding; tile by tile, for the sake of caches."""
-    tiles = range(0, dists.shape[1], TILE)
-    for i, j in itertools.combinations_with_replacement(tiles, 2):
-        there, back = dists[:, i : i + TILE, j : j + TILE], dists[:, j : j + TILE, i : i + TILE].mT
-        if not (torch.equal(there, back) or torch.allclose(there, back, rtol=1e-9, atol=0.0)):
-            return False
-    return True
-
-
-class FirstThatSupports(Baseline):
-    """One name for several solvers (OR-Tools has one for routes and one for knapsacks): the first that takes it solves.
-
-    Args:
-        solvers: of the same name.
-    """
-
-    def __init__(self, *solvers: Baseline) -> None:
-        self.solvers, self.name = solvers, solvers[0].name
-        self.reads = frozenset().union(*(solver.reads for solver in solvers))
-        self.takes = ", or ".join(solver.takes for solver in solvers)
-
-    def settings(self, env: Any) -> str:
-        return next(solver for solver in self.solvers if solver.supports(env)).settings(env)
-
-    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
-        self.check(env)
-        chosen: Any = next(solver for solver in self.solvers if solver.supports(env))
-        found: Solutions = chosen(env, instances, budget, rng)
-        return found
-
-
-class FirstImproverThatSupports(FirstThatSupports, Improver):
-    """The same for solvers that are improvers, each of them."""
-
-    def improve(self, progress: Progress, rng: torch.Generator) -> None:
-        self.check(progress.env)
-        chosen: Any = next(solver for solver in self.solvers if solver.supports(progress.env))
-        chosen.improve(progress, rng)
-
-
-class RouteSolver(Baseline):
-    """A solver of problems whose solutions are closed routes of alike vehicles from a depot, node 0."""
-
-    reads = frozenset({"routes"})
-    takes = "capacitated routes (routes)"
+ANY_WAY = frozenset({"asymmetric"})  # of solvers that take distances which differ by direction
 
 
 class OutsideSolver(Baseline):
@@ -176,7 +126,7 @@ class OutsideSolver(Baseline):
         self.workers, self.progress_bar = workers, progress_bar
 
     @abc.abstractmethod
-    def _view(self, env: Any, one: TensorDict, budget: Budget, rng: torch.Generator) -> Any:
+    def _view(self, env: Problem, one: TensorDict, budget: Budget, rng: torch.Generator) -> Any:
         """Return what `_solve` needs to know of an instance of batch size ``[1]``, picklable; called row by row."""
 
     def _load(self, run: Run) -> Any:
@@ -198,13 +148,12 @@ class OutsideSolver(Baseline):
         else:
             self._solve(problem, run)
 
-    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+    def __call__(self, env: Problem, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
         return self._each(env, instances, budget or Budget(), rng, None)
 
     def _each(
-        self, env: Any, instances: TensorDict, budget: Budget, rng: torch.Generator, starts: Tensor | None
+        self, env: Problem, instances: TensorDict, budget: Budget, rng: torch.Generator, starts: Tensor | None
     ) -> Solutions:
-        self.check(env)
         return solve_each(
             self.name,
             env,
@@ -226,14 +175,17 @@ class OutsideImprover(OutsideSolver, Improver):
         progress.take(self._each(progress.env, progress.instances, left, rng, progress.actions))
 
 
-class OutsideTourSolver(TourSolver, OutsideSolver):
-    """A `TourSolver` from another package; its `_solve` gets the distances, float64 ``[nodes, nodes]``.
+class OutsideTourSolver(OutsideSolver):
+    """A solver of tours from another package; its `_solve` gets the distances, float64 ``[nodes, nodes]``.
 
     Of a budget it keeps the seconds; rollouts are counted (each tour it reports is one) but do not limit it.
     """
 
-    def _view(self, env: Any, one: TensorDict, budget: Budget, rng: torch.Generator) -> NDArray[np.float64]:
-        return self.distances(env, one)[0].cpu().numpy()
+    reads = (Tour,)
+    can = ANY_WAY
+
+    def _view(self, env: Problem, one: TensorDict, budget: Budget, rng: torch.Generator) -> NDArray[np.float64]:
+        return self.model(env, one).distances.matrix[0].cpu().numpy()
 
 
 class Routing(NamedTuple):
@@ -256,23 +208,26 @@ class Routing(NamedTuple):
     seed: int = 0
 
 
-class OutsideRouteSolver(RouteSolver, OutsideSolver):
-    """A `RouteSolver` from another package; its `_solve` gets a `Routing`, with loads by `to_loads`.
+class OutsideRouteSolver(OutsideSolver):
+    """A solver of routes from another package; its `_solve` gets a `Routing`, with loads by `to_loads`.
 
     Attributes:
         largest_load: the largest whole number that the solver takes for a load.
     """
 
+    reads: ClassVar[tuple[type[Model], ...]] = (Routes,)
+    can = ANY_WAY
     largest_load: ClassVar[int] = 10**9
 
-    def _view(self, env: Any, one: TensorDict, budget: Budget, rng: torch.Generator) -> Routing:
-        dists = env.distances(one)[0].cpu().numpy().copy()
+    def _view(self, env: Problem, one: TensorDict, budget: Budget, rng: torch.Generator) -> Routing:
+        model = self.model(env, one)
+        dists = model.distances.matrix[0].cpu().numpy().copy()
         np.fill_diagonal(dists, 0.0)
         loads, capacity = None, 0
-        if "routes" in declared(env):
-            demands, holds = env.demands(one)[0].cpu().numpy(), float(env.capacities(one)[0])
-            refuse_unfit(self.name, demands, holds)
-            loads, capacity = to_loads(demands, holds, self.largest_load)
+        if isinstance(model, Routes):
+            demand, holds = model.demand[0].cpu().numpy(), float(model.capacity[0])
+            refuse_unfit(self.name, demand, holds)
+            loads, capacity = to_loads(demand, holds, self.largest_load)
         seed = int(torch.randint(2**31 - 1, (), generator=rng, device=rng.device))
         return Routing(dists, loads, capacity, budget.rollouts, budget.patience, seed)
 
@@ -477,7 +432,7 @@ class _Replay(Progress):
 
 def solve_each(
     name: str,
-    env: Any,
+    env: Problem,
     instances: TensorDict,
     budget: Budget | None,
     *,
@@ -613,7 +568,7 @@ def _with_bar(runs: _Outcomes, name: str, batch: int) -> Iterable[tuple[int, _Ou
 
 
 def _scored(
-    name: str, env: Any, instances: TensorDict, row: int, budget: Budget, outcome: _Outcome, starts: Tensor | None
+    name: str, env: Problem, instances: TensorDict, row: int, budget: Budget, outcome: _Outcome, starts: Tensor | None
 ) -> Solution:
     """Replay a run into the books of its instance and return the solution."""
     instance = instances[row : row + 1]

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Int64
@@ -27,6 +27,8 @@ from ncogym.baselines.base import Baseline
 from ncogym.books import Pace, Progress
 from ncogym.budget import Budget
 from ncogym.errors import ArgumentError
+from ncogym.models import Shop
+from ncogym.problem import Problem
 from ncogym.solution import Solutions
 
 CELLS = 2**18  # jobs looked at per step: enough to amortise its overhead, few enough for caches
@@ -77,8 +79,7 @@ class Dispatching(Baseline):
         randomised: build many schedules and keep the best.
     """
 
-    reads = frozenset({"shop"})
-    takes = "job shops (shop)"
+    reads = (Shop,)
 
     def __init__(self, rule: str = "MWKR", randomised: bool = False) -> None:
         if rule not in RULES:
@@ -86,10 +87,10 @@ class Dispatching(Baseline):
         self.rule, self.randomised = rule, randomised
         self.name = f"dispatch:{'random-' if randomised else ''}{rule}"
 
-    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
-        self.check(env)
+    def __call__(self, env: Problem, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+        model = self.model(env, instances)
         progress = Progress(env, instances, budget)
-        durations, machines = env.durations(instances), env.machines(instances)
+        durations, machines = model.durations, model.machines
         progress.offer(self._dispatch(durations, machines, 1, None, progress.look))
         if self.randomised:
             pace = Pace(progress, CELLS // (durations.shape[0] * durations.shape[1]))

@@ -14,17 +14,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Bool, Float64, Int64
 from tensordict import TensorDict
 from torch import Tensor
 
-from ncogym.baselines.base import TourSolver
+from ncogym.baselines.base import ANY_WAY, Baseline
+from ncogym.baselines.savings import NearestNeighbourRoutes
 from ncogym.books import Pace, Progress
 from ncogym.budget import Budget
 from ncogym.errors import ArgumentError
+from ncogym.models import Routes, Tour
+from ncogym.problem import Problem
 from ncogym.solution import Solutions
 from ncogym.solver import Improver
 
@@ -34,24 +37,36 @@ BLOCK = 2**20  # distances that are copied at a time, where all are gone through
 LOOK_EVERY = 64  # nodes between two looks at the clock
 
 
-class NearestNeighbour(TourSolver):
-    """Go on to the nearest node not yet visited.
+class TourSolver(Baseline):
+    """A solver of closed tours, which takes distances that differ by direction unless it says otherwise."""
+
+    reads = (Tour,)
+    can = ANY_WAY
+
+
+class NearestNeighbour(Baseline):
+    """Go on to the nearest node that may come next, in a tour or, as `NearestNeighbourRoutes` does, in routes.
 
     Args:
         starts: "first" builds one tour, from node 0, as the literature does; "all" builds one from every node (as
-            many as the budget allows) and keeps the best.
+            many as the budget allows) and keeps the best. Routes begin at the depot.
     """
 
     name = "nearest-neighbour"
+    reads = (Tour, Routes)
+    can = ANY_WAY
 
     def __init__(self, starts: Literal["first", "all"] = "first") -> None:
         if starts not in ("first", "all"):
             raise ArgumentError(f"starts: {starts!r} is not allowed; it must be 'first' or 'all'")
         self.starts = starts
 
-    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+    def __call__(self, env: Problem, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+        model = self.model(env, instances)
+        if isinstance(model, Routes):
+            return NearestNeighbourRoutes()(env, instances, budget, rng)
         progress = Progress(env, instances, budget)
-        dists = self.distances(env, instances)
+        dists = model.distances.matrix
         batch, num_nodes = dists.shape[:2]
         pace = Pace(progress, CELLS // (batch * num_nodes))
         count = num_nodes if self.starts == "all" else 1
@@ -70,9 +85,9 @@ class FarthestInsertion(TourSolver):
 
     name = "farthest-insertion"
 
-    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+    def __call__(self, env: Problem, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
         progress = Progress(env, instances, budget)
-        dists = self.distances(env, instances)
+        dists = self.model(env, instances).distances.matrix
         progress.offer(_insertion(dists, _farthest_first(dists, progress)[:, None], progress))
         return progress.solutions(self.name)
 
@@ -86,9 +101,9 @@ class RandomInsertion(TourSolver):
 
     name = "random-insertion"
 
-    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+    def __call__(self, env: Problem, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
         progress = Progress(env, instances, budget)
-        dists = self.distances(env, instances)
+        dists = self.model(env, instances).distances.matrix
         batch, num_nodes = dists.shape[:2]
         pace = Pace(progress, CELLS // (batch * num_nodes), first=1)
         wanted = math.inf if progress.budget.finite else 1
@@ -113,12 +128,11 @@ class TwoOpt(TourSolver, Improver):
 
     name = "two-opt"
     brief = True
-    reads = frozenset({"symmetric-tour"})
-    takes = "closed tours on symmetric distances (symmetric-tour)"
+    can = frozenset()
 
     def improve(self, progress: Progress, rng: torch.Generator) -> None:
         env, instances = progress.env, progress.instances
-        dists = self.distances(env, instances)
+        dists = self.model(env, instances).distances.matrix
         if progress.actions is None:
             first = torch.zeros_like(dists[:, :1, 0], dtype=torch.int64)
             progress.offer(_nearest_neighbour(dists, first, progress))

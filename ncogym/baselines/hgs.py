@@ -11,6 +11,7 @@ import math
 from typing import Any
 
 from ncogym.baselines.base import OutsideRouteSolver, Routing, Run, needs, to_actions, to_scale
+from ncogym.models import Model
 
 LONGEST = 1000.0  # it refuses distances of other orders of magnitude, and takes no gain below 1e-5 for one
 USUAL_PATIENCE = 500
@@ -45,7 +46,7 @@ class HGS(OutsideRouteSolver):
     apart = True
     largest_load = 100_000  # it refuses larger ones
 
-    def settings(self, env: Any) -> str:
+    def settings(self, model: Model) -> str:
         return "the parameters of its paper"
 
     def _load(self, run: Run) -> Any:

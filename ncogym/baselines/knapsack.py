@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from ncogym.baselines.base import Baseline, OutsideSolver, Run
 from ncogym.books import Progress
 from ncogym.budget import Budget
 from ncogym.errors import ArgumentError, SolverError
+from ncogym.models import Packing
+from ncogym.problem import Problem
 from ncogym.solution import Solutions
 
 Numbers = NDArray[np.float64]
@@ -21,7 +23,7 @@ MODERATE = 400  # binary exponents to either side of 1 within which numbers stay
 EXACT = 2**53  # whole numbers add up without rounding to here
 
 
-class Packing(NamedTuple):
+class Items(NamedTuple):
     """An instance in numbers: weights ``[items]``, values ``[items]`` and the capacity."""
 
     weights: Numbers
@@ -32,20 +34,19 @@ class Packing(NamedTuple):
 class KnapsackSolver(Baseline):
     """A solver of 0-1 knapsacks."""
 
-    reads = frozenset({"packing"})
-    takes = "0-1 knapsacks (packing)"
+    reads = (Packing,)
 
 
 class PackingSolver(KnapsackSolver, OutsideSolver):
-    """A `KnapsackSolver` called once per instance; its `_solve` gets a `Packing`.
+    """A `KnapsackSolver` called once per instance; its `_solve` gets a `Items`.
 
     Of a budget it keeps the seconds; rollouts are counted (each packing it reports is one) but do not limit it.
     """
 
-    def _view(self, env: Any, one: TensorDict, budget: Budget, rng: torch.Generator) -> Packing:
-        weights, values = (view(one)[0].cpu().numpy() for view in (env.weights, env.values))
-        weights, capacity = _moderate(weights, float(env.capacities(one)))
-        return Packing(weights, _moderate(values)[0], capacity)
+    def _view(self, env: Problem, one: TensorDict, budget: Budget, rng: torch.Generator) -> Items:
+        row = self.model(env, one).row(0)
+        weights, capacity = _moderate(row.weights, float(row.capacity))
+        return Items(weights, _moderate(row.values)[0], capacity)
 
 
 class RatioGreedy(KnapsackSolver):
@@ -57,10 +58,10 @@ class RatioGreedy(KnapsackSolver):
 
     name = "ratio-greedy"
 
-    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
-        self.check(env)
+    def __call__(self, env: Problem, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+        model = self.model(env, instances)
         progress = Progress(env, instances, budget)
-        weights, values, left = env.weights(instances), env.values(instances), env.capacities(instances)
+        weights, values, left = model.weights, model.values, model.capacity
         order = self._merit(weights, values).argsort(-1, descending=True)
         actions = torch.full_like(order, weights.shape[1])
         for place, item in enumerate(order.T):
@@ -114,7 +115,7 @@ class KnapsackDP(PackingSolver):
             raise ArgumentError(f"max_states: {max_states} is not allowed; it must be at least 1")
         self.max_states = max_states
 
-    def _solve(self, packing: Packing, run: Run) -> None:
+    def _solve(self, packing: Items, run: Run) -> None:
         weights, values, capacity = packing
         greedy = fill(*packing, np.zeros(len(weights), dtype=bool))
         run.report(as_actions(greedy))
@@ -123,12 +124,12 @@ class KnapsackDP(PackingSolver):
         ended = True
         if is_open.any() and room >= 0:  # else whatever is better would have to pack too much
             chosen = sure.copy()
-            chosen[is_open], ended = self._best(Packing(weights[is_open], values[is_open], room), run)
+            chosen[is_open], ended = self._best(Items(weights[is_open], values[is_open], room), run)
             run.report(as_actions(fill(*packing, chosen)))
         if ended and max(weights.sum(), values.sum()) <= EXACT:
             run.prove()
 
-    def _best(self, packing: Packing, run: Run) -> tuple[NDArray[np.bool_], bool]:
+    def _best(self, packing: Items, run: Run) -> tuple[NDArray[np.bool_], bool]:
         """Return the best packing, bool ``[items]``, and True; or the best so far and False if the run ends before."""
         order = np.argsort(-ratios(packing.weights, packing.values), kind="stable")
         weights, values = packing.weights[order], packing.values[order]
@@ -206,7 +207,7 @@ def _moderate(numbers: Numbers, capacity: float = 0.0) -> tuple[Numbers, float]:
     return numbers, min(capacity, 2 * float(numbers.sum()))  # there is room for all
 
 
-def _settled(packing: Packing, greedy: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _settled(packing: Items, greedy: NDArray[np.bool_]) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Return what every packing better than ``greedy`` takes for sure, and what is open, bool ``[items]`` each.
 
     The linear relaxation packs by ratio up to the break item. An item's other choice costs what the item gains, or

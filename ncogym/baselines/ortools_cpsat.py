@@ -20,13 +20,15 @@ import torch
 from numpy.typing import NDArray
 from tensordict import TensorDict
 
-from ncogym.baselines.base import FirstThatSupports, OutsideImprover, Run, declared, needs, to_integers
+from ncogym.baselines.base import ANY_WAY, OutsideImprover, Run, needs, to_integers
 from ncogym.baselines.dispatching import Dispatching
 from ncogym.baselines.heuristics import NearestNeighbour
 from ncogym.baselines.knapsack import RatioGreedy
 from ncogym.budget import Budget
-from ncogym.envs.base import MODELS
 from ncogym.errors import ArgumentError, SolverError
+from ncogym.models import Model, Packing, Shop, Tour
+from ncogym.problem import Problem
+from ncogym.solver import Solver
 
 LONGEST = 10**6  # what the longest distance is scaled to
 DIGITS = 9  # of the largest weight or value of an item, where they have to be scaled
@@ -53,18 +55,18 @@ class Built(NamedTuple):
     exact: bool
 
 
-class Problem(NamedTuple):
+class Programme(NamedTuple):
     """One instance.
 
     Attributes:
-        build: builds its model from the arrays.
-        arrays: its views.
+        build: builds CP-SAT's model of it.
+        numbers: the instance, a row of a `ncogym.models.Model`.
         simple: actions of a simple solution.
         seed: of 31 bits.
     """
 
-    build: Callable[..., Built]
-    arrays: list[NDArray[Any]]
+    build: Callable[[Any, Any], Built]
+    numbers: Any
     simple: list[int]
     seed: int
 
@@ -98,8 +100,8 @@ class CpSat(OutsideImprover):
 
     name = "cp-sat"
     apart = True
-    reads = frozenset({"shop", "packing", "tour"})
-    takes = "job shops (shop), 0-1 knapsacks (packing) and closed tours on distances (tour)"
+    reads = (Shop, Packing, Tour)
+    can = ANY_WAY
 
     def __init__(self, threads: int = 1, *, workers: int = 1, progress_bar: bool = True) -> None:
         super().__init__(workers=workers, progress_bar=progress_bar)
@@ -107,28 +109,28 @@ class CpSat(OutsideImprover):
             raise ArgumentError(f"threads: {threads} is not allowed; it must be a whole number of at least 1")
         self.threads = threads
 
-    def settings(self, env: Any) -> str:
+    def settings(self, model: Model) -> str:
         return f"{self.threads} worker{'s' * (self.threads != 1)}"
 
-    def _view(self, env: Any, one: TensorDict, budget: Budget, rng: torch.Generator) -> Problem:
-        model = next(model for model in BUILDS if model in declared(env))
-        arrays = [getattr(env, view)(one)[0].cpu().numpy() for view in MODELS[model]]
-        simple = FirstThatSupports(Dispatching("MWKR"), RatioGreedy(), NearestNeighbour())(env, one, None, rng)
+    def _view(self, env: Problem, one: TensorDict, budget: Budget, rng: torch.Generator) -> Programme:
+        model = self.model(env, one)
+        build, simple = BUILDS[type(model)]
+        start = simple()(env, one, None, rng)[0].actions.tolist()
         seed = int(torch.randint(2**31 - 1, (), generator=rng, device=rng.device))
-        return Problem(BUILDS[model], arrays, simple[0].actions.tolist(), seed)
+        return Programme(build, model.row(0), start, seed)
 
     def _load(self, run: Run) -> Any:
         with run.paused():
             return _cp_model()
 
-    def _solve(self, problem: Problem, run: Run) -> None:
+    def _solve(self, problem: Programme, run: Run) -> None:
         cp_model = self._load(run)
         if run.start is None:
             run.report(problem.simple)
         if run.cancelled:
             return
         model = cp_model.CpModel()
-        built = problem.build(model, *problem.arrays)
+        built = problem.build(model, problem.numbers)
         for variable, value in built.hint(run.start) if run.start else ():
             model.add_hint(variable, value)
 
@@ -151,8 +153,9 @@ class CpSat(OutsideImprover):
             run.prove()
 
 
-def _job_shop(model: Any, durations: NDArray[np.int64], machines: NDArray[np.int64]) -> Built:
+def _job_shop(model: Any, shop: Shop) -> Built:
     """Model start times ``[jobs, operations]``; the operations of a job in order, those of a machine apart."""
+    durations, machines = shop.durations, shop.machines
     horizon = int(durations[machines >= 0].sum())
     makespan = model.new_int_var(0, horizon, "")
     jobs, on, lengths, starts = [], [], [], []
@@ -194,8 +197,9 @@ def _job_shop(model: Any, durations: NDArray[np.int64], machines: NDArray[np.int
     return Built(actions, hint, horizon <= EXACT)
 
 
-def _knapsack(model: Any, weights: Numbers, values: Numbers, capacity: Numbers) -> Built:
+def _knapsack(model: Any, packing: Any) -> Built:
     """Model which items ``[items]`` are taken."""
+    weights, values, capacity = packing.weights, packing.values, packing.capacity
     exponent = _exponent(weights)
     # a decimal such as 0.3 is not to be rounded up for its binary rounding
     loads = np.ceil(_shifted(weights, exponent) - 1e-6)
@@ -216,8 +220,9 @@ def _knapsack(model: Any, weights: Numbers, values: Numbers, capacity: Numbers) 
     return Built(actions, hint, exact)
 
 
-def _tour(model: Any, dists: Numbers) -> Built:
+def _tour(model: Any, tour: Tour) -> Built:
     """Model which node follows which, ``[nodes, nodes]``."""
+    dists = tour.distances.matrix[0].cpu().numpy()
     lengths = to_integers(dists, LONGEST)
     follows = {(a, b): model.new_bool_var("") for a, b in np.ndindex(lengths.shape) if a != b}
     model.add_circuit([(a, b, literal) for (a, b), literal in follows.items()])
@@ -262,4 +267,9 @@ def _shifted(numbers: Numbers, exponent: int) -> Numbers:
         return numbers * 10.0**first * 10.0 ** (exponent - first)
 
 
-BUILDS: dict[str, Callable[..., Built]] = {"shop": _job_shop, "packing": _knapsack, "tour": _tour}
+BUILDS: dict[type[Model], tuple[Callable[[Any, Any], Built], Callable[[], Solver]]] = {
+    Shop: (_job_shop, Dispatching),
+    Packing: (_knapsack, RatioGreedy),
+    Tour: (_tour, NearestNeighbour),
+}
+"""What builds CP-SAT's model of each, and what finds a simple solution."""

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from ncogym.baselines.base import OutsideImprover, Run, needs, to_scale
-from ncogym.baselines.knapsack import Numbers, Packing, PackingSolver, as_actions, fill
+from ncogym.baselines.knapsack import Items, Numbers, PackingSolver, as_actions, fill
 
 LARGEST = 10**9  # what the capacity, and the largest value, are scaled to
 LOADS = 2 * 10**8  # items times loads up to which the dynamic programme is taken; it takes a second at most
@@ -46,7 +46,7 @@ class OrToolsKnapsack(PackingSolver, OutsideImprover):
             from ortools.algorithms.python import knapsack_solver
         return knapsack_solver
 
-    def _solve(self, packing: Packing, run: Run) -> None:
+    def _solve(self, packing: Items, run: Run) -> None:
         knapsack_solver = self._load(run)
         weights, values, capacity = packing
         if run.cancelled:

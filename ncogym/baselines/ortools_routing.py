@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from ncogym.baselines.base import (
     to_routes,
 )
 from ncogym.errors import ArgumentError
+from ncogym.models import Model, Routes, Tour
 
 # those of OR-Tools' own names that need nothing beyond arc costs and visits that are all mandatory
 FirstSolution = Literal[
@@ -78,8 +79,7 @@ class OrToolsRouting(OutsideRouteSolver, OutsideImprover):
     """
 
     name = "ortools"
-    reads = frozenset({"routes", "tour"})
-    takes = f"{OutsideRouteSolver.takes} and closed tours (tour)"
+    reads = (Routes, Tour)
 
     def __init__(
         self,
@@ -98,7 +98,7 @@ class OrToolsRouting(OutsideRouteSolver, OutsideImprover):
             raise ArgumentError(f"scale: {scale} is not allowed; it must be above 0 and finite, or None")
         self.first_solution, self.metaheuristic, self.scale = first_solution, metaheuristic, scale
 
-    def settings(self, env: Any) -> str:
+    def settings(self, model: Model) -> str:
         metaheuristic = self.metaheuristic or "none, it stops in a local optimum"
         return f"first solution {self.first_solution}, metaheuristic {metaheuristic}"
 

@@ -23,6 +23,7 @@ from ncogym.baselines.base import (
     to_integers,
     to_routes,
 )
+from ncogym.models import Model, Routes, Tour
 
 LONGEST = 100_000
 HARDEST = 10 * LONGEST  # its own bound on the price of a unit of overload can be below that of a way back to the depot
@@ -46,10 +47,9 @@ class PyVRP(OutsideRouteSolver, OutsideImprover):
     """
 
     name = "pyvrp"
-    reads = frozenset({"routes", "tour"})
-    takes = f"{OutsideRouteSolver.takes} and closed tours (tour)"
+    reads = (Routes, Tour)
 
-    def settings(self, env: Any) -> str:
+    def settings(self, model: Model) -> str:
         return f"its own parameters, but a price of overload of up to {HARDEST}"
 
     def _solve(self, problem: Routing, run: Run) -> None:

@@ -11,16 +11,17 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from tensordict import TensorDict
 
-from ncogym.baselines.base import RouteSolver, refuse_unfit, to_actions, to_loads
+from ncogym.baselines.base import ANY_WAY, Baseline, refuse_unfit, to_actions, to_loads
 from ncogym.books import Progress
 from ncogym.budget import Budget
+from ncogym.models import Routes
+from ncogym.problem import Problem
 from ncogym.solution import Solutions
 
 ALL_PAIRS = 2000  # nodes up to which every pair may be joined
@@ -29,8 +30,11 @@ LOOK_EVERY = 1024  # pairs between two looks at the clock
 LARGEST = 2**53  # whole numbers that float64 holds
 
 
-class RouteConstruction(RouteSolver, abc.ABC):
+class RouteConstruction(Baseline, abc.ABC):
     """A heuristic that builds the routes of each instance once; it is deterministic, and a budget changes nothing."""
+
+    reads = (Routes,)
+    can = ANY_WAY
 
     @abc.abstractmethod
     def _routes(
@@ -45,16 +49,16 @@ class RouteConstruction(RouteSolver, abc.ABC):
             look: looks at the clock.
         """
 
-    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+    def __call__(self, env: Problem, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
         """Solve a batch.
 
         Raises:
-            UnsupportedProblem: `supports` says no.
+            UnsupportedProblem: it cannot take them.
             NoSolutionFound: a customer wants more than a vehicle holds.
         """
-        self.check(env)
+        model = self.model(env, instances)
         progress = Progress(env, instances, budget)
-        views = (env.distances(instances), env.demands(instances), env.capacities(instances))
+        views = (model.distances.matrix, model.demand, model.capacity)
         built: list[torch.Tensor] = []
         for row, (dists, demands, limit) in enumerate(zip(*(view.cpu().numpy() for view in views), strict=True)):
             refuse_unfit(self.name, demands, float(limit), f" of row {row}")

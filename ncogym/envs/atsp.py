@@ -19,9 +19,9 @@ from jaxtyping import Float32, Int64
 from tensordict import TensorDict
 from torch import Tensor
 
+from ncogym.envs import geometry
 from ncogym.envs.base import ConstructiveEnv, ReferenceSet, pinned
 from ncogym.envs.formats.arrays import Arrays, Contents, holds, real, refuse
-from ncogym.envs.geometry import scaled_coordinates
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.features import EdgeFeatures, FeatureDims, InstanceFeatures, NodeFeatures
@@ -56,7 +56,6 @@ class ATSPEnv(TSPEnv):
 
     name = "atsp"
     suffixes = (".atsp",)
-    models = frozenset({"tour"})
     reference_sets: ClassVar[dict[str, ReferenceSet]] = pinned(
         (
             (f"ncogym-atsp{n}", ReferenceSet({"num_nodes": n}, 1234, 1_000, "", "this library's uniform, seed 1234"))
@@ -82,6 +81,8 @@ class ATSPEnv(TSPEnv):
 
     def resized(self, size: int) -> ATSPEnv:
         return ATSPEnv(**{**self.arguments(), "num_nodes": size})
+
+    model = TSPEnv.model  # a matrix, symmetric or not
 
     # ------------------------------------------------------------------ instances
 
@@ -199,14 +200,14 @@ class ATSPEnv(TSPEnv):
         """Draw the tour with arrows, nodes placed so that their distances resemble the mean of there and back."""
         from ncogym.plotting import draw_tour
 
-        dists = self.distances(instance)
-        places = scaled_coordinates((dists + dists.mT) / 2)
+        dists = geometry.distances(instance)
+        places = geometry.scaled_coordinates((dists + dists.mT) / 2)
         draw_tour(places[0].numpy(), actions.numpy(), path, title, arrows=True)
 
     def sketch(self, instance: TensorDict, actions: Int64[Tensor, " steps"]) -> Sketch:
         """Return the tour with arrows, nodes placed as in `render`."""
-        dists = self.distances(instance)
-        placed = TensorDict({"locs": scaled_coordinates((dists + dists.mT) / 2)}, batch_size=[1])
+        dists = geometry.distances(instance)
+        placed = TensorDict({"locs": geometry.scaled_coordinates((dists + dists.mT) / 2)}, batch_size=[1])
         drawn = super().sketch(placed, actions)
         return drawn._replace(lines=[line._replace(style="arrows") for line in drawn.lines])
 

@@ -25,27 +25,9 @@ from torchrl.envs import EnvBase
 from ncogym.envs.formats.arrays import Arrays, Contents
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.features import FeatureDims, InstanceFeatures, StepFeatures, Walk
+from ncogym.models import Model
 from ncogym.plotting import Sketch
 from ncogym.problem import Violation
-
-MODELS: dict[str, tuple[str, ...]] = {
-    "tour": ("distances",),
-    "symmetric-tour": ("distances",),
-    "routes": ("distances", "demands", "capacities"),
-    "packing": ("weights", "values", "capacities"),
-    "shop": ("durations", "machines"),
-}
-"""What classical solvers know how to solve, and the views by which they read it.
-
-- ``tour``: the shortest closed tour through all nodes; actions are the nodes in their order.
-- ``symmetric-tour``: the same where every distance is as long there and back.
-- ``routes``: the shortest closed routes of alike vehicles from node 0, as many as one likes, each with demands that fit
-  a vehicle, through all other nodes; actions are the nodes in their order, 0 between two routes.
-- ``packing``: the items of the most value that fit; actions are their indices, then the number of items.
-- ``shop``: the shortest job shop schedule; actions are the jobs whose next operations are placed.
-
-Views are methods of the environment that take instances of batch size ``[batch]`` and return tensors of it.
-"""
 
 CHECKSUM = "checksum"  # TorchRL's key for what `step` knows the numbers by that it has to read
 ALTERED = 1e-5  # relative; a number in another precision is still the same number
@@ -151,9 +133,6 @@ class ConstructiveEnv(EnvBase):
         solution_suffix: that of the file which `write_solution` writes; None where the problem has no such format.
         multi_start: whether a good solution may begin with nearly any of the first actions, so that trying each pays.
         reference_sets: the sets of instances that are known by a name, in the order of tables.
-        models: which of `MODELS` every instance is, in full: nothing but what the model's views show decides what is
-            feasible and how good it is. It is not inherited, since a subclass may ask for more (a tour with time
-            windows is no `tour`), so each class says it of itself; saying nothing keeps the classical solvers away.
     """
 
     name: ClassVar[str]
@@ -163,18 +142,13 @@ class ConstructiveEnv(EnvBase):
     solution_suffix: ClassVar[str | None] = None
     multi_start: ClassVar[bool] = True
     reference_sets: ClassVar[dict[str, ReferenceSet]] = {}
-    models: ClassVar[frozenset[str]] = frozenset()
     batch_locked = False
     _supports_set_state = True
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        cls.models = frozenset(cls.__dict__.get("models", ()))
-        for model in cls.models:
-            if model not in MODELS:
-                raise ArgumentError(f"{cls.__name__}.models: {model!r} is not known; allowed are {', '.join(MODELS)}")
-            if missing := [view for view in MODELS[model] if not hasattr(cls, view)]:
-                raise ArgumentError(f"{cls.__name__}.models: {model!r} needs the views {', '.join(missing)}")
+        if "model" not in cls.__dict__:
+            cls.model = ConstructiveEnv.model  # type: ignore[method-assign]  # see there
 
     def __init__(self, *, batch_size: tuple[int, ...] = (), device: torch.device | str = "cpu") -> None:
         super().__init__(device=torch.device(device), batch_size=torch.Size(batch_size), allow_done_after_reset=True)
@@ -337,6 +311,22 @@ class ConstructiveEnv(EnvBase):
         no such picture.
         """
         return None
+
+    def model(self, instance: TensorDict) -> Model | None:
+        """Return what classical solvers may see of instances of batch size ``[batch]``, or None: they may see nothing.
+
+        A model says all that decides what is feasible and how good it is. So it is not inherited: a subclass may ask
+        for more (a tour with time windows is no tour), and one that does not says ``model = ItsBase.model``.
+        """
+        return None
+
+    def answer(self, instance: TensorDict, actions: Int64[Tensor, " steps"]) -> Any:
+        """Return a solution of an instance of batch size ``[1]`` in the words of its model, plain lists and numbers.
+
+        None where the problem has no model.
+        """
+        model = self.model(instance)
+        return None if model is None else model.row(0).answer(self.plain_actions(instance, actions))
 
     # ------------------------------------------------------------------ the bridge to TorchRL
 

@@ -34,6 +34,7 @@ from ncogym.envs.base import ConstructiveEnv, Neighbourhood, ReferenceSet, as_in
 from ncogym.envs.formats.arrays import Arrays, Contents, holds, real, refuse, whole
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.features import EdgeFeatures, FeatureDims, InstanceFeatures, NodeFeatures, StepFeatures, Walk
+from ncogym.models import Routes
 from ncogym.plotting import Line, Mark, Sketch, sketch_places
 from ncogym.problem import Violation
 
@@ -45,6 +46,9 @@ MAX_DEMAND = 9  # of the distributions that take these capacities
 MOST_UNITS = 1000  # that a capacity may have had of which a file has shares alone
 
 SLACK = 1e-9  # relative: sums of fractional demands are inexact; whole numbers are compared exactly
+
+
+LABELS = "labels"  # key of the numbers that nodes have in their file, where its depot is not the first
 
 
 class CVRPState(NamedTuple):
@@ -120,7 +124,6 @@ class CVRPEnv(ConstructiveEnv):
     name = "cvrp"
     sense = "min"
     suffixes = (".vrp",)
-    models = frozenset({"routes"})
     published_suffix = solution_suffix = ".sol"
     reference_sets = pinned(_reference_sets(), _SHA256)
     _state_type = CVRPState
@@ -233,6 +236,8 @@ class CVRPEnv(ConstructiveEnv):
             "capacity": torch.tensor([problem.capacity], dtype=torch.float64),
             "dists": dists[None],
         }
+        if problem.order[0]:
+            values[LABELS] = torch.from_numpy(problem.order)[None]
         return TensorDict(values, batch_size=[1])
 
     def read_solution(self, path: str | Path) -> Int64[Tensor, " steps"]:
@@ -463,17 +468,9 @@ class CVRPEnv(ConstructiveEnv):
         """
         return geometry.images(instance, instance["locs"], count, rng)
 
-    def distances(self, instance: TensorDict) -> Float64[Tensor, "batch nodes nodes"]:
-        """Return the distances that the objective adds up, float64 ``[batch, nodes, nodes]``, the depot first."""
-        return geometry.distances(instance)
-
-    def demands(self, instance: TensorDict) -> Float64[Tensor, "batch nodes"]:
-        """Return the demands, float64 ``[batch, nodes]``, 0 at the depot."""
-        return instance["demand"].double()
-
-    def capacities(self, instance: TensorDict) -> Float64[Tensor, " batch"]:
-        """Return what a vehicle holds, float64 ``[batch]``."""
-        return instance["capacity"].double()
+    def model(self, instance: TensorDict) -> Routes:
+        demand, capacity = instance["demand"].double(), instance["capacity"].double()
+        return Routes(geometry.distances_of(instance), demand, capacity, labels=instance.get(LABELS, None))
 
     def render(self, instance: TensorDict, actions: Tensor, path: str | Path, title: str = "") -> None:
         from ncogym.plotting import draw_routes

@@ -13,6 +13,7 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from ncogym.errors import ArgumentError
+from ncogym.models import Distances
 
 # ---------------------------------------------------------------------- distances
 
@@ -23,6 +24,13 @@ def distances(instance: TensorDict) -> Float64[Tensor, "batch nodes nodes"]:
         return instance["dists"].double()
     locs = instance["locs"].double()
     return torch.cdist(locs, locs, compute_mode="donot_use_mm_for_euclid_dist")
+
+
+def distances_of(instance: TensorDict) -> Distances:
+    """Return the same as solvers see them, which need not be a matrix."""
+    if "dists" in instance.keys():
+        return Distances(given=instance["dists"])
+    return Distances(points=instance["locs"])
 
 
 def lengths(instance: TensorDict, origin: Tensor, target: Tensor) -> Tensor:

@@ -29,6 +29,7 @@ from ncogym.envs.formats.arrays import Arrays, Contents, holds, refuse, whole
 from ncogym.envs.formats.jobshop import TAILLARD_SEEDS, matrices_fault
 from ncogym.errors import ArgumentError
 from ncogym.features import FeatureDims, InstanceFeatures, OperationGraph, StepFeatures
+from ncogym.models import Shop
 from ncogym.plotting import Bar, Sketch
 from ncogym.problem import Violation
 
@@ -129,7 +130,6 @@ class JSSPEnv(ConstructiveEnv):
     name = "jssp"
     sense = "min"
     suffixes = (".jsp", ".jssp", ".txt")
-    models = frozenset({"shop"})
     solution_suffix = ".schedule"
     reference_sets = pinned(_reference_sets(), _SHA256)
     multi_start = False
@@ -602,13 +602,8 @@ class JSSPEnv(ConstructiveEnv):
         steps = torch.arange(actions.shape[-1], device=actions.device)
         return actions.gather(-1, (last - steps).clamp_min(0).expand_as(actions))
 
-    def durations(self, instance: TensorDict) -> Int64[Tensor, "batch jobs machines"]:
-        """Return the durations in processing order, 0 where there is no operation."""
-        return instance["duration"]
-
-    def machines(self, instance: TensorDict) -> Int64[Tensor, "batch jobs machines"]:
-        """Return the machines in processing order, -1 where there is no operation."""
-        return instance["machine"]
+    def model(self, instance: TensorDict) -> Shop:
+        return Shop(instance["duration"], instance["machine"])
 
     def render(self, instance: TensorDict, actions: Tensor, path: str | Path, title: str = "") -> None:
         from ncogym.plotting import draw_gantt

@@ -37,6 +37,7 @@ from ncogym.envs.base import ConstructiveEnv, Neighbourhood, ReferenceSet, as_in
 from ncogym.envs.formats.arrays import Arrays, Contents, holds, real, refuse
 from ncogym.errors import ArgumentError
 from ncogym.features import FeatureDims, InstanceFeatures, NodeFeatures, StepFeatures
+from ncogym.models import Packing
 from ncogym.plotting import SIDE, Bar, Mark, Sketch
 from ncogym.problem import Violation
 
@@ -113,7 +114,6 @@ class KnapsackEnv(ConstructiveEnv):
     name = "knapsack"
     sense = "max"
     suffixes = (".kp", ".txt")
-    models = frozenset({"packing"})
     reference_sets = pinned(_reference_sets(), _SHA256)
     multi_start = False
     _state_type = KnapsackState
@@ -416,6 +416,9 @@ class KnapsackEnv(ConstructiveEnv):
     def symmetries(self, instance: TensorDict, count: int = 8, rng: torch.Generator | None = None) -> list[TensorDict]:
         """Return the instance alone, whatever ``count``: features are free of units, so no image shows anything new."""
         return [instance]
+
+    def model(self, instance: TensorDict) -> Packing:
+        return Packing(self.weights(instance), self.values(instance), self.capacities(instance))
 
     def weights(self, instance: TensorDict) -> Float64[Tensor, "batch items"]:
         """Return the weights, float64 ``[batch, items]``."""

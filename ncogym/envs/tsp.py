@@ -27,6 +27,7 @@ from ncogym.envs.base import ConstructiveEnv, Neighbourhood, ReferenceSet, as_in
 from ncogym.envs.formats.arrays import Arrays, Contents, holds, real, whole
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.features import EdgeFeatures, FeatureDims, InstanceFeatures, NodeFeatures, StepFeatures, Walk
+from ncogym.models import Tour
 from ncogym.plotting import Line, Mark, Sketch, sketch_places
 from ncogym.problem import Violation
 
@@ -94,7 +95,6 @@ class TSPEnv(ConstructiveEnv):
     name = "tsp"
     sense = "min"
     suffixes = (".tsp",)
-    models = frozenset({"tour", "symmetric-tour"})
     published_suffix, solution_suffix = ".opt.tour", ".tour"
     reference_sets = pinned(_reference_sets(), _SHA256)
     _state_type = TSPState
@@ -324,9 +324,8 @@ class TSPEnv(ConstructiveEnv):
         """
         return geometry.images(instance, self._coordinates(instance), count, rng)
 
-    def distances(self, instance: TensorDict) -> Float64[Tensor, "batch nodes nodes"]:
-        """Return the distances that the objective adds up, float64 ``[batch, nodes, nodes]``."""
-        return geometry.distances(instance)
+    def model(self, instance: TensorDict) -> Tour:
+        return Tour(geometry.distances_of(instance))
 
     def render(self, instance: TensorDict, actions: Tensor, path: str | Path, title: str = "") -> None:
         from ncogym.plotting import draw_tour

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
+from tensordict import TensorDict
 
 from ncogym.books import Progress
 from ncogym.errors import ArgumentError, NoSolutionFound
-from ncogym.solver import Improver, Solver
+from ncogym.solver import Choosy, Improver, Solver
 
 FIRST = 0.25  # of a budget, for who only makes the start of what searches long after it
 BRIEF = 0.1  # of the seconds, for those who end of their own accord soon
@@ -42,16 +42,15 @@ class Compose(Improver):
         """All of them, in their order."""
         return (self.first, *self.then)
 
-    def check(self, env: Any) -> None:
-        """Refuse an environment that one of the stages cannot take, before any of them begins.
+    def check(self, env: Any, instances: TensorDict) -> None:
+        """Refuse instances that one of the stages cannot take, before any of them begins.
 
         Raises:
             UnsupportedProblem: a stage says no.
         """
         for stage in self.stages:
-            check: Callable[[Any], None] | None = getattr(stage, "check", None)
-            if check is not None:
-                check(env)
+            if isinstance(stage, Choosy):
+                stage.check(env, instances)
 
     def improve(self, progress: Progress, rng: torch.Generator) -> None:
         """Let all stages have their part; where there is a solution already, the first need not come to one.
@@ -59,7 +58,7 @@ class Compose(Improver):
         Raises:
             UnsupportedProblem: `check` says no.
         """
-        self.check(progress.env)
+        self.check(progress.env, progress.instances)
         limit = progress.budget.seconds
         while self._pass(progress, rng) and limit - progress.seconds > LITTLE * limit:
             if progress.spent or progress.settled:

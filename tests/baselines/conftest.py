@@ -9,6 +9,7 @@ import pytest
 import torch
 from tensordict import TensorDict
 
+from ncogym.envs import geometry
 from ncogym.envs.cvrp import CVRPEnv
 
 
@@ -26,7 +27,7 @@ def deliveries() -> Deliveries:
     env = CVRPEnv(5, capacity=15)
     instances = env.generate(3, torch.Generator().manual_seed(0))
     best = []
-    for dists, demand in zip(env.distances(instances).tolist(), instances["demand"].tolist(), strict=True):
+    for dists, demand in zip(geometry.distances(instances).tolist(), instances["demand"].tolist(), strict=True):
         lengths = []
         for order in itertools.permutations(range(1, 6)):
             for cuts in itertools.product([False, True], repeat=4):

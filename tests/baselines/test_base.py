@@ -24,7 +24,8 @@ from ncogym.baselines.base import (
 )
 from ncogym.books import Progress
 from ncogym.budget import Budget, MaxRollouts, MaxSeconds
-from ncogym.envs import PROBLEMS, make
+from ncogym.envs import PROBLEMS, geometry, make
+from ncogym.envs.atsp import ATSPEnv
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import (
     Abandoned,
@@ -34,6 +35,7 @@ from ncogym.errors import (
     SolverNotInstalled,
     UnsupportedProblem,
 )
+from ncogym.models import Routes, Tour
 
 
 class Given(OutsideTourSolver):
@@ -85,33 +87,82 @@ def test_importing_the_table_imports_no_outside_solver():
 
 
 @pytest.mark.parametrize("name", SOLVERS)
-def test_an_environment_that_declares_nothing_is_refused_by_name(name, square, rng):
-    """A solver refuses what says nothing of itself, naming both."""
+def test_what_shows_nothing_is_refused_by_name(name, square, rng):
+    """A solver refuses what shows solvers nothing, naming both."""
 
     class Sorting:
         name = "sorting"
 
-    solver = SOLVERS[name]()
-    assert not solver.supports(Sorting())
-    with pytest.raises(UnsupportedProblem, match=rf"{name} cannot take sorting"):
-        solver(Sorting(), square, None, rng)
+        def model(self, instance):
+            return None
+
+    with pytest.raises(UnsupportedProblem, match=rf"{name} cannot take sorting; it solves .* shows solvers nothing"):
+        SOLVERS[name]()(Sorting(), square, None, rng)
 
 
 @pytest.mark.parametrize("env", STAND_INS, ids=lambda env: env.name)
 def test_what_asks_for_more_is_taken_by_no_solver(env, rng):
-    """Views do not make a tour or routes, and a declaration is not inherited: more constraints are another problem."""
+    """A model is not inherited: more constraints are another problem, until it says which."""
     instances = env.generate(1, rng)
-    assert not [name for name, make in SOLVERS.items() if make().supports(env)]
     for solver in SOLVERS.values():
-        with pytest.raises(UnsupportedProblem, match=rf"cannot take {env.name}; .* declares nothing"):
+        assert not solver().supports(env, instances)
+        with pytest.raises(UnsupportedProblem, match=rf"cannot take {env.name}; .* shows solvers nothing"):
             solver()(env, instances, None, rng)
 
 
-def test_every_problem_has_its_solvers():
-    """What each problem declares is read by those solvers that are made for it."""
+@pytest.mark.parametrize("need", ["windows", "service"])
+@pytest.mark.parametrize("name", [name for name, make in SOLVERS.items() if Tour in make().reads])
+def test_tours_with_windows_are_refused(name, need, square, rng):
+    """A solver of tours says which part of the instance it does not know, two-opt and OR-Tools' model among them."""
+    given = {"windows": torch.tensor([[[0.0, 9.0]] * 4]), "service": torch.ones(1, 4)}[need]
+    words = rf"{name} cannot take stated; these closed tours have {need}, which it does not know"
+    with pytest.raises(UnsupportedProblem, match=words):
+        SOLVERS[name]()(Stated(lambda dists: Tour(dists, **{need: given})), square, None, rng)
+
+
+@pytest.mark.parametrize(
+    ("need", "given"),
+    [
+        ("windows", torch.tensor([[[0.0, 9.0]] * 4])),
+        ("service", torch.ones(1, 4)),
+        ("depots", 2),
+        ("open", True),
+        ("limit", torch.ones(1)),
+        ("fleet", torch.ones(1)),
+        ("backhauls", torch.tensor([[False, True, False, False]])),
+        ("prizes", torch.ones(1, 4)),
+        ("pickups", torch.tensor([[-1, -1, 1, -1]])),
+    ],
+)
+@pytest.mark.parametrize("name", [name for name, make in SOLVERS.items() if Routes in make().reads])
+def test_routes_that_ask_for_more_are_refused(name, need, given, square, rng):
+    """A solver of capacitated routes says which part of the instance it does not know, savings and HGS among them."""
+    env = Stated(lambda dists: Routes(dists, torch.ones(1, 4), torch.ones(1), **{need: given}))
+    words = rf"{name} cannot take stated; these capacitated routes have {need}, which it does not know"
+    if need not in SOLVERS[name]().can:
+        with pytest.raises(UnsupportedProblem, match=words):
+            SOLVERS[name]()(env, square, None, rng)
+
+
+class Stated:
+    """A stand-in problem on places, of which solvers see what a test says."""
+
+    name, sense = "stated", "min"
+
+    def __init__(self, model) -> None:
+        self._model = model
+
+    def model(self, instance):
+        return self._model(geometry.distances_of(instance))
+
+
+def test_every_problem_has_its_solvers(rng):
+    """What each problem shows is read by those solvers that are made for it."""
     tours = {"nearest-neighbour", "farthest-insertion", "random-insertion", "ortools", "fast-tsp", "lkh", "pyvrp"}
     packings = {"ortools", "cp-sat", "ratio-greedy", "value-greedy", "knapsack-dp"}
-    taken = {problem: {n for n, m in SOLVERS.items() if m().supports(make(problem))} for problem in PROBLEMS}
+    envs = {problem: make(problem).resized(6) for problem in PROBLEMS}
+    shown = {problem: env.generate(1, rng) for problem, env in envs.items()}
+    taken = {p: {n for n, m in SOLVERS.items() if m().supports(env, shown[p])} for p, env in envs.items()}
     assert taken == {
         "tsp": {*tours, "two-opt", "cp-sat"},
         "atsp": {*tours, "cp-sat"},
@@ -121,20 +172,16 @@ def test_every_problem_has_its_solvers():
     }
 
 
-def test_symmetric_solvers_refuse_asymmetric_problems(rng):
-    """What needs symmetry says no to an environment that denies it, and to instances that turn out otherwise."""
-
-    class OneWay(TSPEnv):
-        models = frozenset({"tour"})
-
-    tours = [name for name, make in SOLVERS.items() if make().supports(TSPEnv(4))]
-    needy = {name for name in tours if not SOLVERS[name]().supports(OneWay())}
-    assert needy == {"two-opt"}
+def test_symmetric_solvers_refuse_asymmetric_instances(rng):
+    """What needs symmetry says no to instances without it, and only to these, whatever the problem is called."""
+    tours = [name for name, make in SOLVERS.items() if Tour in make().reads]
     dists = torch.tensor([[[0.0, 1.0, 1.0, 9.0], [9.0, 0.0, 1.0, 1.0], [1.0, 9.0, 0.0, 1.0], [1.0, 1.0, 9.0, 0.0]]])
     instance = TensorDict({"dists": dists.double()}, batch_size=[1])
-    for name in needy:
-        with pytest.raises(UnsupportedProblem, match="not symmetric"):
-            SOLVERS[name]()(TSPEnv(4), instance, None, rng)
+    assert [name for name in tours if not SOLVERS[name]().supports(TSPEnv(4), instance)] == ["two-opt"]
+    with pytest.raises(UnsupportedProblem, match=r"these closed tours have asymmetric, which it does not know"):
+        SOLVERS["two-opt"]()(TSPEnv(4), instance, None, rng)
+    both_ways = TensorDict({"dists": (dists + dists.mT).double()}, batch_size=[1])
+    assert SOLVERS["two-opt"]()(ATSPEnv(4), both_ways, None, rng)[0].feasible
 
 
 # ---------------------------------------------------------------------- whole numbers, missing packages
@@ -351,14 +398,11 @@ def test_the_bar_is_for_terminals(terminal, wanted, shown, three, monkeypatch, c
 class Shown(OutsideImprover):
     """Keeps what it was given, and reports what it was told."""
 
-    name, takes = "shown", "anything"
+    name = "shown"
 
     def __init__(self, *tours: list[int]) -> None:
         super().__init__()
         self.tours, self.starts = tours, []
-
-    def supports(self, env):
-        return True
 
     def _view(self, env, one, budget, rng):
         return None
@@ -454,20 +498,8 @@ def test_constructions_look_at_the_clock(name, rng):
     solver = SOLVERS[name]()
     for each in ("tsp", "cvrp", "jssp"):
         env = make(each).resized(6)
-        if solver.supports(env):
-            instances = env.generate(2, rng)
+        instances = env.generate(2, rng)
+        if solver.supports(env, instances):
             with pytest.raises(Abandoned, match=f"no solution of {each} within the budget"):
                 solver(env, instances, Budget(seconds=1e-9, first=1e-9), rng)
             assert all(s.feasible for s in solver(env, instances, MaxSeconds(1e-9), rng))
-
-
-def test_distances_that_are_not_symmetric_are_found_wherever_they_are(monkeypatch):
-    """Tiles cover every pair, and what rounding does is passed over."""
-    monkeypatch.setattr(base, "TILE", 3)
-    dists = torch.rand(2, 8, 8, dtype=torch.float64)
-    dists = dists + dists.mT
-    assert base._symmetric(dists * (1 + 1e-12 * torch.rand(2, 8, 8, dtype=torch.float64)))
-    for i, j in itertools.permutations(range(8), 2):
-        other = dists.clone()
-        other[1, i, j] += 1e-3
-        assert not base._symmetric(other)

@@ -56,7 +56,7 @@ def test_no_machine_waits_for_a_job(rule, randomised, rng):
     env = JSSPEnv(5, 4, non_delay=True)
     instances = stack_instances([env.generate(3, rng), JSSPEnv(3, 3).generate(2, rng)])
     instances["duration"][0, :2, 1] = 0
-    durations, machines = env.durations(instances), env.machines(instances)
+    durations, machines = instances["duration"], instances["machine"]
     actions = Dispatching(rule)._dispatch(durations, machines, 6, rng if randomised else None, lambda: None)
     state = env.start(instances, 6)
     for action in actions.unbind(-1):
@@ -168,7 +168,7 @@ def test_published_gaps_on_taillard_15x15(shared_instances, rng):
 def test_what_it_cannot_do_is_refused_in_words(rng):
     """A problem without machines, and a rule that is unknown, are refused in one line."""
     env = TSPEnv(5)
-    with pytest.raises(UnsupportedProblem, match=r"^dispatch:SPT cannot take tsp; it solves job shops .* declares sym"):
+    with pytest.raises(UnsupportedProblem, match=r"^dispatch:SPT cannot take tsp; it .*, and these are closed tours"):
         Dispatching("SPT")(env, env.generate(1, rng), None, rng)
     with pytest.raises(ArgumentError, match=r"^rule: 'MWR' is not allowed; it must be one of SPT, LPT, "):
         Dispatching("MWR")

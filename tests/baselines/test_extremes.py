@@ -91,7 +91,7 @@ def test_extreme_numbers_are_solved(extreme):
     """Every solver that takes the problem gives a feasible solution, and no warning of numpy's reaches the user."""
     kind, instance = EXTREMES[extreme]
     pair = TensorDict({name: torch.stack([value, value]) for name, value in instance.items()}, batch_size=[2])
-    env = type(kind.__name__, (kind,), {"models": kind.models})()
+    env = type(kind.__name__, (kind,), {"model": kind.model})()
     env.generate = lambda batch, rng: pair
     solvers = tuple(make() for name, make in SOLVERS.items() if ":" not in name or name == "dispatch:MWKR")
     case = laws.Case(env, 0, pair, torch.zeros(2, 1, 1), solvers=solvers)

@@ -11,6 +11,7 @@ from tensordict import TensorDict
 from ncogym.baselines.base import Run
 from ncogym.baselines.fast_tsp import FastTSP
 from ncogym.budget import Budget, MaxSeconds
+from ncogym.envs import geometry
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import SolverNotInstalled
 
@@ -85,7 +86,7 @@ def test_it_is_given_what_is_left_of_the_seconds(asked, rng):
 def test_a_cancelled_run_ends_at_once_with_a_tour():
     """A run that would last for minutes and is cancelled gives a good tour nevertheless."""
     env = TSPEnv(30)
-    dists = env.distances(env.generate(1, torch.Generator().manual_seed(0)))[0].numpy()
+    dists = geometry.distances(env.generate(1, torch.Generator().manual_seed(0)))[0].numpy()
     run = Run(600.0, lambda: True)
     FastTSP()._solve(dists, run)
     assert [sorted(actions) for _, actions in run.reports] == [list(range(30))]
@@ -97,13 +98,11 @@ def test_a_cancelled_budget_reaches_worker_processes(rng):
     budget = MaxSeconds(600)
 
     class Interrupted(TSPEnv):
-        models = TSPEnv.models
-
-        def distances(self, instances):
+        def model(self, instance):
             self.asked = getattr(self, "asked", 0) + 1
             if self.asked == 2:  # the first instance is with its worker, this one soon is
                 budget.cancel.set()
-            return super().distances(instances)
+            return super().model(instance)
 
     env = Interrupted(30)
     solutions = FastTSP(workers=2)(env, env.generate(2, rng), budget, rng)

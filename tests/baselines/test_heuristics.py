@@ -13,6 +13,7 @@ from ncogym.baselines import heuristics
 from ncogym.baselines.heuristics import FarthestInsertion, NearestNeighbour, RandomInsertion, TwoOpt, local_search
 from ncogym.books import Progress
 from ncogym.budget import Budget, MaxRollouts, MaxSeconds
+from ncogym.envs import geometry
 from ncogym.envs.cvrp import CVRPEnv
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import ArgumentError, UnsupportedProblem
@@ -117,7 +118,7 @@ def test_nearest_neighbour_from_all_starts_keeps_the_best(rng):
     """The best over all starts is what a plain loop over them finds."""
     env, instances = cities(3, 12)
     solutions = NearestNeighbour(starts="all")(env, instances, None, rng)
-    for dists, solution in zip(env.distances(instances).tolist(), solutions, strict=True):
+    for dists, solution in zip(geometry.distances(instances).tolist(), solutions, strict=True):
         lengths = []
         for start in range(12):
             tour = [start]
@@ -146,7 +147,7 @@ def test_farthest_insertion_is_that_of_a_plain_loop(rng):
     """Order and places are those of the textbook's loops."""
     env, instances = cities(4, 15)
     solutions = FarthestInsertion()(env, instances, None, rng)
-    for dists, solution in zip(env.distances(instances).tolist(), solutions, strict=True):
+    for dists, solution in zip(geometry.distances(instances).tolist(), solutions, strict=True):
         order = [max(range(15), key=lambda node: max(dists[node]))]
         while len(order) < 15:
             rest = (node for node in range(15) if node not in order)
@@ -214,10 +215,10 @@ def test_no_two_opt_move_is_left(distribution, whole, neighbours, monkeypatch, r
     env, instances = cities(2000, 30, distribution)
     instances = instances[rows]
     if whole:  # and so many distances are equal
-        instances["dists"] = (env.distances(instances) * 20).round()
+        instances["dists"] = (geometry.distances(instances) * 20).round()
     start = Fixed([random.Random(row).sample(range(30), 30) for row in rows])
     solutions = Compose(start, TwoOpt())(env, instances, None, rng)
-    for dists, solution in zip(env.distances(instances).tolist(), solutions, strict=True):
+    for dists, solution in zip(geometry.distances(instances).tolist(), solutions, strict=True):
         tour = solution.actions.tolist()
         for i, j in itertools.combinations(range(30), 2):
             a, b, c, d = tour[i], tour[i + 1], tour[j], tour[(j + 1) % 30]
@@ -239,7 +240,7 @@ def test_no_or_opt_move_is_left_where_all_nodes_are_near(rng):
     env, instances = cities(200, 9)
     start = Fixed([random.Random(row).sample(range(9), 9) for row in range(200)])
     for dists, solution in zip(
-        env.distances(instances).tolist(), Compose(start, TwoOpt())(env, instances, None, rng), strict=True
+        geometry.distances(instances).tolist(), Compose(start, TwoOpt())(env, instances, None, rng), strict=True
     ):
         tour = solution.actions.tolist()
         for begin, size in itertools.product(range(9), (1, 2, 3)):
@@ -253,9 +254,9 @@ def test_no_or_opt_move_is_left_where_all_nodes_are_near(rng):
 @pytest.mark.parametrize("num_nodes", [3, 4, 5, 6, 7])
 def test_local_search_is_sane_on_tiny_instances(num_nodes):
     """Every tour that it returns is a tour, none is shorter than the shortest, and most are the shortest."""
-    env, instances = cities(20, num_nodes)
+    _, instances = cities(20, num_nodes)
     tours = torch.stack([torch.randperm(num_nodes, generator=torch.Generator().manual_seed(row)) for row in range(20)])
-    dists = env.distances(instances)
+    dists = geometry.distances(instances)
     found = local_search(dists, tours)
     assert torch.equal(found.sort(-1).values, torch.arange(num_nodes).expand(20, -1))
     gaps = [length(d, t) / shortest(d) - 1 for d, t in zip(dists.tolist(), found.tolist(), strict=True)]
@@ -266,7 +267,7 @@ def test_local_search_is_sane_on_tiny_instances(num_nodes):
 def test_local_search_stops_when_told():
     """Stopped after any number of moves it returns tours, and never a longer one than after fewer."""
     env, instances = cities(3, 25)
-    dists = env.distances(instances)
+    dists = geometry.distances(instances)
     tours = torch.stack([torch.randperm(25, generator=torch.Generator().manual_seed(row)) for row in range(3)])
     lengths = []
     for moves in range(12):
@@ -282,7 +283,7 @@ def test_local_search_stops_when_told():
 def test_parts_of_the_distances_are_as_good_as_all(monkeypatch, rng):
     """However few are copied at a time, moves and insertions are the same, and diagonals do not count."""
     env, instances = cities(2, 40)
-    dists = env.distances(instances)
+    dists = geometry.distances(instances)
     dists.diagonal(dim1=1, dim2=2).fill_(9.0)
     instances = TensorDict({"dists": dists}, batch_size=[2])
     solvers = TwoOpt(), FarthestInsertion()
@@ -321,7 +322,7 @@ def test_no_move_is_made_once_cancelled(rng):
     budget = Budget()
     budget.cancel.set()
     solutions = Compose(Fixed(tours), TwoOpt())(env, instances, budget, rng)
-    assert [length(d, t) for d, t in zip(env.distances(instances).tolist(), tours, strict=True)] == pytest.approx(
+    assert [length(d, t) for d, t in zip(geometry.distances(instances).tolist(), tours, strict=True)] == pytest.approx(
         [s.objective for s in solutions]
     )
 
@@ -350,7 +351,7 @@ def test_two_opt_asks_its_start_too(rng):
     """What the start cannot take, two-opt from it cannot take, nor what two-opt cannot; then nothing is begun."""
 
     class Picky(Fixed):
-        def check(self, env):
+        def check(self, env, instances):
             raise UnsupportedProblem("picky cannot take tsp")
 
     env, instances = cities(1, 5)
@@ -358,5 +359,5 @@ def test_two_opt_asks_its_start_too(rng):
     with pytest.raises(UnsupportedProblem, match="picky cannot take tsp"):
         Compose(start, TwoOpt())(env, instances, None, rng)
     with pytest.raises(UnsupportedProblem, match="two-opt cannot take cvrp"):
-        Compose(Fixed([[0]]), TwoOpt())(CVRPEnv(5), instances, None, rng)
+        Compose(Fixed([[0]]), TwoOpt())(CVRPEnv(5), CVRPEnv(5).generate(1, rng), None, rng)
     assert start.budget.rollouts == 999

@@ -13,10 +13,11 @@ from tensordict import TensorDict
 
 from ncogym.baselines import SOLVERS
 from ncogym.baselines.base import Run
-from ncogym.baselines.knapsack import KnapsackDP, Packing, RatioGreedy, ValueGreedy, as_actions, fill
+from ncogym.baselines.knapsack import Items, KnapsackDP, RatioGreedy, ValueGreedy, as_actions, fill
 from ncogym.budget import MaxSeconds
 from ncogym.envs.knapsack import KnapsackEnv, Pisinger
 from ncogym.errors import ArgumentError, SolverError, UnsupportedProblem
+from ncogym.models import Packing
 
 
 def knapsack(weight, value, capacity):
@@ -68,7 +69,7 @@ def test_greedy_is_as_far_off_as_measured_before(items, gap):
     assert 100 * (1 - greedy / best).mean() == pytest.approx(gap, rel=0.2)
 
 
-@pytest.mark.parametrize("name", [name for name, kind in SOLVERS.items() if kind().supports(KnapsackEnv())])
+@pytest.mark.parametrize("name", [name for name, kind in SOLVERS.items() if Packing in kind().reads])
 def test_items_without_weight_are_packed(name, rng):
     """Every solver of knapsacks takes what weighs nothing, beside the best of the others, and warns of nothing."""
     instance = knapsack([0.0, 2, 0, 3, 0], [10.0, 3, 0, 2.5, 1], 4.0)
@@ -100,7 +101,7 @@ def test_the_optimum_is_brute_forces(items, share):
     weight, value = np.array(items).T
     capacity = max(1.0, float(np.floor(share * weight.sum())))
     run = Run(np.inf, lambda: False)
-    DP._solve(Packing(weight, value, capacity), run)
+    DP._solve(Items(weight, value, capacity), run)
     found = [np.isin(np.arange(len(weight)), actions) for _, actions in run.reports]
     assert all(weight @ packed <= capacity for packed in found)
     assert max(value @ packed for packed in found) == pytest.approx(best_value(weight, value, capacity), abs=1e-9)
@@ -214,10 +215,13 @@ def test_a_knapsack_that_nothing_fits(solver, rng):
 
 @pytest.mark.parametrize("solver", [RatioGreedy(), ValueGreedy(), DP])
 def test_other_problems_are_refused(solver, rng):
-    """What does not declare itself a knapsack is not solved."""
+    """What does not show itself as a knapsack is not solved."""
 
     class Sorting:
         name = "sorting"
+
+        def model(self, instance):
+            return None
 
     with pytest.raises(UnsupportedProblem, match=f"{solver.name} cannot take sorting; it solves 0-1 knapsacks"):
         solver(Sorting(), knapsack([1.0], [1.0], 1.0), None, rng)

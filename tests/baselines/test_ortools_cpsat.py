@@ -242,7 +242,7 @@ def test_what_it_cannot_do_is_refused_in_words(rng):
     """Routes with demands, a bad number of threads and durations beyond 62 bits get one line each."""
     routes = CVRPEnv(4)
     with pytest.raises(
-        UnsupportedProblem, match=r"^cp-sat cannot take cvrp; it solves job shops .*, and cvrp declares routes"
+        UnsupportedProblem, match=r"^cp-sat cannot take cvrp; it solves job shops .*, and these are capacitated routes"
     ):
         CpSat()(routes, routes.generate(1, rng), None, rng)
     with pytest.raises(ArgumentError, match=r"^threads: 0 is not allowed"):

@@ -10,6 +10,7 @@ from tensordict import TensorDict
 from ncogym.baselines import SOLVERS, KnapsackDP, OrToolsKnapsack
 from ncogym.baselines.base import Run
 from ncogym.budget import Budget, MaxSeconds
+from ncogym.envs.jssp import JSSPEnv
 from ncogym.envs.knapsack import KnapsackEnv
 from ncogym.errors import SolverNotInstalled, UnsupportedProblem
 
@@ -115,14 +116,11 @@ def test_one_name_for_routes_and_knapsacks(rng):
     """`ortools` in the table solves what either of OR-Tools' two solvers takes, and names both where neither does."""
     solver = SOLVERS["ortools"]()
     env = KnapsackEnv(6)
-    assert solver.supports(env)
     assert solver(env, env.generate(1, rng), None, rng)[0].solver == "ortools"
-
-    class Sorting:
-        name = "sorting"
-
-    with pytest.raises(UnsupportedProblem, match=r"ortools cannot take sorting; it solves .*, or 0-1 knapsacks"):
-        solver(Sorting(), env.generate(1, rng), None, rng)
+    shop = JSSPEnv(2, 2)
+    words = r"ortools cannot take jssp; it solves capacitated routes .* and 0-1 knapsacks \(Packing\), and these are "
+    with pytest.raises(UnsupportedProblem, match=words):
+        solver(shop, shop.generate(1, rng), None, rng)
 
 
 def test_a_missing_package_is_named(monkeypatch, rng):

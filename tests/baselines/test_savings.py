@@ -10,6 +10,7 @@ from tensordict import TensorDict
 from ncogym.baselines import savings
 from ncogym.baselines.base import to_loads
 from ncogym.baselines.savings import NearestNeighbourRoutes, Savings
+from ncogym.envs import geometry
 from ncogym.envs.cvrp import CVRPEnv
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import NoSolutionFound, UnsupportedProblem
@@ -65,7 +66,7 @@ def test_savings_are_those_of_a_plain_loop(rng):
     instances = env.generate(4, rng)
     demands, capacity = instances["demand"].tolist(), float(instances["capacity"][0])
     solutions = Savings()(env, instances, None, rng)
-    for d, demand, solution in zip(env.distances(instances).tolist(), demands, solutions, strict=True):
+    for d, demand, solution in zip(geometry.distances(instances).tolist(), demands, solutions, strict=True):
         routes = [[node] for node in range(1, 31)]
         pairs = itertools.combinations(range(1, 31), 2)
         for i, j in sorted(pairs, key=lambda pair: d[pair[0]][0] + d[0][pair[1]] - d[pair[0]][pair[1]], reverse=True):

@@ -14,7 +14,7 @@ from tensordict import TensorDict
 
 from ncogym.baselines import SOLVERS
 from ncogym.baselines.lkh import LKH
-from ncogym.envs import PROBLEMS
+from ncogym.envs import PROBLEMS, geometry
 from ncogym.envs.atsp import ATSPEnv
 from ncogym.errors import ArgumentError, InstanceError, UnsupportedProblem
 from ncogym.laws import check_env
@@ -58,7 +58,7 @@ def test_direction_matters(ring):
     """Along the ring each leg is 1, against it 10, in objective, rewards and the view for solvers alike."""
     env = ATSPEnv(3)
     assert env.objective(ring, tours([0, 1, 2], [1, 2, 0], [2, 1, 0], [0, 2, 1])).tolist() == [[3, 3, 30, 30]]
-    assert env.distances(ring).tolist() == [[[0, 1, 10], [10, 0, 1], [1, 10, 0]]]
+    assert geometry.distances(ring).tolist() == [[[0, 1, 10], [10, 0, 1], [1, 10, 0]]]
     for order, expected in (((2, 0, 1), [0, -1, -2]), ((2, 1, 0), [0, -10, -20])):
         state, rewards = env.start(ring), []
         for node in order:
@@ -335,7 +335,7 @@ def test_the_other_way_round(rng):
 def test_solvers_of_symmetric_problems_refuse(name, rng):
     """A solver that needs symmetric distances says so in one line."""
     env = ATSPEnv(6)
-    with pytest.raises(UnsupportedProblem, match=f"^{name} cannot take atsp; it solves .*symmetric.*$"):
+    with pytest.raises(UnsupportedProblem, match=f"^{name} cannot take atsp; these closed tours have asymmetric, .*$"):
         SOLVERS[name]()(env, env.generate(2, rng), None, rng)
 
 

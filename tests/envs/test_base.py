@@ -12,10 +12,11 @@ from torchrl.envs import RewardSum, TransformedEnv
 from torchrl.envs.utils import check_env_specs, step_mdp
 
 import ncogym
-from ncogym.envs import PROBLEMS, ConstructiveEnv, make
+from ncogym.envs import PROBLEMS, ConstructiveEnv, geometry, make
 from ncogym.envs.base import ReferenceSet, pinned
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import ArgumentError
+from ncogym.models import Tour
 
 BATCH_SIZES = pytest.mark.parametrize("batch_size", [(), (4,)])
 
@@ -147,7 +148,7 @@ def test_reset_takes_instances_of_another_size(env, rng):
 
 def test_reset_takes_instances_of_distances_alone(env, rng):
     """An instance that is a distance matrix is used as it is; none is drawn in its stead."""
-    dists = env.distances(env.generate(2, rng))
+    dists = geometry.distances(env.generate(2, rng))
     state = env.reset(TensorDict({"dists": dists}, batch_size=[2]))
     assert torch.equal(state["dists"], dists)
     assert "locs" not in state.keys()
@@ -432,31 +433,19 @@ def test_a_problem_need_read_no_arrays():
 # ---------------------------------------------------------------------- what solvers may read
 
 
-def test_a_declaration_is_of_one_class_alone():
-    """A subclass may ask for more, so it declares nothing until it does so itself."""
+def test_a_model_is_of_one_class_alone(rng):
+    """A subclass may ask for more, so it shows solvers nothing until it says itself what there is to see."""
 
     class Windows(TSPEnv):
         pass
 
     class Renamed(TSPEnv):
-        models = frozenset({"tour"})
+        model = TSPEnv.model
 
-    assert TSPEnv.models == {"tour", "symmetric-tour"}
-    assert (Windows.models, Renamed.models) == (frozenset(), {"tour"})
-    assert ConstructiveEnv.models == frozenset()
-
-
-@pytest.mark.parametrize(
-    ("models", "words"),
-    [
-        ({"tours"}, "Wrong.models: 'tours' is not known; allowed are tour, symmetric-tour, routes, packing, shop"),
-        ({"routes"}, "Wrong.models: 'routes' needs the views demands, capacities"),
-    ],
-)
-def test_a_declaration_is_checked_where_it_is_made(models, words):
-    """A model that does not exist, or whose views the problem does not show, is refused when the class is defined."""
-    with pytest.raises(ArgumentError, match=words):
-        type("Wrong", (TSPEnv,), {"models": models})
+    instances = TSPEnv(5).generate(1, rng)
+    assert Windows(5).model(instances) is None
+    assert type(Renamed(5).model(instances)) is type(TSPEnv(5).model(instances)) is Tour
+    assert Windows(5).answer(instances, torch.arange(5)) is None
 
 
 # ---------------------------------------------------------------------- actions of other types

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from tensordict import TensorDict
 
 from ncogym.baselines import SOLVERS
+from ncogym.envs import geometry
 from ncogym.envs.cvrp import CVRPEnv, routes_of
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.laws import check_env
@@ -25,7 +26,7 @@ class FileLike(CVRPEnv):
     def generate(self, batch_size, rng, device=None):
         drawn = super().generate(batch_size, rng, device)
         tenths = {key: drawn[key].double() / 10 for key in ("demand", "capacity")}
-        return drawn.update({**tenths, "dists": (1000 * self.distances(drawn)).round()})
+        return drawn.update({**tenths, "dists": (1000 * geometry.distances(drawn)).round()})
 
 
 @pytest.fixture
@@ -204,17 +205,19 @@ def test_a_mutation_is_named(data, n, kind):
         assert joined == []
 
 
-def test_views_are_what_the_objective_and_the_referee_read(env, cross):
-    """Outside solvers see distances, demands and capacities in float64, the depot first."""
+def test_solvers_see_what_the_objective_and_the_referee_read(env, cross):
+    """Solvers see distances, demands and capacities in float64, the depot first, and nothing that they must know."""
+    model = env.model(cross)
     dists = torch.tensor([[0, 3, 4, 3, 4], [3, 0, 5, 6, 5], [4, 5, 0, 5, 8], [3, 6, 5, 0, 5], [4, 5, 8, 5, 0]])
     for view, expected in (
-        (env.distances(cross), dists[None]),
-        (env.demands(cross), torch.tensor([[0, 2, 3, 4, 5]])),
-        (env.capacities(cross), torch.tensor([7])),
+        (model.distances.matrix, dists[None]),
+        (model.demand, torch.tensor([[0, 2, 3, 4, 5]])),
+        (model.capacity, torch.tensor([7])),
     ):
         assert view.dtype == torch.float64
         assert torch.equal(view, expected.double())
-    assert torch.equal(env.distances(cross.select("locs")), dists[None].double())
+    assert torch.equal(env.model(cross.exclude("dists")).distances.matrix, dists[None].double())
+    assert model.needs == frozenset()
 
 
 # ---------------------------------------------------------------------- instances
@@ -524,7 +527,7 @@ def test_images_move_the_nodes_alone(env, rng):
     for number, image in enumerate(images):
         assert not any(torch.allclose(image["locs"], other["locs"]) for other in images[:number])
         assert torch.equal(image["demand"], instances["demand"])
-        torch.testing.assert_close(env.distances(image), env.distances(instances), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(geometry.distances(image), geometry.distances(instances), rtol=1e-5, atol=1e-6)
     with pytest.raises(ArgumentError, match="count: 9 images need a generator"):
         env.symmetries(instances, 9)
 
@@ -604,3 +607,16 @@ def test_a_sketch_has_the_routes_and_their_legs(env, cross):
         ([2, 3], 1, "solid"),
     ]
     assert [tuple(mark) for mark in sketch.marks] == [([0], 7, "square")]
+
+
+def test_an_answer_counts_nodes_as_the_file_does(data, rng) -> None:
+    """The depot of the file is its third node, and stays that in an answer, while actions count customers."""
+    env = CVRPEnv()
+    cross = env.read(data / "cross4.vrp")
+    answer = env.answer(cross, torch.tensor([1, 2, 0, 3, 0, 4]))
+    assert answer == [{"depot": 2, "visits": [0, 1]}, {"depot": 2, "visits": [3]}, {"depot": 2, "visits": [4]}]
+    drawn = env.resized(3).generate(1, rng)
+    assert env.answer(drawn, torch.tensor([3, 1, 0, 2])) == [
+        {"depot": 0, "visits": [3, 1]},
+        {"depot": 0, "visits": [2]},
+    ]

@@ -611,11 +611,12 @@ def test_candidate_features_by_hand(env, crossing):
     assert finished.scalars[0, 0, 0] == 1
 
 
-def test_views_show_the_instance(env, crossing):
-    """Outside solvers see durations and machines as whole numbers in processing order."""
-    assert env.durations(crossing).tolist() == [[[3, 2], [2, 4]]]
-    assert env.machines(crossing).tolist() == [[[0, 1], [1, 0]]]
-    assert env.durations(crossing).dtype == env.machines(crossing).dtype == torch.int64
+def test_solvers_see_the_instance(env, crossing):
+    """Solvers see durations and machines as whole numbers in processing order."""
+    model = env.model(crossing)
+    assert model.durations.tolist() == [[[3, 2], [2, 4]]]
+    assert model.machines.tolist() == [[[0, 1], [1, 0]]]
+    assert model.durations.dtype == model.machines.dtype == torch.int64
 
 
 @pytest.mark.parametrize("options", [{}, {"non_delay": True}, {"insertion": True}], ids=str)

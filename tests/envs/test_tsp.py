@@ -9,6 +9,7 @@ import torch
 from tensordict import TensorDict
 
 from ncogym.baselines import SOLVERS
+from ncogym.envs import geometry
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.laws import check_env
@@ -129,10 +130,10 @@ def test_objective_is_precise_far_from_the_origin(env, rectangle):
 def test_distances_are_what_the_objective_adds_up(env, rng):
     """The matrix for outside solvers gives each tour its objective, from coordinates and from given distances."""
     instances = env.generate(2, rng)
-    given = instances.clone().update({"dists": (1000 * env.distances(instances)).round()})
+    given = instances.clone().update({"dists": (1000 * geometry.distances(instances)).round()})
     actions = torch.stack([torch.randperm(4, generator=rng) for _ in range(6)]).view(2, 3, 4)
     for each in (instances, given):
-        dists = env.distances(each)
+        dists = geometry.distances(each)
         assert dists.dtype == torch.float64
         assert torch.equal(dists, dists.mT)
         assert (dists.diagonal(dim1=1, dim2=2) == 0).all()
@@ -325,7 +326,7 @@ def test_a_written_instance_scores_as_it_did(env, rng, tmp_path):
     env.write(instance, tmp_path / "drawn.tsp")
     again = env.read(tmp_path / "drawn.tsp")
     assert env.objective(again, crossed).item() == pytest.approx(1e6 * env.objective(instance, crossed).item(), abs=2)
-    dists = TensorDict({"dists": env.distances(instance)}, batch_size=[1])
+    dists = TensorDict({"dists": geometry.distances(instance)}, batch_size=[1])
     env.write(dists, tmp_path / "dists.tsp")
     assert torch.equal(env.read(tmp_path / "dists.tsp")["dists"], dists["dists"])
 
@@ -368,7 +369,7 @@ def test_distances_alone_are_enough(rng):
     """An instance without coordinates has finite features and symmetries, and keeps its objective under them."""
     env = TSPEnv(8)
     places = env.generate(3, rng)
-    instances = TensorDict({"dists": env.distances(places)}, batch_size=[3])
+    instances = TensorDict({"dists": geometry.distances(places)}, batch_size=[3])
     actions = torch.stack([torch.randperm(8, generator=rng) for _ in range(6)]).view(3, 2, 8)
     assert torch.allclose(env.objective(instances, actions), env.objective(places, actions))
     for feature in env.instance_features(instances):
@@ -383,7 +384,7 @@ def test_places_of_a_planar_set_have_its_distances(rng):
     """Nodes placed from the distances of points of the plane have these distances again."""
     env = TSPEnv(10)
     instances = env.generate(4, rng)
-    dists = env.distances(instances)
+    dists = geometry.distances(instances)
     nodes, _ = env.instance_features(TensorDict({"dists": dists}, batch_size=[4]))
     found = torch.cdist(nodes.values.double(), nodes.values.double())
     scale = found[:, 0, 1] / dists[:, 0, 1]  # features are in a unit of their own
@@ -441,7 +442,9 @@ def test_the_eight_images_are_the_squares(env, rng):
     torch.testing.assert_close(places[0], instances["locs"] - instances["locs"].mean(1, keepdim=True))
     for number, one in enumerate(places):
         assert all((one - other).abs().max() > 0.01 for other in places[:number])
-        torch.testing.assert_close(env.distances(images[number]), env.distances(instances), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(
+            geometry.distances(images[number]), geometry.distances(instances), rtol=1e-5, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("count", [1, 4, 8, 12])
@@ -495,7 +498,7 @@ def test_neighbourhoods_are_stretches(rng):
 def test_a_tour_can_be_drawn(env, rectangle, tmp_path):
     """A picture file is written, from coordinates and from distances alone."""
     pytest.importorskip("matplotlib")
-    dists = TensorDict({"dists": env.distances(rectangle)}, batch_size=[1])
+    dists = TensorDict({"dists": geometry.distances(rectangle)}, batch_size=[1])
     for name, instance in (("locs.png", rectangle), ("dists.png", dists)):
         env.render(instance, torch.tensor([0, 1, 2, 3]), tmp_path / name, title="a rectangle")
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")

@@ -98,15 +98,15 @@ def _taken(write: Callable[[Path], Any]) -> Files:
         return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def _rules(env: Any) -> list[str]:
-    """Return the names of the quick rules that take a problem."""
+def _rules(env: Any, data: Any) -> list[str]:
+    """Return the names of the quick rules that take instances of a problem."""
     rules = ("nearest-neighbour", "savings", "ratio-greedy", "dispatch:MWKR")
-    return [name for name in rules if SOLVERS[name]().supports(env)]
+    return [name for name in rules if SOLVERS[name]().supports(env, data)]
 
 
 def _tried(env: Any, data: Any) -> None:
     """Solve instances by the quick rules that take them."""
-    for name in _rules(env):
+    for name in _rules(env, data):
         SOLVERS[name]()(env, data, MaxRollouts(1), torch.Generator().manual_seed(0))
 
 
@@ -345,7 +345,8 @@ def _records() -> list[tuple[Files, list[str]]]:
     found = []
     for name in ("square4.tsp", "ring3.atsp", "cross4.vrp", "three_jobs.jsp", "exact4.kp"):
         problem = next(problem for problem, suffix in SUFFIX.items() if name.endswith(suffix))
-        rule = _rules(make(problem))[0]
+        env = make(problem)
+        rule = _rules(env, env.generate(1, torch.Generator()))[0]
 
         def write(folder: Path, name: str = name, rule: str = rule) -> None:
             shutil.copy(DATA / name, folder)

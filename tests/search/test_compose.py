@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from ncogym import solver as clocked
+from ncogym import books as clocked
 from ncogym.books import Progress
 from ncogym.budget import Budget, MaxRollouts, MaxSeconds, NoImprovement
 from ncogym.errors import ArgumentError, NoSolutionFound

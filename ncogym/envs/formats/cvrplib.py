@@ -58,6 +58,7 @@ class CVRPLIBProblem:
         demand: Float64 [N], 0 at the depot.
         capacity: What a vehicle holds.
         dists: Distances, float64 [N, N], symmetric, rounded as the format says, with 0 on the diagonal.
+        order: Int64 [N], the place in the file of each node, counted from 0.
     """
 
     name: str
@@ -66,6 +67,7 @@ class CVRPLIBProblem:
     demand: np.ndarray
     capacity: float
     dists: np.ndarray
+    order: np.ndarray
 
 
 class _CVRPDocument(_Document):
@@ -177,7 +179,7 @@ def read_cvrplib(path: str | os.PathLike[str]) -> CVRPLIBProblem:
         dists = document.distances(coords)
     document.check_limits(dists)
     name = document.header.get("NAME") or Path(path).stem
-    return CVRPLIBProblem(name, edge_weight_type, coords, demand[order], capacity, dists)
+    return CVRPLIBProblem(name, edge_weight_type, coords, demand[order], capacity, dists, order)
 
 
 def write_cvrplib(
