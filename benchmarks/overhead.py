@@ -15,7 +15,6 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,8 +25,7 @@ import torch
 import ncogym
 from ncogym.algorithms import POMO
 from ncogym.policies import AttentionPolicy
-from ncogym.policies.decoding import Sample
-from ncogym.rollout import act, log_probs
+from ncogym.rollout import Work
 from ncogym.solving import make_solver
 from ncogym.training import callbacks, module, run
 
@@ -53,13 +51,10 @@ def bare(case: Case, device: torch.device, clip: float = 1.0) -> Callable[[], No
     adam = torch.optim.AdamW(policy.parameters(), lr=1e-4, fused=True)
 
     def step() -> None:
-        instances = env.generate(case.batch, rng)
-        starts = algorithm.first_actions(env, instances, rng)
-        encoded = policy.encode(env.instance_features(instances))
-        found = act(env, policy, encoded, instances, Sample(), rng, first_actions=starts, log_prob=True)
-        scored = log_probs(env, policy, encoded, found)
+        work = Work.alone(policy, env, env.generate(case.batch, rng), rng)
+        loss, _ = algorithm.step(work)
         adam.zero_grad()
-        algorithm.loss(replace(found, log_prob=scored)).backward()
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(policy.parameters(), clip)
         adam.step()
 

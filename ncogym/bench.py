@@ -7,8 +7,8 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import Any, Literal
+from dataclasses import dataclass
+from typing import Any, Literal, cast
 
 import torch
 from tensordict import TensorDict
@@ -19,9 +19,9 @@ from ncogym.algorithms.pomo import POMO
 from ncogym.errors import ArgumentError
 from ncogym.policies.attention import AttentionPolicy
 from ncogym.policies.base import Policy
-from ncogym.policies.decoding import Greedy, Sample
+from ncogym.policies.decoding import Greedy
 from ncogym.policies.graph import GraphPolicy
-from ncogym.rollout import LOOK_EVERY, Acting, Precision, act, log_probs
+from ncogym.rollout import LOOK_EVERY, Acting, Part, Precision, Rollouts, Work, act
 
 REPETITIONS = 5
 
@@ -181,29 +181,31 @@ def decode(setting: Setting) -> Callable[[], Tensor]:
     return run
 
 
+class _FromStarts(POMO):
+    """POMO from starts that are given, which may be more than the problem has.
+
+    Args:
+        given: int64 ``[batch, rollouts]``.
+    """
+
+    def __init__(self, given: Tensor) -> None:
+        super().__init__()
+        self.given = given
+
+    def first_actions(self, part: Part) -> Tensor:
+        return self.given
+
+
 def train_step(setting: Setting) -> Callable[[], Tensor]:
     """Return a run of one POMO step without its optimiser."""
-    env, instances, algorithm = setting.env, setting.instances, POMO()
+    env, instances, algorithm = setting.env, setting.instances, _FromStarts(setting.starts)
     policy = _policy(setting).train()
 
     def run() -> Tensor:
-        encoded = policy.encode(env.instance_features(instances))
-        trajectories = act(
-            env,
-            policy,
-            encoded,
-            instances,
-            Sample(),
-            setting.rng,
-            first_actions=setting.starts,
-            log_prob=True,
-            acting=setting.acting,
-            precision=setting.precision,
-        )
-        scored = replace(trajectories, log_prob=log_probs(env, policy, encoded, trajectories, acting=setting.acting))
-        algorithm.loss(scored).backward()
+        work = Work.alone(policy, env, instances, setting.rng, acting=setting.acting, precision=setting.precision)
+        algorithm.step(work).loss.backward()
         policy.zero_grad()
-        return trajectories.actions
+        return cast(Rollouts, work.rollouts).actions
 
     return run
 

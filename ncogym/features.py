@@ -7,9 +7,9 @@ rollouts of one step, or the recorded steps of whole trajectories; nothing here 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import torch
 from torch import Tensor
@@ -49,6 +49,16 @@ class OperationGraph(NamedTuple):
     values: Tensor
     jobs: Tensor
     machines: Tensor
+
+
+class Encoded(Protocol):
+    """What a policy makes of instances, once: a NamedTuple of tensors ``[batch, ...]``, and of None."""
+
+    def __iter__(self) -> Iterator[Any]: ...
+
+    def _asdict(self) -> dict[str, Any]: ...
+
+    def _replace(self, **changes: Any) -> Any: ...
 
 
 InstanceFeatures = tuple[NodeFeatures | EdgeFeatures | OperationGraph, ...]

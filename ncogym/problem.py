@@ -52,7 +52,6 @@ class State(Protocol):
     def done(self) -> Tensor: ...
 
 
-@runtime_checkable
 class Dynamics(Protocol):
     """How solutions are built, action by action: what rollouts, searches, kernels and laws need of a problem."""
 
@@ -118,7 +117,6 @@ class Referee(Protocol):
         """Lengthen finished solutions ``[batch, ..., steps before]`` to ``steps`` by actions that do nothing."""
 
 
-@runtime_checkable
 class Problem(Dynamics, Referee, Protocol):
     """The rules of a problem: its dynamics, its referee, and what solvers may see of it."""
 
@@ -129,6 +127,17 @@ class Problem(Dynamics, Referee, Protocol):
     @property
     def sense(self) -> Literal["min", "max"]:
         """Whether less or more of the objective is better."""
+
+    def first_actions(self, instance: TensorDict, rng: torch.Generator | None = None) -> Int64[Tensor, "batch starts"]:
+        """Return the first actions of a multi-start, int64 ``[batch, starts]``, in random order if ``rng`` is given."""
+
+    def equivalent_actions(
+        self, instance: TensorDict, actions: Int64[Tensor, "batch steps"], count: int, rng: torch.Generator
+    ) -> Int64[Tensor, "batch {count} steps"]:
+        """Draw other action sequences of the same solutions, int64 ``[batch, count, steps]``."""
+
+    def instance_size(self, instance: TensorDict) -> int:
+        """Return the size of given instances (nodes, customers, items, ...)."""
 
     def model(self, instance: TensorDict) -> Model | None:
         """Return what classical solvers may see of instances of batch size ``[batch]``, or None: they may see nothing.

@@ -11,7 +11,7 @@ from ncogym.algorithms import POMO
 from ncogym.bench import REPETITIONS, Setting, bench, decode, num_decisions, train_step, uniform, walk
 from ncogym.envs import PROBLEMS, ConstructiveEnv, make
 from ncogym.errors import ArgumentError
-from ncogym.rollout import Trajectories
+from ncogym.rollout import Outcome, Rollouts, Work
 
 KEYS = {
     *("what", "env", "device", "batch", "rollouts", "dtype", "acting", "seconds_median", "instances_per_second"),
@@ -39,12 +39,12 @@ def setting(env: ConstructiveEnv, rng: torch.Generator) -> Setting:
 
 
 @pytest.fixture
-def acted(monkeypatch: pytest.MonkeyPatch) -> list[Trajectories]:
+def acted(monkeypatch: pytest.MonkeyPatch) -> list[Rollouts]:
     """What policies do while the test lasts."""
-    seen: list[Trajectories] = []
+    seen: list[Rollouts] = []
     act = module.act
 
-    def watched(*arguments: Any, **options: Any) -> Trajectories:
+    def watched(*arguments: Any, **options: Any) -> Rollouts:
         seen.append(act(*arguments, **options))
         return seen[-1]
 
@@ -151,7 +151,7 @@ def test_draws_reach_every_action(actions: int, rng: torch.Generator) -> None:
     assert (drawn / actions).std() == pytest.approx(12**-0.5, rel=0.1)
 
 
-def test_decode_builds_a_greedy_solution_from_each_start(setting: Setting, acted: list[Trajectories]) -> None:
+def test_decode_builds_a_greedy_solution_from_each_start(setting: Setting, acted: list[Rollouts]) -> None:
     """Each start is decoded, the same in every run, without log-probabilities."""
     run = decode(setting)
     run()
@@ -162,26 +162,26 @@ def test_decode_builds_a_greedy_solution_from_each_start(setting: Setting, acted
     assert acted[0].log_prob is None
 
 
-def test_train_step_scores_what_it_did(
-    setting: Setting, acted: list[Trajectories], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A step acts from each start and gets POMO's loss of it, with gradients."""
-    losses: list[torch.Tensor] = []
-    loss = POMO.loss
+def test_train_step_takes_the_algorithms_step(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step is POMO's own, from each start, with gradients of its loss."""
+    taken: list[tuple[Work, torch.Tensor]] = []
+    step = POMO.step
 
-    def watched(algorithm: POMO, trajectories: Trajectories) -> torch.Tensor:
-        assert torch.equal(trajectories.actions, acted[-1].actions)
-        losses.append(loss(algorithm, trajectories))
-        losses[-1].retain_grad()
-        return losses[-1]
+    def watched(algorithm: POMO, work: Work) -> Outcome:
+        outcome = step(algorithm, work)
+        outcome.loss.retain_grad()
+        taken.append((work, outcome.loss))
+        return outcome
 
-    monkeypatch.setattr(POMO, "loss", watched)
-    train_step(setting)()
-    assert torch.equal(acted[0].actions[..., 0], setting.starts)
-    assert losses[0].grad is not None
+    monkeypatch.setattr(POMO, "step", watched)
+    actions = train_step(setting)()
+    ((work, loss),) = taken
+    assert torch.equal(work.rollouts.actions, actions)
+    assert torch.equal(actions[..., 0], setting.starts)
+    assert loss.grad is not None
 
 
-def test_starts_go_round(env: ConstructiveEnv, acted: list[Trajectories]) -> None:
+def test_starts_go_round(env: ConstructiveEnv, acted: list[Rollouts]) -> None:
     """More rollouts than the problem has starts begin with the first start again."""
     bench("decode", env, batch=1, rollouts=12, device="cpu")
     assert acted[0].actions[0, :, 0].tolist() == [0, 1, 2, 3, 4] * 2 + [0, 1]

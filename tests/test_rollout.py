@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ncogym import make, rollout
+from ncogym import make
 from ncogym.envs.cvrp import CVRPEnv
 from ncogym.envs.tsp import TSPEnv
 from ncogym.errors import Abandoned, ArgumentError, NotEnoughMemory
@@ -19,7 +19,18 @@ from ncogym.policies.attention import AttentionPolicy
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Greedy, Sample
 from ncogym.policies.graph import GraphPolicy
-from ncogym.rollout import LOOK_EVERY, act, encode, log_probs, record, replay, rollouts_in_memory, score_steps
+from ncogym.rollout import (
+    LOOK_EVERY,
+    act,
+    conditions,
+    decision_rewards,
+    encode,
+    log_probs,
+    replay,
+    rollouts_in_memory,
+    score_steps,
+)
+from ncogym.rollout import memory as memory_
 
 
 class Places(NamedTuple):
@@ -121,8 +132,8 @@ def test_a_container_may_have_less_than_its_machine(monkeypatch, tmp_path, most,
     told = {"max": most, "current": "2000000", "stat": "anon 1000\ninactive_file 500000\nactive_file 7\n"}
     for name, text in told.items():
         (tmp_path / f"memory.{name}").write_text(f"{text}\n")
-    monkeypatch.setattr(rollout, "CONTAINER", tmp_path)
-    found = rollout.free_memory(torch.device("cpu"))
+    monkeypatch.setattr(memory_, "CONTAINER", tmp_path)
+    found = memory_.free_memory(torch.device("cpu"))
     assert found > 10_000_000 if free is None else found == free
 
 
@@ -138,14 +149,14 @@ def test_what_an_encoder_holds_is_told_by_its_nodes_and_pairs(problem, numbers, 
     """Operations are the nodes of a shop, and the pairs are those that edges connect."""
     env = make(problem[0], **problem[1])
     policy = (GraphPolicy if problem[0] == "jssp" else AttentionPolicy)(env.feature_dims)
-    assert rollout.encoding_memory(env, policy, env.generate(2, rng)) == 4 * numbers
+    assert memory_.encoding_memory(env, policy, env.generate(2, rng)) == 4 * numbers
 
 
 def test_what_does_not_fit_into_memory_is_refused_before_it_is_taken(env, instances, monkeypatch):
     """One line says what an instance takes and what there is."""
     policy = make_attention()
     monkeypatch.setattr(policy, "encode", lambda features: pytest.fail("it was encoded"))
-    monkeypatch.setattr(rollout, "free_memory", lambda device: 1000)
+    monkeypatch.setattr(memory_, "free_memory", lambda device: 1000)
     with pytest.raises(
         NotEnoughMemory, match=r"^AttentionPolicy takes about 5\.8e-05 GB to encode tsp of size 6; allow"
     ):
@@ -300,7 +311,7 @@ def plainly(env, policy, instances, acted):
 @pytest.mark.parametrize("carrying", [0, 2, 5])
 def test_a_condition_follows_its_rollout(env, instances, most, shared, carrying, monkeypatch):
     """However the batch is parted, rollouts act and are scored under their own condition, with its own gradient."""
-    monkeypatch.setattr(rollout, "ROWS_MOST", most)
+    monkeypatch.setattr(conditions, "ROWS_MOST", most)
     policy, drawn = Strong(), torch.tensor([[2, 0, 1], [1, 1, 0], [0, 2, 2]])
     condition = drawn[:1] if shared else drawn
     noise, first = torch.rand(6, 3, 6, generator=torch.Generator().manual_seed(1)), torch.arange(6).expand(3, -1)
@@ -598,11 +609,11 @@ def test_encoding_in_parts_changes_nothing(env, rng, bytes_):
 def test_memory_is_a_share_of_what_is_free(monkeypatch):
     """Searches and scoring take a fixed amount where there is plenty, and a share of little."""
     device = torch.device("cpu")
-    assert 2**20 < rollout.free_memory(device) < 2**50
-    monkeypatch.setattr(rollout, "free_memory", lambda device: 2**40)
-    assert (rollout.search_memory(device), rollout.scoring_memory(device)) == (512e6, 256e6)
-    monkeypatch.setattr(rollout, "free_memory", lambda device: 1e8)
-    assert (rollout.search_memory(device), rollout.scoring_memory(device)) == (0.5e8, 0.25e8)
+    assert 2**20 < memory_.free_memory(device) < 2**50
+    monkeypatch.setattr(memory_, "free_memory", lambda device: 2**40)
+    assert (memory_.search_memory(device), memory_.scoring_memory(device)) == (512e6, 256e6)
+    monkeypatch.setattr(memory_, "free_memory", lambda device: 1e8)
+    assert (memory_.search_memory(device), memory_.scoring_memory(device)) == (0.5e8, 0.25e8)
 
 
 def test_acting_ends_when_all_rollouts_are_done(rng):
@@ -648,6 +659,25 @@ class Worded(Nearby):
         return current * step.action_mask.sum(-1, keepdim=True)
 
 
+class Scored(NamedTuple):
+    """What these tests read of decisions."""
+
+    log_prob: Tensor
+    value: Tensor
+    entropy: Tensor
+
+
+def reads(policy, encoded, head):
+    """Return a reader of log-probability, of the value that a head gives to what it may read, and of entropy."""
+    summary = policy.summary(encoded).detach().unsqueeze(1)
+
+    def read(decision):
+        reading = decision.reading.detach()
+        return decision.chosen, head(torch.cat([summary.expand_as(reading), reading], -1)), decision.entropy
+
+    return read
+
+
 def head(read):
     """Value what is read by a fixed sum."""
     return read @ torch.arange(6, dtype=read.dtype)
@@ -659,7 +689,7 @@ def test_each_decision_is_the_sequential_loops(env, instances, starts):
     policy = Worded()
     drawn = play(env, policy, instances, first_actions=env.first_actions(instances) if starts else None)
     encoded = policy.encode(env.instance_features(instances))
-    found = score_steps(env, policy, encoded, drawn, head)
+    found = Scored(*score_steps(env, policy, encoded, drawn, reads(policy, encoded, head)))
     assert found.log_prob.shape == (*drawn.reward.shape, 6 - drawn.forced)
     state = env.start(instances, drawn.actions.shape[1])
     for number, action in enumerate(drawn.actions.unbind(-1)):
@@ -693,7 +723,8 @@ def test_chunks_of_decisions_change_nothing(env, instances, queries):
     for memory in (1e9, memory_of(policy, env, instances, queries)):
         encoded = policy.encode(features)
         policy.queries.clear()
-        steps = score_steps(env, policy, encoded, drawn, lambda read: scale * head(read), memory=memory)
+        read = reads(policy, encoded, lambda read: scale * head(read))
+        steps = Scored(*score_steps(env, policy, encoded, drawn, read, memory=memory))
         assert max(policy.queries) <= (24 if memory == 1e9 else queries)
         assert sum(policy.queries) == 24
         loss = (steps.log_prob * steps.value.detach() + steps.value.square() + steps.entropy).sum()
@@ -701,19 +732,21 @@ def test_chunks_of_decisions_change_nothing(env, instances, queries):
     assert_same(found[1], found[0], 1e-12)
 
 
-def test_a_record_adds_up(rng):
+def test_rewards_of_decisions_add_up(rng):
     """Rewards of decisions add up to the reward, and none follows the end, behind which nothing is open."""
     env = CVRPEnv(num_customers=6)
     policy = AttentionPolicy(env.feature_dims, dim=16, num_layers=1, num_heads=2, feedforward=16)
     instances = env.generate(3, rng)
     drawn = play(env, policy, instances)
     encoded = policy.encode(env.instance_features(instances))
-    kept = record(env, drawn, score_steps(env, policy, encoded, drawn, lambda read: read.sum(-1)))
-    torch.testing.assert_close(kept.reward.sum(-1), drawn.reward)
+    reward, is_open = decision_rewards(env, drawn)
+    (log_prob,) = score_steps(env, policy, encoded, drawn, lambda decision: [decision.chosen])
+    torch.testing.assert_close(reward.sum(-1), drawn.reward)
     returns = (drawn.actions == 0).long().flip(-1).cumprod(-1).sum(-1)
     lengths = drawn.actions.shape[-1] - returns  # to the last customer, after whom it is done
-    assert torch.equal(kept.open.sum(-1), lengths)
+    assert torch.equal(is_open.sum(-1), lengths)
     assert returns.min() < returns.max()
-    assert not kept.reward[~kept.open].any()
-    assert not kept.log_prob[~kept.open].any()
-    assert not any(value.requires_grad for value in kept)
+    assert not reward[~is_open].any()
+    assert not log_prob[~is_open].any()
+    assert log_prob.requires_grad
+    assert not reward.requires_grad

@@ -159,12 +159,12 @@ def test_auto_answers_without_the_policy_where_memory_is_short(monkeypatch, prob
     env, rng = make(problem).resized(8), torch.Generator().manual_seed(0)
     policy: Any = (GraphPolicy if problem == "jssp" else AttentionPolicy)(env.feature_dims, dim=8).eval()
     instances = env.generate(2, rng)
-    monkeypatch.setattr("ncogym.rollout.free_memory", lambda device: 1e5)
+    monkeypatch.setattr("ncogym.rollout.memory.free_memory", lambda device: 1e5)
     line = rf"^auto: the policy is left out: .*Policy takes about .* GB to encode {problem} of size 8; allowed are 25 %"
     with pytest.warns(NcogymWarning, match=line):
         found = make_solver("auto", policy)(env, instances, MaxRollouts(20), rng)
     assert [(s.solver, s.feasible, s.rollouts) for s in found] == [(built, True, 0)] * 2
-    monkeypatch.setattr("ncogym.rollout.free_memory", lambda device: 1e3)
+    monkeypatch.setattr("ncogym.rollout.memory.free_memory", lambda device: 1e3)
     with pytest.raises(NotEnoughMemory, match=rf"{problem} of size 8; allowed are the 1e-06 GB that are free$"):
         make_solver("greedy", policy)(env, instances, MaxRollouts(20), rng)
 
@@ -181,7 +181,7 @@ def test_auto_answers_without_the_policy_where_time_is_short(monkeypatch, proble
             now[0] += 1.0
             return super().logits(encoded, step)
 
-    monkeypatch.setattr("ncogym.rollout.LOOK_EVERY", 1)
+    monkeypatch.setattr("ncogym.rollout.acting.LOOK_EVERY", 1)
     monkeypatch.setattr("ncogym.kernels.find", lambda *args, **more: None)
     monkeypatch.setattr("ncogym.books.time.perf_counter", lambda: now[0])
     found = make_solver("auto", Slow(env.feature_dims, dim=8).eval())(env, env.generate(1, rng), MaxSeconds(3), rng)

@@ -1,4 +1,4 @@
-"""The contract of a training algorithm, which trajectories it wants and the loss on them, and what several share."""
+"""The contract of a training algorithm, one step of training, and what several share."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any, ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
-from tensordict import TensorDict
 from torch import Tensor, nn
 
 from ncogym.errors import ArgumentError, UnsupportedFeatures
-from ncogym.rollout import Trajectories
+from ncogym.policies.base import Policy
+from ncogym.rollout import Outcome, Part, Rollouts, Work
 
 
 class Critic(nn.Module):
@@ -33,7 +33,7 @@ class Critic(nn.Module):
     moments: Tensor
     batches: Tensor
 
-    def __init__(self, policy: Any, *, states: bool, hidden: int = 128) -> None:
+    def __init__(self, policy: Policy, *, states: bool, hidden: int = 128) -> None:
         super().__init__()
         if not policy.width:
             raise UnsupportedFeatures(f"{type(policy).__name__} offers a value head nothing to read")
@@ -71,67 +71,34 @@ class Critic(nn.Module):
 
 
 class Algorithm(nn.Module, abc.ABC):
-    """An estimator; it never acts, searches or steps an optimiser.
+    """What is done in one training step: rollouts, a loss on them, and what the log shall say.
 
-    Its parameters that take a gradient are trained beside the policy's, so `loss` must reach each of them.
+    It never searches and steps no optimiser. Its parameters that take a gradient are trained beside the policy's, so
+    the loss must reach each of them.
 
     Attributes:
-        imitates: True where it learns from labelled solutions instead of the policy's own rollouts.
-        forced: leading actions that are given and whose log-probability does not count.
-        rollouts: rollouts per instance, where `first_actions` gives no starts.
-        carrying: rollouts of an instance that the loss depends on (1 for the best of many); only these are scored with
-            gradients. 0 is all.
-        epochs: optimiser steps on the same rollouts; more than 1 only where it is ``stepwise``.
-        critic: its value head, built by `attach`, or None; trajectories have a `summary` where there is one.
-        stepwise: True where `loss` takes decisions one by one, with the critic's value of the state before each
-            (`Trajectories.steps` and `Trajectories.record`), in place of ``log_prob``.
+        imitates: True where it learns from labelled solutions, so that instances must come with labels.
+        epochs: steps on the same instances and labels, in which `Work.once` keeps what the first has made.
     """
 
     imitates: ClassVar[bool] = False
-    stepwise: ClassVar[bool] = False
-    forced: int = 0
-    rollouts: int = 1
-    carrying: int = 0
     epochs: int = 1
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.critic: Critic | None = None
-
-    def attach(self, policy: nn.Module) -> None:
+    def attach(self, policy: Policy) -> None:
         """Meet the policy before training and before a checkpoint is loaded, to build what depends on it."""
 
-    def condition(self, policy: Any, rng: torch.Generator) -> Tensor | None:
-        """Return the conditions that an update's rollouts are under, ``[1, conditions, ...]``, or None where none are.
-
-        It is asked before `first_actions`; the rollouts of an instance are ordered by condition, then by start.
-        """
-        return None
-
-    def first_actions(self, env: Any, instances: TensorDict, rng: torch.Generator) -> Tensor | None:
-        """Return the forced starts, int64 ``[batch, rollouts]``, or None for the policy's own first action."""
-        return None
-
-    def demonstrations(
-        self, env: Any, instances: TensorDict, labels: Int64[Tensor, "batch 1 steps"], rng: torch.Generator
-    ) -> Int64[Tensor, "batch rollouts steps"]:
-        """Turn labels ``[batch, 1, steps]`` into the action sequences to imitate, ``[batch, rollouts, steps]``."""
-        return labels
-
-    def reward_baseline(self, env: Any, trajectories: Trajectories) -> Tensor | None:
-        """Return what the rewards of new rollouts are compared with where that takes more than these, or None."""
-        return None
-
     @abc.abstractmethod
-    def loss(self, trajectories: Trajectories) -> Float[Tensor, ""]:
-        """Return the loss to descend, a scalar, from scored trajectories."""
+    def step(self, work: Work) -> Outcome:
+        """Return the loss to descend, and what the log shall say."""
 
-    def metrics(self, trajectories: Trajectories) -> dict[str, Float[Tensor, ""]]:
-        """Return what the log shall say of new rollouts beside loss and mean objective, scalars on their device."""
-        return {}
+    def epoch_end(self, env: Any, policy: Policy, rng: torch.Generator) -> None:
+        """Update what changes between the epochs of a run, such as a baseline policy.
 
-    def epoch_end(self, env: Any, policy: nn.Module, rng: torch.Generator) -> None:
-        """Update what changes between epochs, such as a baseline policy."""
+        Args:
+            env: draws instances (``generate``).
+            policy: as it is now.
+            rng: what is drawn from.
+        """
 
 
 Compared = Literal["pomo", "analytic", "members"]
@@ -150,14 +117,9 @@ class WinnerTakesAll(Algorithm):
         samples: rollouts under each condition from the policy's own first action instead; the n-th of all conditions
             are compared with one another as those from a start are. 0 takes starts.
         normalise: divide each instance's advantages by the standard deviation of all its rewards.
-
-    Attributes:
-        conditions: of an instance; known once a policy was met (`attach`).
     """
 
     TOLERANCE = 1e-6  # relative; the two ways round a tour have lengths that differ in the last bits
-
-    conditions: int = 1
 
     def __init__(self, reward_baseline: Compared, starts: int, samples: int, normalise: bool) -> None:
         super().__init__()
@@ -171,20 +133,21 @@ class WinnerTakesAll(Algorithm):
         if starts and samples:
             raise ArgumentError(f"starts: {starts} is not allowed with samples, {samples}; one of them must be 0")
         self.compared, self.starts, self.samples, self.normalise = reward_baseline, starts, samples, normalise
-        self.forced = int(samples == 0)
-        self._sign = 1
 
-    def first_actions(self, env: Any, instances: TensorDict, rng: torch.Generator) -> Tensor | None:
-        self._sign = -1 if env.sense == "min" else 1
-        given, each = None, self.samples
-        if self.forced:
-            given = env.first_actions(instances, rng if self.starts else None)
-            each = min(self.starts or given.shape[1], given.shape[1])
-            if each < self.least:
-                raise ArgumentError(f"instances: {each} start is not allowed; at least {self.least} must be there")
-            given = given[:, :each].repeat(1, self.conditions)
-        self.rollouts, self.carrying = self.conditions * each, each
-        return given
+    def act(self, work: Work, condition: Tensor) -> Rollouts:
+        """Roll out every start, or so many samples, under each condition; by condition, then by start."""
+        count = condition.shape[1]
+        if self.samples:
+            return work.act(rollouts=count * self.samples, condition=condition)
+        starts = work.each(self._starts)
+        return work.act(starts=starts.repeat(1, count), condition=condition)
+
+    def _starts(self, part: Part) -> Tensor:
+        offered: Tensor = part.env.first_actions(part.instances, part.rng if self.starts else None)
+        each = min(self.starts or offered.shape[1], offered.shape[1])
+        if each < self.least:
+            raise ArgumentError(f"instances: {each} start is not allowed; at least {self.least} must be there")
+        return offered[:, :each]
 
     def advantages(self, reward: Float[Tensor, "batch conditions starts"]) -> Float[Tensor, "batch conditions starts"]:
         """Return how much better each rollout is than what it is compared with."""
@@ -197,20 +160,19 @@ class WinnerTakesAll(Algorithm):
         return advantage
 
     def best(
-        self, trajectories: Trajectories
+        self, reward: Float[Tensor, "batch conditions starts"], log_prob: Float[Tensor, "batch conditions starts"]
     ) -> tuple[Float[Tensor, "batch starts"], Float[Tensor, "batch starts"], Bool[Tensor, "batch starts"]]:
         """Return the advantage and the log-probability of the best rollout from each start, and whether no other ties.
 
         Of rollouts that tie it is the first.
         """
-        reward, log_prob = by_condition(trajectories)
-        if log_prob is None:
-            raise ArgumentError("trajectories: they have no log_prob; score them first")
         first = reward.argmax(1, keepdim=True)
         advantage, chosen = (each.gather(1, first).squeeze(1) for each in (self.advantages(reward), log_prob))
         return advantage, chosen, self._reaching(reward).sum(1) == 1
 
-    def metrics(self, trajectories: Trajectories) -> dict[str, Float[Tensor, ""]]:
+    def metrics(
+        self, reward: Float[Tensor, "batch conditions starts"], sense: Literal["min", "max"]
+    ) -> dict[str, Float[Tensor, ""]]:
         """Say who wins, of all pairs of an instance and a start.
 
         Returns:
@@ -220,7 +182,7 @@ class WinnerTakesAll(Algorithm):
             (the first of those that tie); ``unique_winners``, the share whose best is reached by one member alone; and
             ``ties``, how many further members reach it, on average. Members are latents where these are the conditions.
         """
-        reward, _ = by_condition(trajectories)
+        sign = -1 if sense == "min" else 1
         count = reward.shape[1]
         best = reward.max(1).values
         reaching = self._reaching(reward)
@@ -228,8 +190,8 @@ class WinnerTakesAll(Algorithm):
         won = (reaching.long().argmax(1, keepdim=True) == number).float().mean((0, 2))
         second = reward.topk(2, dim=1).values[:, 1] if count > 1 else best
         return {
-            "best_of_members": self._sign * best.mean(),
-            "mean_member": self._sign * reward.mean(),
+            "best_of_members": sign * best.mean(),
+            "mean_member": sign * reward.mean(),
             "leave_one_out": (best - second).mean() / count,
             "share_won_most": won.max(),
             "share_won_least": won.min(),
@@ -242,15 +204,12 @@ class WinnerTakesAll(Algorithm):
         return reward >= best - self.TOLERANCE * best.abs()
 
 
-def by_condition(
-    trajectories: Trajectories,
-) -> tuple[Float[Tensor, "batch conditions starts"], Float[Tensor, "batch conditions starts"] | None]:
-    """Return the reward and the log-probability of rollouts by condition and start."""
-    if trajectories.condition is None:
-        raise ArgumentError("trajectories: they have no condition; the policy must act under some")
-    shape = (trajectories.condition.shape[1], -1)
-    log_prob = trajectories.log_prob
-    return trajectories.reward.unflatten(1, shape), None if log_prob is None else log_prob.unflatten(1, shape)
+def samples_or_starts(work: Work, samples: int, *, log_prob: bool = True) -> Rollouts:
+    """Roll out from the policy's own first action so many times, or, for 0, once from every start, as POMO does."""
+    if samples:
+        return work.act(rollouts=samples, log_prob=log_prob)
+    starts = work.each(lambda part: part.env.first_actions(part.instances))
+    return work.act(starts=starts, log_prob=log_prob)
 
 
 def decisions(actions: Int64[Tensor, "batch rollouts steps"], forced: int) -> Int64[Tensor, "batch rollouts"]:

@@ -21,17 +21,14 @@ Differs from the paper in:
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from jaxtyping import Bool, Float, Int64
-from tensordict import TensorDict
 from torch import Tensor
 from torch.nn import functional
 
-from ncogym.algorithms.base import Algorithm, decisions
+from ncogym.algorithms.base import Algorithm, decisions, samples_or_starts
 from ncogym.errors import ArgumentError
-from ncogym.rollout import Trajectories
+from ncogym.rollout import Outcome, Work
 
 
 class BOPO(Algorithm):
@@ -50,24 +47,21 @@ class BOPO(Algorithm):
         if kept < 2 or kept > samples > 0:
             most = f" and at most samples, {samples}" if samples else ""
             raise ArgumentError(f"kept: {kept} is not allowed; it must be at least 2{most}")
-        self.rollouts, self.carrying, self.forced = samples, kept, int(samples == 0)
+        self.samples, self.kept = samples, kept
 
-    def first_actions(self, env: Any, instances: TensorDict, rng: torch.Generator) -> Tensor | None:
-        return env.first_actions(instances) if self.forced else None
-
-    def loss(self, trajectories: Trajectories) -> Float[Tensor, ""]:
-        if trajectories.log_prob is None:
-            raise ArgumentError("trajectories: they have no log_prob; score them first")
-        chosen, new = evenly_spaced(trajectories.reward, self.carrying)
-        reward = trajectories.reward.gather(1, chosen)
-        each = (trajectories.log_prob / decisions(trajectories.actions, trajectories.forced)).gather(1, chosen)
+    def step(self, work: Work) -> Outcome:
+        found = samples_or_starts(work, self.samples)
+        chosen, new = evenly_spaced(found.reward, self.kept)
+        reward = found.reward.gather(1, chosen)
+        log_prob = work.score(found, carrying=self.kept)
+        each = (log_prob / decisions(found.actions, found.forced)).gather(1, chosen)
         best, other = reward[:, :1], reward[:, 1:]
         # more is better in a reward, and a cost is a reward below 0: in either sense the larger number is divided by
         # the smaller, for costs that of the other rollout and for gains that of the best
         ratio = torch.where(best < 0, other / best, best / other)
         ratio = torch.where(best * other > 0, ratio, 1.0)
         preferred = functional.logsigmoid(ratio * (each[:, :1] - each[:, 1:]))
-        return -(preferred * new[:, 1:]).sum(1).mean() / (self.carrying - 1)
+        return Outcome(-(preferred * new[:, 1:]).sum(1).mean() / (self.kept - 1))
 
 
 def evenly_spaced(

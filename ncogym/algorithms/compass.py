@@ -23,15 +23,23 @@ Differs from the paper in:
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Protocol, cast, runtime_checkable
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from ncogym.algorithms.base import Compared, WinnerTakesAll
 from ncogym.errors import ArgumentError, UnsupportedFeatures
-from ncogym.rollout import Trajectories
+from ncogym.policies.base import Policy
+from ncogym.rollout import Outcome, Work
+
+
+@runtime_checkable
+class Draws(Protocol):
+    """A policy under latents."""
+
+    def draw(self, count: int, rng: torch.Generator) -> Tensor:
+        """Draw latents, ``[1, count, ...]``."""
 
 
 class Compass(WinnerTakesAll):
@@ -59,17 +67,22 @@ class Compass(WinnerTakesAll):
         super().__init__(reward_baseline, starts, samples, normalise)
         if latents < 2:
             raise ArgumentError(f"latents: {latents} is not allowed; it must be at least 2")
-        self.conditions = latents
+        self.latents = latents
 
-    def attach(self, policy: Any) -> None:
-        if not hasattr(policy, "draw"):
+    def attach(self, policy: Policy) -> None:
+        """Refuse a policy that draws no latents."""
+        if not isinstance(policy, Draws):
             raise UnsupportedFeatures(f"{type(policy).__name__} draws no latents; COMPASS trains a policy that does")
 
-    def condition(self, policy: Any, rng: torch.Generator) -> Tensor | None:
-        drawn: Tensor = policy.draw(self.conditions, rng)
-        return drawn
-
-    def loss(self, trajectories: Trajectories) -> Float[Tensor, ""]:
-        advantage, log_prob, alone = self.best(trajectories)
+    def step(self, work: Work) -> Outcome:
+        policy = cast(Draws, work.policy)
+        latents = work.each(lambda part: policy.draw(self.latents, part.rng))
+        found = self.act(work, latents)
+        shape = (self.latents, -1)
+        reward = found.reward.unflatten(1, shape)
+        # of an instance no more rollouts than starts have a gradient
+        log_prob = work.score(found, carrying=reward.shape[2]).unflatten(1, shape)
+        advantage, chosen, alone = self.best(reward, log_prob)
         # 0 with a graph where there is no winner, for the optimiser's and DDP's sake
-        return -(advantage * log_prob * alone).sum() / alone.sum().clamp_min(1)
+        loss = -(advantage * chosen * alone).sum() / alone.sum().clamp_min(1)
+        return Outcome(loss, self.metrics(reward, work.env.sense))

@@ -16,16 +16,14 @@ Differs from the papers in:
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-import torch
-from jaxtyping import Float, Int64
-from tensordict import TensorDict
+from jaxtyping import Int64
 from torch import Tensor
 
 from ncogym.algorithms.base import Algorithm, decisions, per_decision
 from ncogym.errors import ArgumentError
-from ncogym.rollout import Trajectories
+from ncogym.rollout import Outcome, Part, Work
 
 
 class Imitation(Algorithm):
@@ -44,14 +42,13 @@ class Imitation(Algorithm):
             raise ArgumentError(f"sequences: {sequences} is not allowed; it must be at least 1")
         if forced not in (0, 1):
             raise ArgumentError(f"forced: {forced} is not allowed; it must be 0 or 1")
-        self.rollouts, self.forced = sequences, forced
+        self.sequences, self.forced = sequences, forced
 
-    def demonstrations(
-        self, env: Any, instances: TensorDict, labels: Int64[Tensor, "batch 1 steps"], rng: torch.Generator
-    ) -> Int64[Tensor, "batch rollouts steps"]:
-        return env.equivalent_actions(instances, labels[:, 0], self.rollouts, rng)
+    def step(self, work: Work) -> Outcome:
+        shown = work.replay(work.each(self._sequences), forced=self.forced)
+        return Outcome(-per_decision(work.score(shown), decisions(shown.actions, shown.forced)))
 
-    def loss(self, trajectories: Trajectories) -> Float[Tensor, ""]:
-        if trajectories.log_prob is None:
-            raise ArgumentError("trajectories: they have no log_prob; score them first")
-        return -per_decision(trajectories.log_prob, decisions(trajectories.actions, trajectories.forced))
+    def _sequences(self, part: Part) -> Int64[Tensor, "batch sequences steps"]:
+        if part.labels is None:
+            raise ArgumentError("instances: they have no labels, which imitation learns from")
+        return part.env.equivalent_actions(part.instances, part.labels[:, 0], self.sequences, part.rng)

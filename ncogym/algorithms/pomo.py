@@ -20,16 +20,13 @@ Differs from the papers in:
 from __future__ import annotations
 
 import math
-from typing import Any
 
-import torch
-from jaxtyping import Float
-from tensordict import TensorDict
+from jaxtyping import Int64
 from torch import Tensor
 
 from ncogym.algorithms.base import Algorithm
 from ncogym.errors import ArgumentError
-from ncogym.rollout import Trajectories
+from ncogym.rollout import Outcome, Part, Work
 
 
 class POMO(Algorithm):
@@ -41,8 +38,6 @@ class POMO(Algorithm):
         leader_alpha: factor of the advantage of an instance's best rollout; 1 is POMO itself.
     """
 
-    forced = 1
-
     def __init__(self, starts: int = 0, normalise: bool = False, leader_alpha: float = 1.0) -> None:
         super().__init__()
         if starts < 0 or starts == 1:
@@ -51,19 +46,19 @@ class POMO(Algorithm):
             raise ArgumentError(f"leader_alpha: {leader_alpha} is not allowed; it must be at least 1")
         self.starts, self.normalise, self.leader_alpha = starts, normalise, leader_alpha
 
-    def first_actions(self, env: Any, instances: TensorDict, rng: torch.Generator) -> Tensor | None:
-        if self.starts == 0:
-            return env.first_actions(instances)
-        return env.first_actions(instances, rng)[:, : self.starts]
-
-    def loss(self, trajectories: Trajectories) -> Float[Tensor, ""]:
-        if trajectories.log_prob is None:
-            raise ArgumentError("trajectories: they have no log_prob; score them first")
-        reward = trajectories.reward
+    def step(self, work: Work) -> Outcome:
+        found = work.act(starts=work.each(self.first_actions))
+        reward = found.reward
         advantage = reward - reward.mean(1, keepdim=True)
         if self.normalise:
             advantage = advantage / reward.std(1, keepdim=True).clamp_min(1e-6)
         if self.leader_alpha > 1:
             leader = reward.argmax(1, keepdim=True)
             advantage = advantage.scatter(1, leader, self.leader_alpha * advantage.gather(1, leader))
-        return -(advantage * trajectories.log_prob).mean()
+        return Outcome(-(advantage * work.score(found)).mean())
+
+    def first_actions(self, part: Part) -> Int64[Tensor, "batch starts"]:
+        """Return the starts of a part's instances."""
+        if self.starts == 0:
+            return part.env.first_actions(part.instances)
+        return part.env.first_actions(part.instances, part.rng)[:, : self.starts]

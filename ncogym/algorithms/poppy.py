@@ -27,16 +27,14 @@ Differs from the papers in:
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal, cast
 
-import torch
-from jaxtyping import Float
-from tensordict import TensorDict
 from torch import Tensor
 
-from ncogym.algorithms.base import Compared, WinnerTakesAll, by_condition
+from ncogym.algorithms.base import Compared, WinnerTakesAll
 from ncogym.errors import ArgumentError, UnsupportedFeatures
-from ncogym.rollout import Trajectories
+from ncogym.policies.base import Policy
+from ncogym.rollout import Outcome, Work
 
 
 class Poppy(WinnerTakesAll):
@@ -68,27 +66,23 @@ class Poppy(WinnerTakesAll):
             raise ArgumentError("reward_baseline: 'analytic' is not allowed where objective is 'mean', only for 'best'")
         self.objective = objective
 
-    def attach(self, policy: Any) -> None:
+    def attach(self, policy: Policy) -> None:
+        """Refuse a policy without members."""
         if policy.everyone is None:
             raise UnsupportedFeatures(f"{type(policy).__name__} has no members; Poppy trains a policy that has some")
-        self.conditions = policy.everyone.shape[1]
-        if self.conditions == 1 and self.compared != "pomo":
+        if policy.everyone.shape[1] == 1 and self.compared != "pomo":
             raise ArgumentError(f"reward_baseline: {self.compared!r} is not allowed for 1 member; it must be 'pomo'")
 
-    def condition(self, policy: Any, rng: torch.Generator) -> Tensor | None:
-        return policy.everyone
-
-    def first_actions(self, env: Any, instances: TensorDict, rng: torch.Generator) -> Tensor | None:
-        given = super().first_actions(env, instances, rng)
-        if self.objective == "mean":
-            self.carrying = 0
-        return given
-
-    def loss(self, trajectories: Trajectories) -> Float[Tensor, ""]:
+    def step(self, work: Work) -> Outcome:
+        members = cast(Tensor, work.policy.everyone)
+        found = self.act(work, members)
+        shape = (members.shape[1], -1)
+        reward = found.reward.unflatten(1, shape)
         if self.objective == "best":
-            advantage, log_prob, _ = self.best(trajectories)
-            return -(advantage * log_prob).mean()
-        reward, every = by_condition(trajectories)
-        if every is None:
-            raise ArgumentError("trajectories: they have no log_prob; score them first")
-        return -(self.advantages(reward) * every).mean()
+            # of an instance no more rollouts than starts have a gradient
+            log_prob = work.score(found, carrying=reward.shape[2]).unflatten(1, shape)
+            advantage, chosen, _ = self.best(reward, log_prob)
+            loss = -(advantage * chosen).mean()
+        else:
+            loss = -(self.advantages(reward) * work.score(found).unflatten(1, shape)).mean()
+        return Outcome(loss, self.metrics(reward, work.env.sense))

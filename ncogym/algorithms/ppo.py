@@ -30,17 +30,39 @@ Differs from the papers in:
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
-from tensordict import TensorDict
-from torch import Tensor, nn
+from torch import Tensor
 from torchrl.objectives.value.functional import generalized_advantage_estimate
 
-from ncogym.algorithms.base import Algorithm, Critic
+from ncogym.algorithms.base import Algorithm, Critic, samples_or_starts
 from ncogym.errors import ArgumentError
-from ncogym.rollout import Record, Trajectories
+from ncogym.policies.base import Policy
+from ncogym.rollout import Decisions, Outcome, Work, decision_rewards
+
+
+class Taken(NamedTuple):
+    """The actions that the epochs share, int64 ``[batch, rollouts, steps]``."""
+
+    actions: Tensor
+
+
+class Memory(NamedTuple):
+    """What does not change while the same rollouts are learnt from, each ``[batch, rollouts, decisions]``.
+
+    Attributes:
+        reward: float32, of each decision; their sum is the reward of a rollout, less that of forced actions.
+        open: bool, True = the rollout was not done before; what follows is padding.
+        log_prob: float32, of the action taken, of the policy that acted; without gradients.
+        value: float32, what the value head said of the state before it at that time; without gradients.
+    """
+
+    reward: Tensor
+    open: Tensor
+    log_prob: Tensor
+    value: Tensor
 
 
 class PPO(Algorithm):
@@ -55,9 +77,6 @@ class PPO(Algorithm):
         entropy: weight of the entropy of a decision, in the unit of the advantage.
         normalise: divide advantages by their root mean square over the decisions of an instance.
     """
-
-    stepwise = True
-    horizon: int = 1  # of the instances that `first_actions` saw last, which are those that the loss is of
 
     def __init__(
         self,
@@ -79,50 +98,88 @@ class PPO(Algorithm):
             raise ArgumentError(f"trace: {trace} is not allowed; it must be from 0 to 1")
         if not 0 <= entropy < math.inf:
             raise ArgumentError(f"entropy: {entropy} is not allowed; it must be 0 (none) or more")
-        self.rollouts, self.forced, self.epochs = samples, int(samples == 0), epochs
+        self.samples, self.epochs = samples, epochs
         self.clip, self.trace, self.entropy, self.normalise = clip, trace, entropy, normalise
+        self.critic: Critic | None = None
 
-    def attach(self, policy: nn.Module) -> None:
+    def attach(self, policy: Policy) -> None:
         """Build the value head."""
         self.critic = Critic(policy, states=True)
 
-    def first_actions(self, env: Any, instances: TensorDict, rng: torch.Generator) -> Tensor | None:
-        self.horizon = env.horizon(instances)
-        return env.first_actions(instances) if self.forced else None
+    def step(self, work: Work) -> Outcome:
+        if self.critic is None:
+            raise RuntimeError("PPO takes steps once it has met a policy (`attach`)")
+        critic = self.critic
+        taken = work.once(Taken, lambda: self._act(work, critic))
+        rollouts = work.replay(taken.actions, forced=int(self.samples == 0))
+        summary = work.policy.summary(work.encoded).detach().unsqueeze(1)
 
-    def loss(self, trajectories: Trajectories) -> Float[Tensor, ""]:
-        steps, record, critic = trajectories.steps, trajectories.record, self.critic
-        if steps is None or record is None or critic is None:
-            raise ArgumentError("trajectories: they have no steps and no record; attach a policy and score them first")
-        begin, end = trajectories.forced, trajectories.actions.shape[-1]
-        left = 1 - torch.arange(begin, end, device=steps.value.device) / self.horizon
+        def read(decision: Decisions) -> tuple[Tensor, Tensor, Tensor]:
+            # detached afterwards: what autocast casts without gradients it would keep for those who need them
+            reading = decision.reading.detach()
+            value = critic(torch.cat([summary.expand_as(reading), reading], dim=-1))
+            return decision.chosen, value, decision.entropy
+
+        log_prob, value, entropy = work.score_steps(rollouts, read)
+        memory = work.once(
+            Memory, lambda: Memory(*decision_rewards(work.env, rollouts), log_prob.detach(), value.detach())
+        )
+        begin, end = rollouts.forced, rollouts.actions.shape[-1]
+        left = 1 - torch.arange(begin, end, device=value.device) / work.env.horizon(work.instances)
+        return Outcome(self.loss(critic, memory, log_prob, value, entropy, left))
+
+    def loss(
+        self,
+        critic: Critic,
+        memory: Memory,
+        log_prob: Float[Tensor, "batch rollouts decisions"],
+        value: Float[Tensor, "batch rollouts decisions"],
+        entropy: Float[Tensor, "batch rollouts decisions"],
+        left: Float[Tensor, " decisions"],
+    ) -> Float[Tensor, ""]:
+        """Return the loss of decisions as they are scored now.
+
+        Args:
+            critic: whose running statistics are the unit of rewards.
+            memory: of the same decisions when they were taken.
+            log_prob: of the actions taken.
+            value: of the states before them, beside the straight line.
+            entropy: of the distributions that they were drawn from.
+            left: share of the steps that are left at each.
+        """
         line = critic.mean / critic.deviation * left
-        advantage, target = advantages(record, critic.deviation, record.value + line, self.trace)
+        advantage, target = advantages(memory, critic.deviation, memory.value + line, self.trace)
         if self.normalise:
-            count = record.open.sum((1, 2), keepdim=True).clamp_min(1)  # an instance may have nothing to decide
-            square = (advantage.square() * record.open).sum((1, 2), keepdim=True) / count
+            count = memory.open.sum((1, 2), keepdim=True).clamp_min(1)  # an instance may have nothing to decide
+            square = (advantage.square() * memory.open).sum((1, 2), keepdim=True) / count
             advantage = advantage / square.sqrt().clamp_min(1e-6)
-        ratio = (steps.log_prob - record.log_prob).exp()
+        ratio = (log_prob - memory.log_prob).exp()
         gain = torch.minimum(ratio * advantage, ratio.clamp(1 - self.clip, 1 + self.clip) * advantage)
-        error = (steps.value + line - target).square()
-        each = gain + self.entropy * steps.entropy - error
-        return -(each * record.open).sum(-1).mean()
+        error = (value + line - target).square()
+        each = gain + self.entropy * entropy - error
+        return -(each * memory.open).sum(-1).mean()
+
+    def _act(self, work: Work, critic: Critic) -> Taken:
+        """Act, and let the critic see the rewards; what is averaged in place is that of the whole batch."""
+        found = samples_or_starts(work, self.samples, log_prob=False)
+        work.average_(critic.observe(found.reward))
+        return Taken(found.actions)
 
 
 def advantages(
-    record: Record, unit: Float[Tensor, ""], value: Float[Tensor, "batch rollouts decisions"], trace: float
+    memory: Memory, unit: Float[Tensor, ""], value: Float[Tensor, "batch rollouts decisions"], trace: float
 ) -> tuple[Float[Tensor, "batch rollouts decisions"], Float[Tensor, "batch rollouts decisions"]]:
     """Return the generalised advantage of each decision, and what the value of the state before it should have been.
 
     Args:
-        record: rewards of decisions, and which of these are padding, where neither result means anything.
+        memory: rewards of decisions, and which of these are padding, where neither result means anything.
         unit: of rewards, which they are divided by.
         value: of the state before each, in that unit.
         trace: lambda.
     """
-    end = torch.ones_like(record.open[..., :1])
-    done = torch.cat([~record.open[..., 1:], end], dim=-1)
+    end = torch.ones_like(memory.open[..., :1])
+    done = torch.cat([~memory.open[..., 1:], end], dim=-1)
     successor = torch.cat([value[..., 1:], torch.zeros_like(value[..., :1])], dim=-1)
-    columns = (each.unsqueeze(-1) for each in (value, successor, record.reward / unit, done))
+    columns = (each.unsqueeze(-1) for each in (value, successor, memory.reward / unit, done))
     advantage, target = generalized_advantage_estimate(1.0, trace, *columns)
     return advantage.squeeze(-1), target.squeeze(-1)

@@ -19,17 +19,12 @@ Differs from the paper in:
 from __future__ import annotations
 
 import math
-from typing import Any
 
-import torch
-from jaxtyping import Float
-from tensordict import TensorDict
-from torch import Tensor
 from torch.nn import functional
 
-from ncogym.algorithms.base import Algorithm, decisions
+from ncogym.algorithms.base import Algorithm, decisions, samples_or_starts
 from ncogym.errors import ArgumentError
-from ncogym.rollout import Trajectories
+from ncogym.rollout import Outcome, Work
 
 
 class PO(Algorithm):
@@ -49,19 +44,15 @@ class PO(Algorithm):
             raise ArgumentError(f"alpha: {alpha} is not allowed; it must be above 0")
         if samples < 0 or samples == 1:
             raise ArgumentError(f"samples: {samples} is not allowed; it must be 0 (all starts) or at least 2")
-        self.alpha, self.rollouts, self.forced, self.per_step = alpha, samples, int(samples == 0), per_step
+        self.alpha, self.samples, self.per_step = alpha, samples, per_step
 
-    def first_actions(self, env: Any, instances: TensorDict, rng: torch.Generator) -> Tensor | None:
-        return env.first_actions(instances) if self.forced else None
-
-    def loss(self, trajectories: Trajectories) -> Float[Tensor, ""]:
-        reward, log_prob = trajectories.reward, trajectories.log_prob
-        if log_prob is None:
-            raise ArgumentError("trajectories: they have no log_prob; score them first")
+    def step(self, work: Work) -> Outcome:
+        found = samples_or_starts(work, self.samples)
+        reward, log_prob = found.reward, work.score(found)
         if self.per_step:
-            log_prob = log_prob / decisions(trajectories.actions, trajectories.forced)
+            log_prob = log_prob / decisions(found.actions, found.forced)
         better = reward.unsqueeze(2) > reward.unsqueeze(1)
         preferred = functional.logsigmoid(self.alpha * (log_prob.unsqueeze(2) - log_prob.unsqueeze(1)))
         # by the number of all pairs, so that an instance weighs the less the more of its rollouts are alike
         pairs = reward.shape[1] * (reward.shape[1] - 1) / 2
-        return -(preferred * better).sum((1, 2)).mean() / pairs
+        return Outcome(-(preferred * better).sum((1, 2)).mean() / pairs)

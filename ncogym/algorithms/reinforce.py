@@ -35,12 +35,15 @@ from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from tensordict import TensorDict
+from torch import Tensor
 
 from ncogym.algorithms.base import Algorithm, Critic
 from ncogym.errors import ArgumentError
+from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Greedy
-from ncogym.rollout import Trajectories, act, encode
+from ncogym.problem import Problem
+from ncogym.rollout import Outcome, Rollouts, Work, act, encode
 
 
 def advantage_shared(reward: Float[Tensor, "batch rollouts"]) -> Float[Tensor, "batch rollouts"]:
@@ -101,7 +104,8 @@ class Reinforce(Algorithm):
         self.normalise, self.entropy = normalise, entropy
         self.register_buffer("average", torch.full((), math.nan))
         self.num_epochs = 0  # a number of the host, so that no step has to wait for the device to tell it
-        self.champion: nn.Module | None = None
+        self.champion: Policy | None = None
+        self.critic: Critic | None = None
 
     average: Tensor
 
@@ -111,48 +115,47 @@ class Reinforce(Algorithm):
     def set_extra_state(self, state: int) -> None:
         self.num_epochs = state
 
-    def attach(self, policy: nn.Module) -> None:
+    def attach(self, policy: Policy) -> None:
         """Copy the policy as the first champion, or build the critic; a submodule is in every checkpoint."""
         if self.kind == "rollout":
             self.champion = copy.deepcopy(policy).eval().requires_grad_(False)
         if self.kind == "critic":
             self.critic = Critic(policy, states=False)
 
-    def reward_baseline(self, env: Any, trajectories: Trajectories) -> Tensor | None:
-        if self.kind == "rollout" and self.champion is not None and self.num_epochs > 0:
-            return greedy_reward(env, self.champion, trajectories.instances).unsqueeze(1)
-        if self.kind in ("exponential", "rollout"):
-            mean = trajectories.reward.mean()
-            # the first batch is its own average; where() keeps the choice on the device
-            self.average = torch.where(self.average.isnan(), mean, self.decay * self.average + (1 - self.decay) * mean)
-            return self.average
+    def step(self, work: Work) -> Outcome:
+        found = work.act(rollouts=self.rollouts)
+        reward, advantage = found.reward, self._advantage(work, found)
+        loss: Tensor | float = 0.0
+        log_prob = work.score(found)
         if self.critic is not None:
-            value: Tensor = self.critic(trajectories.summary)
-            return (self.critic.mean + self.critic.deviation * value).unsqueeze(1)
-        return None
-
-    def loss(self, trajectories: Trajectories) -> Float[Tensor, ""]:
-        if trajectories.log_prob is None:
-            raise ArgumentError("trajectories: they have no log_prob; score them first")
-        reward = trajectories.reward
-        if trajectories.reward_baseline is not None:
-            advantage = reward - trajectories.reward_baseline
-        elif self.kind == "shared":
-            advantage = advantage_shared(reward)
-        elif self.kind == "leave-one-out":
-            advantage = advantage_leave_one_out(reward)
-        else:
-            advantage = reward
-        error: Tensor | float = 0.0
-        if self.critic is not None:
-            error, advantage = (advantage / self.critic.deviation).square().mean(), advantage.detach()
+            loss, advantage = (advantage / self.critic.deviation).square().mean(), advantage.detach()
         if self.normalise:
             advantage = advantage / reward.std(1, keepdim=True).clamp_min(1e-6)
         if self.entropy:
-            advantage = advantage - self.entropy * advantage_leave_one_out(trajectories.log_prob.detach())
-        return error - (advantage * trajectories.log_prob).mean()
+            advantage = advantage - self.entropy * advantage_leave_one_out(log_prob.detach())
+        return Outcome(loss - (advantage * log_prob).mean())
 
-    def epoch_end(self, env: Any, policy: nn.Module, rng: torch.Generator) -> None:
+    def _advantage(self, work: Work, found: Rollouts) -> Float[Tensor, "batch rollouts"]:
+        """Return how much better rollouts are than what they are compared with."""
+        reward = found.reward
+        if self.kind == "shared":
+            return advantage_shared(reward)
+        if self.kind == "leave-one-out":
+            return advantage_leave_one_out(reward)
+        if self.champion is not None and self.num_epochs > 0:
+            return reward - greedy_reward(work.env, self.champion, found.instances).unsqueeze(1)
+        if self.kind in ("exponential", "rollout"):
+            mean = reward.mean()
+            # the first batch is its own average; where() keeps the choice on the device
+            self.average = torch.where(self.average.isnan(), mean, self.decay * self.average + (1 - self.decay) * mean)
+            return reward - work.average_(self.average)
+        if self.critic is not None:
+            work.average_(self.critic.observe(reward))
+            value = self.critic(work.policy.summary(work.encoded).detach())
+            return reward - (self.critic.mean + self.critic.deviation * value).unsqueeze(1)
+        return reward
+
+    def epoch_end(self, env: Any, policy: Policy, rng: torch.Generator) -> None:
         if self.champion is not None:
             instances = env.generate(self.evaluation_size, rng)
             gain = greedy_reward(env, policy, instances) - greedy_reward(env, self.champion, instances)
@@ -161,7 +164,7 @@ class Reinforce(Algorithm):
         self.num_epochs += 1
 
 
-def greedy_reward(env: Any, policy: Any, instances: Any, chunk: int = 1024) -> Tensor:
+def greedy_reward(env: Problem, policy: Policy, instances: TensorDict, chunk: int = 1024) -> Tensor:
     """Return the reward of one greedy rollout per instance, float32 ``[batch]``, in evaluation mode."""
     training = policy.training
     policy.eval()

@@ -16,12 +16,9 @@ Differs from the paper in:
 
 from __future__ import annotations
 
-from jaxtyping import Float
-from torch import Tensor
-
 from ncogym.algorithms.base import Algorithm, decisions, per_decision
 from ncogym.errors import ArgumentError
-from ncogym.rollout import Trajectories
+from ncogym.rollout import Outcome, Work
 
 
 class SelfLabelling(Algorithm):
@@ -31,17 +28,15 @@ class SelfLabelling(Algorithm):
         samples: rollouts per instance, of which the best is imitated (256 in the paper, 32 to 128 also serve).
     """
 
-    carrying = 1
-
     def __init__(self, samples: int = 256) -> None:
         super().__init__()
         if samples < 2:
             raise ArgumentError(f"samples: {samples} is not allowed; it must be at least 2")
-        self.rollouts = samples
+        self.samples = samples
 
-    def loss(self, trajectories: Trajectories) -> Float[Tensor, ""]:
-        if trajectories.log_prob is None:
-            raise ArgumentError("trajectories: they have no log_prob; score them first")
-        best = trajectories.reward.argmax(1, keepdim=True)
-        counts = decisions(trajectories.actions, trajectories.forced)
-        return -per_decision(trajectories.log_prob.gather(1, best), counts.gather(1, best))
+    def step(self, work: Work) -> Outcome:
+        found = work.act(rollouts=self.samples)
+        best = found.reward.argmax(1, keepdim=True)
+        counts = decisions(found.actions, found.forced)
+        log_prob = work.score(found, carrying=1)
+        return Outcome(-per_decision(log_prob.gather(1, best), counts.gather(1, best)))

@@ -18,7 +18,7 @@ from torch import Tensor
 from ncogym.books import Pace, Progress
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Decoding, Sample
-from ncogym.rollout import LOOK_EVERY, Clock, Trajectories, act, log_probs, rollouts_in_memory
+from ncogym.rollout import LOOK_EVERY, Clock, Rollouts, act, log_probs, rollouts_in_memory
 
 
 @contextmanager
@@ -77,7 +77,7 @@ def rounds(
     *,
     rollouts: int,
     most: float,
-) -> Iterator[tuple[Any, Trajectories]]:
+) -> Iterator[tuple[Any, Rollouts]]:
     """Offer one round of rollouts after another, and yield each but the last, for something to be learnt from it.
 
     Args:
@@ -107,7 +107,7 @@ def rounds(
         yield encoded, drawn
 
 
-def descend(env: Any, policy: Policy, encoded: Any, drawn: Trajectories, progress: Progress, imitation: float) -> None:
+def descend(env: Any, policy: Policy, encoded: Any, drawn: Rollouts, progress: Progress, imitation: float) -> None:
     r"""Add up the gradient of the tuning loss in the leaves that ``encoded`` was computed from.
 
     .. math:: L = \sum_{instances} \Big( -\frac{1}{P} \sum_{i=1}^{P} \frac{R(\tau^i) - b}{|R(\bar\tau)|}

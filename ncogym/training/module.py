@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from tensordict import TensorDict
 from torch import Tensor
 
 from ncogym.algorithms.base import Algorithm
 from ncogym.distributed import average_, gather, rank, world
 from ncogym.errors import ArgumentError, CheckpointError
 from ncogym.policies.base import Policy
-from ncogym.policies.decoding import Sample
-from ncogym.rollout import Acting, Precision, Record, Trajectories, act, log_probs, record, replay, score_steps
+from ncogym.rollout import Acting, Part, Precision, Work
 from ncogym.training.data import Generated, Labelled, Stream, step_generator, stream
 from ncogym.training.limits import COUNT, SEED, check
 
@@ -57,28 +55,8 @@ class Optimiser:
         return max(0.0, min(1.0, rise, fall))
 
 
-class Drawn(NamedTuple):
-    """What a step draws: the parts of this process's streams, side by side.
-
-    Attributes:
-        env: of the size that this step has.
-        instances: batch size ``[batch]``.
-        demonstrations: action sequences to imitate, ``[batch, rollouts, steps]``, or None where the policy acts.
-        first_actions: its forced starts, ``[batch, rollouts]``, or None.
-        noise: uniform numbers, one a decision, ``[steps, batch, rollouts]``, or None where it imitates.
-        condition: what its rollouts are run under, ``[batch, conditions, ...]`` or ``[1, conditions, ...]``, or None.
-    """
-
-    env: Any
-    instances: TensorDict
-    demonstrations: Tensor | None
-    first_actions: Tensor | None
-    noise: Tensor | None
-    condition: Tensor | None = None
-
-
 class TrainingModule(pl.LightningModule):
-    """One training step: act or replay without gradients, score in parallel, ask the algorithm for the loss.
+    """Training: it draws instances, lets the algorithm take its step, and keeps optimiser, clipping and checkpoints.
 
     Where an algorithm learns from the same rollouts in several epochs, each epoch is a step, and rollouts are drawn at
     steps that are multiples of their number. Those in use are in every checkpoint, each process's own.
@@ -127,7 +105,7 @@ class TrainingModule(pl.LightningModule):
             optimiser = Optimiser(**{**optimiser, "betas": tuple(optimiser["betas"])})
         for name, value in (("max_steps", max_steps), ("steps_per_epoch", steps_per_epoch), ("streams", streams)):
             check(name, value, least=1, most=COUNT)
-        for name in ("rollouts", "epochs", "starts", "samples", "conditions", "evaluation_size"):
+        for name in ("rollouts", "epochs", "starts", "samples", "latents", "sequences", "evaluation_size"):
             check(f"algorithm.{name}", getattr(algorithm, name, None), least=0, most=COUNT)
         check("seed", seed, least=0, most=SEED)
         check("scoring_bytes", scoring_bytes, least=0, most=2**62)
@@ -157,7 +135,7 @@ class TrainingModule(pl.LightningModule):
         self.streams = streams
         self.outcome: dict[str, Tensor] = {}
         self.rollouts_in_step = 0
-        self._again: tuple[Drawn, Trajectories] | None = None  # what is learnt from once more
+        self._again: tuple[list[Part], dict[str, Tensor]] | None = None  # what is learnt from once more, and its memory
         self._loaded: list[dict[str, Tensor]] = []  # the same out of a checkpoint, of each process
 
     def on_train_epoch_start(self) -> None:
@@ -187,124 +165,60 @@ class TrainingModule(pl.LightningModule):
             # counted in steps and not by Lightning's epochs, so that a resumed run can neither miss nor repeat it
             self.algorithm.epoch_end(self.source.env, self.policy, step_generator(self.seed + 2, step, 0, self.device))
         epoch = step % self.algorithm.epochs
-        if epoch and self._again is None:
-            self._again = self._restored(step - epoch)
-        drawn, kept = self._again if epoch and self._again else (self.draw(step), None)
-        env = drawn.env
-        encoded = self.policy.encode(env.instance_features(drawn.instances))
-        trajectories = kept or self._begun(drawn, encoded)
-        critic = self.algorithm.critic
-        if critic is not None and self.algorithm.stepwise:
-            steps = score_steps(env, self.policy, encoded, trajectories, critic, memory=self.scoring_bytes)
-            trajectories = replace(
-                trajectories, steps=steps, record=trajectories.record or record(env, trajectories, steps)
-            )
-        else:
-            log_prob = log_probs(
-                env,
-                self.policy,
-                encoded,
-                trajectories,
-                memory=self.scoring_bytes,
-                carrying=self.algorithm.carrying,
-                acting=self.acting,
-            )
-            trajectories = replace(trajectories, log_prob=log_prob)
-        loss = self.algorithm.loss(trajectories)
-        last = epoch + 1 == self.algorithm.epochs
-        self._again = None if last else (drawn, replace(trajectories, steps=None, summary=None))
-        self.rollouts_in_step = 0 if epoch else trajectories.reward.numel()
-        objective = trajectories.reward.mean() * (-1 if env.sense == "min" else 1)
-        self.outcome = {"loss": loss.detach(), "objective": objective, **self.algorithm.metrics(trajectories)}
+        if not epoch:
+            self._again = self.draw(step), {}
+        elif self._again is None:
+            self._again = self.draw(step - epoch), self._restored(step - epoch)
+        parts, kept = self._again
+        work = Work(
+            self.policy,
+            parts,
+            acting=self.acting,
+            precision=self.acting_precision,
+            memory=self.scoring_bytes,
+            kept=kept,
+            average_=average_,
+        )
+        loss, metrics = self.algorithm.step(work)
+        if epoch + 1 == self.algorithm.epochs:
+            self._again = None
+        found = work.rollouts
+        self.rollouts_in_step = 0 if epoch or found is None else found.reward.numel()
+        self.outcome = {"loss": loss.detach()}
+        if found is not None:
+            self.outcome["objective"] = found.reward.mean() * (-1 if work.env.sense == "min" else 1)
+        self.outcome |= metrics
         return loss
 
-    def _begun(self, drawn: Drawn, encoded: Any) -> Trajectories:
-        """Return new rollouts, with what the algorithm says that their rewards are compared with."""
-        env, algorithm = drawn.env, self.algorithm
-        if drawn.demonstrations is not None:
-            trajectories = replay(env, drawn.instances, drawn.demonstrations, forced=algorithm.forced)
-        else:
-            trajectories = act(
-                env,
-                self.policy,
-                encoded,
-                drawn.instances,
-                Sample(),
-                torch.Generator(),  # all that is drawn is drawn already
-                rollouts=algorithm.rollouts,
-                first_actions=drawn.first_actions,
-                noise=drawn.noise,
-                condition=drawn.condition,
-                log_prob=not algorithm.stepwise,
-                acting=self.acting,
-                precision=self.acting_precision,
-            )
-        # what is averaged in place is the algorithm's: of the whole batch, not of one part
-        if algorithm.critic is not None:
-            average_(algorithm.critic.observe(trajectories.reward))
-            trajectories = replace(trajectories, summary=self.policy.summary(encoded).detach())
-        reward_baseline = algorithm.reward_baseline(env, trajectories)
-        if reward_baseline is not None and reward_baseline.ndim == 0:
-            average_(reward_baseline)
-        return replace(trajectories, reward_baseline=reward_baseline)
+    def draw(self, step: int) -> list[Part]:
+        """Draw what a step begins with, a part for each stream of this process, with the streams as they are then."""
+        each = self.streams // world()
+        numbers = range(rank() * each, (rank() + 1) * each)
+        return [self._part(stream(self.seed, step, number, self.streams, self.device)) for number in numbers]
 
-    def _restored(self, step: int) -> tuple[Drawn, Trajectories]:
-        """Return what was drawn at a step, and this process's part of the rollouts that a checkpoint has of it."""
-        drawn, forced, parts = self.draw(step), self.algorithm.forced, self._loaded
+    def _part(self, of: Stream) -> Part:
+        env, instances, labels = self.source.draw(of)
+        return Part(env, instances, labels, of.rng)
+
+    def _restored(self, step: int) -> dict[str, Tensor]:
+        """Return this process's part of what a checkpoint has of the steps from ``step`` on."""
+        parts = self._loaded
         if not parts:
             raise CheckpointError(f"resume: the checkpoint has no rollouts of step {step}; epochs must be as before")
         mine = parts[rank()] if len(parts) == world() else _shared(parts)
         self._loaded = []
-        held = {name: value.to(self.device) for name, value in mine.items()}
-        trajectories = replay(drawn.env, drawn.instances, held.pop("actions"), forced=forced)
-        return drawn, replace(trajectories, record=Record(**held))
+        return {name: value.to(self.device) for name, value in mine.items()}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the rollouts that are learnt from once more, a part for each process."""
+        """Add what further steps on the same rollouts need, a part for each process."""
         parts = self._loaded
         if self._again is not None:
-            _, rollouts = self._again
-            tensors = {"actions": rollouts.actions, **(rollouts.record._asdict() if rollouts.record else {})}
-            parts = gather({name: value.cpu() for name, value in tensors.items()})
+            parts = gather({name: value.cpu() for name, value in self._again[1].items()})
         checkpoint["rollouts"] = parts
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take these rollouts out again."""
         self._loaded = checkpoint.get("rollouts", [])  # there are none in checkpoints of earlier versions
-
-    def draw(self, step: int) -> Drawn:
-        """Draw what a step needs, stream by stream, so that it makes no difference which process draws which."""
-        each = self.streams // world()
-        numbers = range(rank() * each, (rank() + 1) * each)
-        parts = [self._part(stream(self.seed, step, number, self.streams, self.device)) for number in numbers]
-        if each == 1:
-            return parts[0]
-        env, instances, demonstrations, first_actions, noise, conditions = zip(*parts, strict=True)
-        condition = conditions[0]
-        if any(other is not condition for other in conditions):  # else it is that of a population, the same for all
-            sizes = [part.batch_size[0] for part in instances]
-            pairs = zip(conditions, sizes, strict=True)
-            condition = torch.cat([own.expand(size, *own.shape[1:]) for own, size in pairs])
-        return Drawn(
-            env[0],
-            torch.cat(instances),
-            _joined(demonstrations),
-            _joined(first_actions),
-            _joined(noise, 1),
-            condition,
-        )
-
-    def _part(self, of: Stream) -> Drawn:
-        env, instances, labels = self.source.draw(of)
-        if self.algorithm.imitates and labels is not None:
-            demonstrations = self.algorithm.demonstrations(env, instances, labels, of.rng)
-            return Drawn(env, instances, demonstrations, None, None)
-        condition = self.algorithm.condition(self.policy, of.rng)
-        first_actions = self.algorithm.first_actions(env, instances, of.rng)
-        rollouts = self.algorithm.rollouts if first_actions is None else first_actions.shape[1]
-        shape = (env.horizon(instances), instances.batch_size[0], rollouts)
-        noise = torch.rand(shape, generator=of.rng, device=of.rng.device)
-        return Drawn(env, instances, None, first_actions, noise, condition)
 
     def configure_optimizers(self) -> Any:
         """Build AdamW and its schedule, stepped once per training step."""
@@ -347,8 +261,3 @@ def _shared(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
         whole = torch.cat([torch.cat([p[name], end], dim=-1) for p, end in zip(parts, ends, strict=True)])
         shared[name] = whole.chunk(world())[rank()]
     return shared
-
-
-def _joined(parts: Sequence[Tensor | None], dim: int = 0) -> Tensor | None:
-    whole = [part for part in parts if part is not None]
-    return torch.cat(whole, dim) if whole else None

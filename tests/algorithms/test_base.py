@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tensordict import TensorDict
 from torch import nn
 
 from ncogym.algorithms.base import Critic, WinnerTakesAll, decisions, per_decision
-from ncogym.algorithms.pomo import POMO
 from ncogym.envs import make
 from ncogym.errors import ArgumentError, UnsupportedFeatures
-from ncogym.rollout import Trajectories
 
 
 class Words(nn.Module):
@@ -78,13 +75,6 @@ def test_padding_is_no_decision() -> None:
     assert decisions(torch.cat([actions, torch.zeros(1, 2, 3, dtype=torch.int64)], -1), 1).tolist() == [[4, 3]]
 
 
-def test_there_are_no_conditions_unless_an_algorithm_has_some(rng: torch.Generator) -> None:
-    """Nor is there anything to log beside loss and objective."""
-    rollouts = Trajectories(TensorDict({}, [1]), torch.zeros(1, 2, 3, dtype=torch.int64), torch.zeros(1, 2))
-    assert POMO().condition(Words(0), rng) is None
-    assert POMO().metrics(rollouts) == {}
-
-
 def test_log_probabilities_per_decision_by_hand() -> None:
     """Each rollout's is divided by its own decisions, then their mean is taken; alike counts divide to the last bit."""
     log_prob = torch.tensor([[-6.0, -3.0], [-8.0, -1.0]])
@@ -98,17 +88,9 @@ def test_log_probabilities_per_decision_by_hand() -> None:
 class Winners(WinnerTakesAll):
     """The least that Poppy and COMPASS have in common."""
 
-    def loss(self, trajectories: Trajectories) -> torch.Tensor:
-        """Return the mean advantage of the winners."""
-        return self.best(trajectories)[0].mean()
-
-
-def under(reward: list[list[float]]) -> Trajectories:
-    """Return rollouts of one instance, a row for each condition, a column for each start."""
-    rewards, count = torch.tensor(reward).view(1, -1), len(reward)
-    actions = torch.zeros(*rewards.shape, 3, dtype=torch.int64)
-    condition = torch.arange(count).unsqueeze(0)
-    return Trajectories(TensorDict({}, [1]), actions, rewards, 1, log_prob=-rewards, condition=condition)
+    def step(self, work):
+        """Take none."""
+        raise NotImplementedError
 
 
 @pytest.mark.parametrize(
@@ -128,12 +110,11 @@ def test_advantages_by_hand(compared: str, expected: list[list[float]]) -> None:
 
 
 @pytest.mark.parametrize(("name", "sign"), [("tsp", -1), ("knapsack", 1)])
-def test_winners_by_hand(name: str, sign: int, rng: torch.Generator) -> None:
+def test_winners_by_hand(name: str, sign: int) -> None:
     """Three members at four starts: wins of 2, 1 and 1, of which one is shared but for rounding."""
-    env, winners = make(name), Winners("pomo", 0, 0, False)
-    winners.first_actions(env, env.generate(1, rng), rng)
+    sense, winners = make(name).sense, Winners("pomo", 0, 0, False)
     rows = [[5.0, 7.0, 1.0, 1.0], [4.0, 7.000001, 6.0, 1.0], [3.0, 0.0, 2.0, 2.0]]
-    found = {word: value.item() for word, value in winners.metrics(under(rows)).items()}
+    found = {word: value.item() for word, value in winners.metrics(torch.tensor([rows]), sense).items()}
     assert found == pytest.approx(
         {
             "best_of_members": sign * (5 + 7 + 6 + 2) / 4,
@@ -146,7 +127,7 @@ def test_winners_by_hand(name: str, sign: int, rng: torch.Generator) -> None:
         },
         abs=1e-6,
     )
-    alone = winners.metrics(under([[5.0, 7.0, 1.0]]))
+    alone = winners.metrics(torch.tensor([[[5.0, 7.0, 1.0]]]), sense)
     assert (alone["leave_one_out"], alone["share_won_least"], alone["unique_winners"]) == (0, 1, 1)
 
 

@@ -6,17 +6,10 @@ import math
 
 import pytest
 import torch
-from tensordict import TensorDict
+from works import loss_of
 
 from ncogym.algorithms.bopo import BOPO, evenly_spaced
 from ncogym.errors import ArgumentError
-from ncogym.rollout import Trajectories
-
-
-def record(reward: torch.Tensor, log_prob: torch.Tensor | None) -> Trajectories:
-    """Return rollouts of four steps, the first given."""
-    actions = torch.arange(4).expand(*reward.shape, 4)
-    return Trajectories(TensorDict({}, [reward.shape[0]]), actions, reward, 1, log_prob=log_prob)
 
 
 def test_evenly_spaced_by_hand() -> None:
@@ -31,7 +24,7 @@ def test_evenly_spaced_by_hand() -> None:
 def test_loss_by_hand(reward: list[float]) -> None:
     """The ratio of the objectives scales the difference of mean log-probabilities; it is above 1 in either sense."""
     log_prob = torch.tensor([[-3.0, -6.0, -3.0, -1.5]], requires_grad=True)
-    loss = BOPO(samples=4, kept=3).loss(record(torch.tensor([reward]), log_prob))
+    loss = loss_of(BOPO(samples=4, kept=3), torch.tensor([reward]), log_prob)
     gaps = (1.5 * (-1.0 + 2.0), 2.5 * (-1.0 + 0.5))
     assert loss.item() == pytest.approx(sum(math.log1p(math.exp(-gap)) for gap in gaps) / 2)
     loss.backward()
@@ -39,15 +32,13 @@ def test_loss_by_hand(reward: list[float]) -> None:
     found = log_prob.grad[0].tolist()
     assert found[0] + found[2] == pytest.approx(-sum(slopes))  # either copy of the best
     assert [found[1], found[3]] == pytest.approx(slopes)
-    with pytest.raises(ArgumentError, match="log_prob"):
-        BOPO().loss(record(torch.tensor([reward]), None))
 
 
 def test_no_preference_and_no_ratio() -> None:
     """Rollouts that are all alike have no gradient, and an objective of 0 has a finite one."""
     for reward in ([[1.0, 1.0]], [[1.0, 0.0]], [[0.0, -1.0]], [[1.0, -1.0]]):
         log_prob = torch.tensor([[-1.0, -1.0]], requires_grad=True)
-        BOPO(samples=2, kept=2).loss(record(torch.tensor(reward), log_prob)).backward()
+        loss_of(BOPO(samples=2, kept=2), torch.tensor(reward), log_prob).backward()
         expected = 0.0 if reward[0][0] == reward[0][1] else 0.5 / 3
         assert log_prob.grad[0].tolist() == pytest.approx([-expected, expected])
 

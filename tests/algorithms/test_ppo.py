@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
-from tensordict import TensorDict
 
-from ncogym.algorithms.ppo import PPO, advantages
+from ncogym.algorithms.ppo import PPO, Memory, advantages
 from ncogym.envs import make
 from ncogym.errors import ArgumentError
 from ncogym.policies import AttentionPolicy
-from ncogym.policies.decoding import Sample
-from ncogym.rollout import Record, Steps, Trajectories, act, record, score_steps
+from ncogym.rollout import Work
 
 REWARD = torch.tensor([[[1.0, 2.0, 4.0], [3.0, 1.0, 0.0]]])
 OPEN = torch.tensor([[[True, True, True], [True, True, False]]])
@@ -27,21 +24,20 @@ def algorithm(mean: float = 0.0, deviation: float = 1.0, **arguments) -> PPO:
     ppo = PPO(**{"normalise": False, **arguments})
     ppo.attach(AttentionPolicy(make("tsp", num_nodes=4).feature_dims, dim=8, num_layers=0, num_heads=2, feedforward=8))
     ppo.critic.moments.copy_(torch.tensor([mean, mean**2 + deviation**2]))
-    ppo.horizon = 3
     return ppo
 
 
-def rollouts(*scored: torch.Tensor, **changes) -> Trajectories:
-    """Return the two rollouts of an instance above, scored as given, with changes in their record."""
-    kept = Record(REWARD, OPEN, TOLD, VALUE)._replace(**changes)
-    actions = torch.zeros(1, 2, 3, dtype=torch.int64)
-    return Trajectories(TensorDict({}, [1]), actions, REWARD.sum(-1), steps=Steps(*scored), record=kept)
+def loss(ppo: PPO, /, *scored: torch.Tensor, **changes) -> torch.Tensor:
+    """Return the loss of the two rollouts of an instance above, scored as given, with changes in their memory."""
+    kept = Memory(REWARD, OPEN, TOLD, VALUE)._replace(**changes)
+    left = 1 - torch.arange(scored[0].shape[-1]) / 3
+    return ppo.loss(ppo.critic, kept, *scored, left)
 
 
 @pytest.mark.parametrize("trace", [0.0, 0.5, 1.0])
 def test_advantages_by_hand(trace: float) -> None:
     """Differences in value and reward, of a step and traced back, up to the end of each rollout."""
-    found, target = advantages(Record(REWARD, OPEN, TOLD, VALUE), torch.tensor(2.0), VALUE, trace)
+    found, target = advantages(Memory(REWARD, OPEN, TOLD, VALUE), torch.tensor(2.0), VALUE, trace)
     # reward / 2 + next value - value
     deltas = [[0.5 + 3 - 5, 1 + 2 - 3, 2 + 0 - 2], [1.5 + 2 - 1, 0.5 + 0 - 2]]
     for row, delta in enumerate(deltas):
@@ -57,21 +53,19 @@ def test_loss_by_hand() -> None:
     moved, value = TOLD + torch.tensor([0.5, -0.5, 0.05]), VALUE + 0.5
     entropy = torch.full_like(TOLD, 0.25)
     ppo = algorithm(trace=1.0, entropy=0.1, clip=0.2)
-    found = ppo.loss(rollouts(moved, value, entropy)).item()
+    found = loss(ppo, moved, value, entropy).item()
     down, near = math.exp(-0.5), math.exp(0.05)
     # with a trace of 1 advantages are what followed less the value: 2, 3, 2 and 3, -1
     gains = [1.2 * 2, down * 3, near * 2, 1.2 * 3, 0.8 * -1]
     errors = [1.5**2, 2.5**2, 1.5**2, 2.5**2, 1.5**2]
     assert found == pytest.approx(-(sum(gains) + 5 * 0.1 * 0.25 - sum(errors)) / 2, rel=1e-5)
-    with pytest.raises(ArgumentError, match="they have no steps"):
-        ppo.loss(replace(rollouts(moved, value, entropy), record=None))
 
 
 def test_normalised_by_hand() -> None:
     """Advantages are divided by their root mean square over the open decisions of the instance."""
-    plain = algorithm(trace=1.0).loss(rollouts(TOLD, VALUE, TOLD)).item()
+    plain = loss(algorithm(trace=1.0), TOLD, VALUE, TOLD).item()
     errors = (4 + 9 + 4 + 9 + 1) / 2
-    found = algorithm(trace=1.0, normalise=True).loss(rollouts(TOLD, VALUE, TOLD)).item()
+    found = loss(algorithm(trace=1.0, normalise=True), TOLD, VALUE, TOLD).item()
     assert found - errors == pytest.approx((plain - errors) / (27 / 5) ** 0.5)
 
 
@@ -81,9 +75,10 @@ def test_padding_does_not_count() -> None:
     for other in (0.0, 3.0):
         leaves = [(TOLD - 0.1).requires_grad_(), (VALUE + 1).requires_grad_(), TOLD.abs().requires_grad_()]
         behind = torch.where(OPEN, 0.0, other)
-        trajectories = rollouts(*(leaf + behind for leaf in leaves), value=VALUE + behind, log_prob=TOLD + behind)
-        loss = algorithm(entropy=0.1, normalise=True, mean=2.0).loss(trajectories)
-        found.append((loss, *torch.autograd.grad(loss, leaves)))
+        scored, ppo = (leaf + behind for leaf in leaves), algorithm(entropy=0.1, normalise=True, mean=2.0)
+        kept = Memory(REWARD, OPEN, TOLD + behind, VALUE + behind)
+        whole = ppo.loss(ppo.critic, kept, *scored, 1 - torch.arange(3) / 3)
+        found.append((whole, *torch.autograd.grad(whole, leaves)))
         assert all((gradient != 0)[OPEN].any() and not gradient[~OPEN].any() for gradient in found[-1][1:])
     for one, two in zip(*found, strict=True):
         torch.testing.assert_close(one, two)
@@ -94,10 +89,9 @@ def test_longer_padding_changes_nothing() -> None:
 
     def padded(more: int) -> float:
         wide = [torch.nn.functional.pad(each, (0, more)) for each in (TOLD - 0.1, VALUE, TOLD.abs(), REWARD, OPEN)]
-        kept = Record(wide[3], wide[4], *(torch.nn.functional.pad(each, (0, more)) for each in (TOLD, VALUE)))
-        actions = torch.zeros(1, 2, 3 + more, dtype=torch.int64)
-        of = Trajectories(TensorDict({}, [1]), actions, REWARD.sum(-1), steps=Steps(*wide[:3]), record=kept)
-        return algorithm(entropy=0.1, normalise=True, mean=2.0).loss(of).item()
+        kept = Memory(wide[3], wide[4], *(torch.nn.functional.pad(each, (0, more)) for each in (TOLD, VALUE)))
+        ppo = algorithm(entropy=0.1, normalise=True, mean=2.0)
+        return ppo.loss(ppo.critic, kept, *wide[:3], 1 - torch.arange(3 + more) / 3).item()
 
     assert padded(0) == padded(4)
 
@@ -106,9 +100,9 @@ def test_an_instance_without_decisions_adds_nothing() -> None:
     """Where all is padding the loss is 0, and so is its gradient."""
     log_prob = TOLD.clone().requires_grad_()
     shut = {"open": torch.zeros_like(OPEN), "reward": torch.zeros_like(REWARD)}
-    loss = algorithm(normalise=True, mean=2.0).loss(rollouts(log_prob, VALUE, TOLD, **shut))
-    assert loss.item() == 0
-    assert not torch.autograd.grad(loss, log_prob)[0].any()
+    found = loss(algorithm(normalise=True, mean=2.0), log_prob, VALUE, TOLD, **shut)
+    assert found.item() == 0
+    assert not torch.autograd.grad(found, log_prob)[0].any()
 
 
 def test_clipping_stops_the_gradient() -> None:
@@ -117,7 +111,7 @@ def test_clipping_stops_the_gradient() -> None:
     up, down = torch.tensor(0.3), torch.tensor(-0.3)
     for moved, flows in ((up, [[0, 0, 0], [0, 1, 0]]), (down, [[1, 1, 1], [1, 0, 0]])):
         log_prob = (TOLD + moved).requires_grad_()
-        algorithm(trace=1.0, clip=0.2).loss(rollouts(log_prob, VALUE, TOLD)).backward()
+        loss(algorithm(trace=1.0, clip=0.2), log_prob, VALUE, TOLD).backward()
         assert (log_prob.grad != 0).int().tolist() == [flows]
 
 
@@ -126,7 +120,7 @@ def test_no_unit_matters(normalise: bool) -> None:
     """With rewards in a unit a thousand times smaller, the loss is the same."""
     ppo, scored = algorithm(-3.0, 1.5, normalise=normalise), (TOLD - 0.1, VALUE - 1, TOLD)
     other = algorithm(-3000.0, 1500.0, normalise=normalise)
-    one, two = ppo.loss(rollouts(*scored)), other.loss(rollouts(*scored, reward=1000 * REWARD))
+    one, two = loss(ppo, *scored), loss(other, *scored, reward=1000 * REWARD)
     assert two.item() == pytest.approx(one.item(), rel=1e-4)
 
 
@@ -134,8 +128,8 @@ def test_values_lie_beside_a_straight_line() -> None:
     """A head that says 0 expects the mean reward at the start, and a third less of it after a third of the steps."""
     zero = torch.zeros_like(VALUE)
     kept = {"reward": torch.full_like(REWARD, -2.0), "open": torch.ones_like(OPEN), "value": zero}
-    assert algorithm(-6.0).loss(rollouts(TOLD, zero, zero, **kept)).item() == pytest.approx(0, abs=1e-6)
-    assert algorithm(-3.0).loss(rollouts(TOLD, zero, zero, **kept)).item() > 1
+    assert loss(algorithm(-6.0), TOLD, zero, zero, **kept).item() == pytest.approx(0, abs=1e-6)
+    assert loss(algorithm(-3.0), TOLD, zero, zero, **kept).item() > 1
 
 
 @pytest.mark.parametrize("samples", [0, 4])
@@ -145,24 +139,18 @@ def test_the_first_gradient_is_that_of_the_policy(samples: int, rng: torch.Gener
     torch.manual_seed(0)
     policy = AttentionPolicy(env.feature_dims, dim=16, num_layers=1, num_heads=2, feedforward=16)
     ppo.attach(policy)
-    instances = env.generate(3, rng)
-    encoded = policy.encode(env.instance_features(instances))
-    starts = ppo.first_actions(env, instances, rng)
-    assert (starts is None) == (samples > 0)
-    drawn = act(env, policy, encoded, instances, Sample(), rng, rollouts=ppo.rollouts, first_actions=starts)
-    assert drawn.forced == ppo.forced == (samples == 0)
-    ppo.critic.observe(drawn.reward)
-    steps = score_steps(env, policy, encoded, drawn, ppo.critic)
-    kept = record(env, drawn, steps)
-    assert torch.equal(kept.log_prob, steps.log_prob)
-    found = torch.autograd.grad(
-        ppo.loss(replace(drawn, steps=steps, record=kept)), list(policy.parameters()), retain_graph=True
-    )
-    horizon = env.horizon(instances)
-    left = (horizon - ppo.forced - torch.arange(steps.log_prob.shape[-1])) / horizon
+    work = Work.alone(policy, env, env.generate(3, rng), rng)
+    found = torch.autograd.grad(ppo.step(work).loss, list(policy.parameters()), retain_graph=True)
+    drawn = work.rollouts
+    assert drawn.forced == (samples == 0)
+    kept = Memory(*(work.kept[name] for name in Memory._fields))
+    (log_prob,) = work.score_steps(drawn, lambda decision: [decision.chosen])
+    assert torch.equal(kept.log_prob, log_prob)
+    horizon = env.horizon(work.instances)
+    left = (horizon - drawn.forced - torch.arange(log_prob.shape[-1])) / horizon
     line = ppo.critic.mean / ppo.critic.deviation * left
     advantage, _ = advantages(kept, ppo.critic.deviation, kept.value + line, ppo.trace)
-    plain = -(advantage * steps.log_prob * kept.open).sum(-1).mean()
+    plain = -(advantage * log_prob * kept.open).sum(-1).mean()
     expected = torch.autograd.grad(plain, list(policy.parameters()))
     assert any(gradient.any() for gradient in expected)
     for mine, theirs in zip(found, expected, strict=True):

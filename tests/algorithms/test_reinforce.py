@@ -4,49 +4,42 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tensordict import TensorDict
+from works import loss_of
 
 from ncogym.algorithms.reinforce import Reinforce, greedy_reward, significantly_positive
 from ncogym.envs import make
 from ncogym.errors import ArgumentError
 from ncogym.policies import AttentionPolicy
 from ncogym.policies.base import Policy
-from ncogym.rollout import Trajectories
+from ncogym.rollout import Work
 
 REWARD = torch.tensor([[-1.0, -2.0, -3.0], [-4.0, -4.0, -7.0]])
 LOG_PROB = torch.tensor([[-0.5, -1.0, -1.5], [-2.0, -1.0, -0.5]])
-
-
-def trajectories(baseline: torch.Tensor | None = None) -> Trajectories:
-    """Two instances with three rollouts each."""
-    instances = TensorDict({}, batch_size=[2])
-    actions = torch.zeros(2, 3, 4, dtype=torch.int64)
-    return Trajectories(instances, actions, REWARD, log_prob=LOG_PROB, reward_baseline=baseline)
 
 
 def test_shared_baseline_by_hand() -> None:
     """The shared mean is taken over the rollouts of each instance."""
     # advantages: 1, 0, -1 and 1, 1, -2
     expected = -(1 * -0.5 + 0 - 1 * -1.5 + 1 * -2.0 + 1 * -1.0 - 2 * -0.5) / 6
-    assert Reinforce("shared", rollouts=3).loss(trajectories()).item() == pytest.approx(expected)
+    assert loss_of(Reinforce("shared", rollouts=3), REWARD, LOG_PROB).item() == pytest.approx(expected)
 
 
 def test_leave_one_out_by_hand() -> None:
     """Leave-one-out compares each rollout with the mean of the others."""
     # advantages: -1+2.5, -2+2, -3+1.5 and -4+5.5, -4+5.5, -7+4
     expected = -(1.5 * -0.5 + 0 - 1.5 * -1.5 + 1.5 * -2.0 + 1.5 * -1.0 - 3 * -0.5) / 6
-    assert Reinforce("leave-one-out", rollouts=3).loss(trajectories()).item() == pytest.approx(expected)
+    assert loss_of(Reinforce("leave-one-out", rollouts=3), REWARD, LOG_PROB).item() == pytest.approx(expected)
 
 
 def test_no_baseline_by_hand() -> None:
     """Without a baseline the reward itself weighs the log-probabilities."""
-    assert Reinforce("none").loss(trajectories()).item() == pytest.approx(-(REWARD * LOG_PROB).mean().item())
+    assert loss_of(Reinforce("none"), REWARD, LOG_PROB).item() == pytest.approx(-(REWARD * LOG_PROB).mean().item())
 
 
 def test_normalised_by_hand() -> None:
     """Advantages are divided by the deviation of the rewards of their instance."""
     expected = -((REWARD - REWARD.mean(1, keepdim=True)) / REWARD.std(1, keepdim=True) * LOG_PROB).mean().item()
-    found = Reinforce("shared", rollouts=3, normalise=True).loss(trajectories()).item()
+    found = loss_of(Reinforce("shared", rollouts=3, normalise=True), REWARD, LOG_PROB).item()
     assert found == pytest.approx(expected)
 
 
@@ -59,32 +52,35 @@ def test_entropy_gradient_is_exact_in_expectation() -> None:
     reward = torch.zeros(1, 2)
     total = torch.zeros(3, dtype=torch.float64)
     for pair in pairs:
-        taken = Trajectories(
-            TensorDict({}, [1]), torch.zeros(1, 2, 4, dtype=torch.int64), reward, log_prob=log_prob[pair][None].float()
-        )
-        loss = Reinforce("shared", rollouts=2, entropy=0.7).loss(taken)
+        scored = log_prob[pair][None].float()
+        loss = loss_of(Reinforce("shared", rollouts=2, entropy=0.7), reward, scored)
         found = torch.autograd.grad(loss, logits, retain_graph=True)[0]
         total += log_prob[pair].sum().exp().detach() * found
     torch.testing.assert_close(total, wanted, rtol=1e-5, atol=1e-6)
 
 
-def test_given_baseline_is_subtracted() -> None:
-    """A baseline that comes with the trajectories is subtracted from every reward."""
-    given = torch.tensor([[-2.0], [-5.0]])
-    expected = -((REWARD - given) * LOG_PROB).mean().item()
-    assert Reinforce("exponential").loss(trajectories(given)).item() == pytest.approx(expected)
-
-
 def test_exponential_baseline_moves_by_its_decay() -> None:
-    """The first batch is its own average; later ones are mixed in with weight 1 - decay."""
+    """The first batch is its own average; later ones are mixed in with weight 1 - decay; it is what is subtracted."""
     algorithm = Reinforce("exponential", decay=0.8)
-    first = algorithm.reward_baseline(None, trajectories())
-    assert first is not None
-    assert first.item() == pytest.approx(-3.5)
-    algorithm.average.fill_(-10.0)
-    second = algorithm.reward_baseline(None, trajectories())
-    assert second is not None
-    assert second.item() == pytest.approx(0.8 * -10 + 0.2 * -3.5)
+    for before, average in ((None, -3.5), (-10.0, 0.8 * -10 + 0.2 * -3.5)):
+        if before is not None:
+            algorithm.average.fill_(before)
+        loss = loss_of(algorithm, REWARD, LOG_PROB)
+        assert algorithm.average.item() == pytest.approx(average)
+        assert loss.item() == pytest.approx(-((REWARD - average) * LOG_PROB).mean().item(), abs=1e-6)
+
+
+def test_the_champions_reward_is_subtracted(rng: torch.Generator) -> None:
+    """From the second epoch on, rewards are compared with a greedy rollout of the best policy so far."""
+    env = make("tsp", num_nodes=5)
+    policy = AttentionPolicy(env.feature_dims, dim=8, num_layers=1, num_heads=2)
+    algorithm = Reinforce("rollout", rollouts=3)
+    algorithm.attach(policy)
+    algorithm.set_extra_state(1)
+    work = Work.alone(policy, env, env.generate(2, rng), rng)
+    loss = algorithm.step(work).loss
+    advantage = work.rollouts.reward - greedy_reward(env, policy, work.instances).unsqueeze(1)
+    torch.testing.assert_close(loss.detach(), -(advantage * work.rollouts.log_prob).mean())
 
 
 def test_rollout_baseline_changes_only_for_a_better_policy() -> None:

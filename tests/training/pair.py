@@ -20,9 +20,10 @@ from ncogym.algorithms import POMO, PPO, Imitation, Reinforce
 from ncogym.cli import main
 from ncogym.envs import make
 from ncogym.policies import AttentionPolicy
+from ncogym.rollout import Part
 from ncogym.solving import make_solver
 from ncogym.training.callbacks import Interruptible
-from ncogym.training.module import Drawn, TrainingModule
+from ncogym.training.module import TrainingModule
 from ncogym.training.run import Labels, Optimiser, ValidationSettings, train
 
 # without layers whose gradient is 0 but for rounding, which Adam would blow up
@@ -74,10 +75,10 @@ def work(folder: Path) -> None:
     env = make("tsp", num_nodes=8)
     draw = TrainingModule.draw
 
-    def remember(self: TrainingModule, step: int) -> Drawn:
+    def remember(self: TrainingModule, step: int) -> list[Part]:
         drawn = draw(self, step)
         if "instances" not in seen:
-            seen["instances"] = drawn.instances["locs"].sum((1, 2)).tolist()
+            seen["instances"] = [float(each["locs"].sum()) for part in drawn for each in part.instances]
         return drawn
 
     TrainingModule.draw = remember

@@ -15,6 +15,7 @@ from ncogym.envs import make
 from ncogym.errors import ArgumentError, CheckpointError, UnsupportedFeatures
 from ncogym.policies import AttentionPolicy, GraphPolicy
 from ncogym.policies.base import Policy
+from ncogym.rollout import Work
 from ncogym.training.data import Generated
 from ncogym.training.module import Optimiser, TrainingModule
 
@@ -38,9 +39,15 @@ class Steps:
         self.adam = self.module.configure_optimizers()["optimizer"]
         self.patch = monkeypatch
 
+    def begin(self, *arguments, **settings) -> Work:
+        """Begin the work of a step, for tests to look at."""
+        self.work = Work(*arguments, **settings)
+        return self.work
+
     def take(self, step: int) -> float:
         """Take a step, and return its objective."""
         self.patch.setattr(TrainingModule, "global_step", step)
+        self.patch.setattr("ncogym.training.module.Work", self.begin)
         loss = self.module.training_step(None, step)
         self.adam.zero_grad()
         loss.backward()
@@ -69,14 +76,12 @@ def test_a_critic_explains_rewards(monkeypatch: pytest.MonkeyPatch) -> None:
         nodes_per_batch=640,
         optimiser=Optimiser(lr=2e-3),
     )
-    seen, loss = [], steps.module.algorithm.loss
-    monkeypatch.setattr(steps.module.algorithm, "loss", lambda found: seen.append(found) or loss(found))
+    seen, rewards, critic = [], [], steps.module.algorithm.critic
+    critic.register_forward_hook(lambda _, __, value: seen.append(critic.mean + critic.deviation * value.detach()))
     for step in range(60):
         steps.take(step)
-    reward, baseline = (
-        torch.stack(each)
-        for each in zip(*((t.reward.mean(1), t.reward_baseline.detach()[:, 0]) for t in seen[-10:]), strict=True)
-    )
+        rewards.append(steps.work.rollouts.reward.mean(1))
+    reward, baseline = (torch.stack(each[-10:]) for each in (rewards, seen))
     assert (reward - baseline).square().mean() < 0.8 * (reward - reward.mean()).square().mean()
 
 
@@ -120,22 +125,23 @@ def test_a_frozen_champion_is_not_optimised(monkeypatch: pytest.MonkeyPatch) -> 
 def test_epochs_share_rollouts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rollouts are drawn at every third step, from what that step draws, and looked at unchanged at the two others."""
     steps = Steps(monkeypatch, ENVS["tsp"], PPO(2, epochs=3))
-    drawn, seen, statistics, counts = [], [], [], []
-    draw, loss = steps.module.draw, steps.module.algorithm.loss
+    drawn, seen, statistics, counts, scores = [], [], [], [], []
+    draw, score = steps.module.draw, Work.score_steps
     monkeypatch.setattr(steps.module, "draw", lambda step: drawn.append(step) or draw(step))
-    monkeypatch.setattr(steps.module.algorithm, "loss", lambda found: seen.append(found) or loss(found))
+    monkeypatch.setattr(Work, "score_steps", lambda *asked: scores.append(found := score(*asked)) or found)
     for step in range(7):
         steps.take(step)
+        seen.append({name: value.clone() for name, value in steps.work.kept.items()})
         statistics.append(steps.module.algorithm.critic.moments.clone())
         counts.append(steps.module.rollouts_in_step)
     assert drawn == [0, 3, 6]
     assert counts == [12, 0, 0, 12, 0, 0, 12]
     for step in range(1, 6):
         again = step % 3 != 0
-        assert torch.equal(seen[step].actions, seen[step - 1].actions) == again
-        assert torch.equal(seen[step].record.log_prob, seen[step - 1].record.log_prob) == again
+        assert torch.equal(seen[step]["actions"], seen[step - 1]["actions"]) == again
+        assert torch.equal(seen[step]["log_prob"], seen[step - 1]["log_prob"]) == again
         assert torch.equal(statistics[step], statistics[step - 1]) == again
-        assert torch.equal(seen[step].steps.log_prob, seen[step].record.log_prob) != again
+        assert torch.equal(scores[step][0], seen[step]["log_prob"]) != again
 
 
 def test_rollouts_of_other_epochs_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
