@@ -14,7 +14,7 @@ import torch
 
 from ncogym.baselines import LKH, FarthestInsertion, FastTSP, NearestNeighbour, OrToolsRouting, RandomInsertion, TwoOpt
 from ncogym.budget import Budget, MaxRollouts, MaxSeconds
-from ncogym.envs.tsp import TSPEnv
+from ncogym.envs.tsp import TSP
 from ncogym.errors import SolverNotInstalled
 from ncogym.search import Compose
 from ncogym.solver import Solver
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    env = TSPEnv(arguments.num_nodes)
+    env = TSP(arguments.num_nodes)
     instances = env.generate(arguments.instances, torch.Generator().manual_seed(arguments.seed))
     limit = MaxSeconds(arguments.seconds)
     entries: list[tuple[str, Solver, Budget | None]] = [

@@ -29,6 +29,8 @@ def __getattr__(name: str) -> Any:
     """Import a public name at its first use and keep it (PEP 562)."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name != "errors":  # which needs no tensors
+        import_module(f"{__name__}._light").import_tensordict()
     value = getattr(import_module(_HOME[name]), name) if name in _HOME else import_module(f"{__name__}.{name}")
     globals()[name] = value
     return value

@@ -23,7 +23,7 @@ from torch import Tensor
 from ncogym.budget import OVERRUN, Budget
 from ncogym.errors import Abandoned, NoSolutionFound
 from ncogym.problem import Referee
-from ncogym.solution import Solution, Solutions, TracePoint, stacked
+from ncogym.solution import Solution, Solutions, TracePoint, picked, stacked
 
 
 class Progress:
@@ -159,13 +159,13 @@ class Progress:
             torch.ones_like(value, dtype=torch.bool) if self.best is None else _better(value, self.best, self.env.sense)
         )
         rows = improved.nonzero().flatten()
-        some = self.instances if len(rows) == self.batch else self.instances[rows]  # which copies them
+        some = self.instances if len(rows) == self.batch else picked(self.instances, rows)  # which copies them
         broken = sorted({v.row for v in self.env.violations(some, chosen[rows][:, None])})
         if broken:
             # a broken solution may score well; among the candidates of its row it counts as the worst
             rows, ranked = rows[broken], objective.clone()
             self._doubted.update(rows.tolist())
-            for each in self.env.violations(self.instances[rows], actions[rows]):
+            for each in self.env.violations(picked(self.instances, rows), actions[rows]):
                 ranked[rows[each.row], each.rollout] = self._worst
             value, chosen = self._best_of(actions, ranked)
             improved = torch.ones_like(improved) if self.best is None else _better(value, self.best, self.env.sense)

@@ -31,6 +31,7 @@ from jsonargparse import ArgumentParser
 from jsonargparse.typing import PositiveInt, restricted_number_type
 
 from ncogym import _configs
+from ncogym._light import import_tensordict
 from ncogym.errors import ArgumentError, CheckpointError, NcogymError, NcogymWarning, NoSolutionFound
 
 if TYPE_CHECKING:
@@ -532,6 +533,8 @@ def _run(argv: list[str]) -> int:
     if name not in COMMANDS:
         said = "none is given" if name is None else f"{name!r} is not known"
         raise ArgumentError(f"command: {said}; allowed are {', '.join(COMMANDS)}; see ncogym --help")
+    if not {"-h", "--help"} & set(argv):
+        import_tensordict()
     command = COMMANDS[name]
     rest = [re.sub(r"^--env(?==|$)", "--env.name", argument) for argument in rest]
     modules: list[str] = []
@@ -558,12 +561,12 @@ def _run(argv: list[str]) -> int:
     if command in CONFIGURED:
         values.pop("config")
     if "env" in values:
-        from ncogym.envs import make
+        from ncogym.envs import build_problem
 
         told = values["env"]
         if told is not None and not hasattr(told, "name"):
             raise ArgumentError(f"env: {told} is not allowed; a config has `env: {{name: NAME}}`")
-        values["env"] = None if told is None or told.name is None else make(**vars(told))
+        values["env"] = None if told is None or told.name is None else build_problem(**vars(told))
     if "debug" not in inspect.signature(command).parameters:
         values.pop("debug")
     places = [p.name for p in inspect.signature(command).parameters.values() if p.kind is p.POSITIONAL_ONLY]
@@ -672,7 +675,7 @@ def _add_env(parser: ArgumentParser, command: str, argv: list[str], required: bo
         helps = {each.arg_name: each.description for each in docstring_parser.parse(kind.__doc__ or "").params}
         hints = get_type_hints(kind.__init__)
         for parameter in inspect.signature(kind.__init__).parameters.values():
-            if parameter.name not in ("self", "batch_size", "device"):  # the last two are of TorchRL's reset()
+            if parameter.name != "self":
                 _add(parser, parameter, hints[parameter.name], helps.get(parameter.name), prefix="env.")
 
 

@@ -24,9 +24,10 @@ from typing import NamedTuple
 from tensordict import TensorDict
 from torch import Tensor
 
-from ncogym.envs import PROBLEMS, ConstructiveEnv
+from ncogym.envs import PROBLEMS
 from ncogym.envs.formats.text import read_text
 from ncogym.errors import InstanceError, NcogymWarning
+from ncogym.problem import Problem
 from ncogym.records import record_beside, wrote
 
 AS_GOOD = 1e-6  # relative: objectives with decimals are rounded in files, or summed in another order
@@ -46,7 +47,7 @@ class Known(NamedTuple):
 
 
 def known_of(
-    env: ConstructiveEnv,
+    env: Problem,
     files: Sequence[Path],
     instances: Sequence[TensorDict],
     problems: Callable[[Path], Sequence[str]],
@@ -73,7 +74,7 @@ def known_of(
     ]
 
 
-def published_solution(env: ConstructiveEnv, path: Path, instance: TensorDict) -> Tensor | None:
+def published_solution(env: Problem, path: Path, instance: TensorDict) -> Tensor | None:
     """Return the solution that is published beside an instance file, int64 ``[steps]``, or None.
 
     One that `solve` wrote there is not published.
@@ -101,7 +102,7 @@ def published_solution(env: ConstructiveEnv, path: Path, instance: TensorDict) -
 
 
 def agreed(
-    env: ConstructiveEnv,
+    env: Problem,
     where: str | Path,
     instance: TensorDict,
     listed: Known,

@@ -22,8 +22,10 @@ from torch import Tensor
 from torchrl.envs.utils import check_env_specs, step_mdp
 
 from ncogym.budget import Budget
+from ncogym.envs.env import Env
 from ncogym.errors import ArgumentError, NcogymError, NoSolutionFound, SolverNotInstalled
 from ncogym.features import EdgeFeatures, NodeFeatures, OperationGraph, Walk
+from ncogym.problem import Problem
 
 MAX_SEQUENCES = 200_000
 TOLERANCE = 1e-5  # relative: rewards are float32, objectives float64
@@ -45,6 +47,7 @@ class Case:
         tiny: an environment so small that its solutions can be enumerated, or None.
         brute_force: the best objective of an instance of ``tiny`` (batch size ``[1]``), from the definition, or None.
         solvers: of which each says by ``supports`` whether it solves this problem.
+        bridge: what joins the problem with TorchRL.
     """
 
     env: Any
@@ -54,6 +57,7 @@ class Case:
     tiny: Any = None
     brute_force: Callable[[TensorDict], float] | None = None
     solvers: tuple[Any, ...] = ()
+    bridge: type[Env] = Env
 
     @property
     def rng(self) -> torch.Generator:
@@ -74,7 +78,8 @@ def check_env(
     """Hold an environment to the laws and return the names of those that were checked.
 
     Args:
-        env: a `ncogym.envs.ConstructiveEnv`; it is rebuilt from its ``arguments()`` where a law needs a fresh one.
+        env: the problem, as it is or as `ncogym.make` returns it; it is rebuilt from its ``arguments()`` where a law
+            needs a fresh one.
         seed: of the instances and of the random solutions.
         batch_size: instances, at least 2.
         rollouts: random solutions per instance, at least 2.
@@ -82,7 +87,7 @@ def check_env(
         brute_force: takes an instance of ``tiny`` (batch size ``[1]``) and returns its best objective, found from the
             definition of the problem and without this environment; given together with ``tiny`` or not at all.
         solvers: classical solvers, such as ``[make() for make in ncogym.baselines.SOLVERS.values()]``, against which
-            what the problem declares (``models``) is held; those whose package is not installed are passed over.
+            what the problem shows (``model``) is held; those whose package is not installed are passed over.
 
     Raises:
         LawBroken: a law is broken; the text says which and how.
@@ -93,6 +98,8 @@ def check_env(
             raise ArgumentError(f"{name}: {value} is not allowed; it must be at least 2")
     if (tiny is None) != (brute_force is None):
         raise ArgumentError("tiny, brute_force: only one is given; the law that uses them needs both")
+    bridge = type(env) if isinstance(env, Env) else Env
+    env, tiny = env.problem, None if tiny is None else tiny.problem
     laws = list(LAWS)
     if tiny is not None:
         laws.append(enumeration_finds_the_optimum)
@@ -104,7 +111,8 @@ def check_env(
     with _naming(env, "random solutions end"):
         rng = torch.Generator().manual_seed(seed)
         instances = env.generate(batch_size, rng)
-        case = Case(env, seed, instances, _random_actions(env, instances, rollouts, rng), tiny, brute_force, taken)
+        actions = _random_actions(env, instances, rollouts, rng)
+        case = Case(env, seed, instances, actions, tiny, brute_force, taken, bridge)
     for law in laws:
         with _naming(env, _title(law)):
             for complaint in law(case):
@@ -135,7 +143,7 @@ def rewards_sum_to_the_objective(case: Case) -> Iterator[str]:
 
 def torchrl_steps_alike(case: Case) -> Iterator[str]:
     """TorchRL's ``step``, from instances given to ``reset``, gives the same rewards and ends with the row."""
-    env = _rebuilt(case.env)
+    env = _torchrl(case)
     tensordict = env.reset(case.instances.clone())
     actions = case.actions[:, :1]
     for number, (state, action, successor) in enumerate(_walk(case.env, case.instances, actions)):
@@ -150,7 +158,7 @@ def torchrl_steps_alike(case: Case) -> Iterator[str]:
 
 def steps_refuse_what_the_mask_forbids(case: Case) -> Iterator[str]:
     """TorchRL's ``step`` refuses an action that the mask of its row does not allow, though other rows are sound."""
-    env = _rebuilt(case.env)
+    env = _torchrl(case)
     tensordict = env.reset(case.instances.clone())
     for number, action in enumerate(case.actions[:, 0].unbind(-1)):
         mask = tensordict["action_mask"][-1]
@@ -167,7 +175,7 @@ def steps_refuse_what_the_mask_forbids(case: Case) -> Iterator[str]:
 
 def resets_go_on_from_a_state(case: Case) -> Iterator[str]:
     """TorchRL's ``reset`` goes on from a state that it is given, and begins anew if it is told so."""
-    env = _rebuilt(case.env)
+    env = _torchrl(case)
     start = env.reset(case.instances.clone())
     tensordict, keys = start.clone(), [*env.observation_spec.keys(), "done"]
     for number, action in enumerate(case.actions[:, 0].unbind(-1)):
@@ -183,7 +191,7 @@ def resets_go_on_from_a_state(case: Case) -> Iterator[str]:
 def specs_hold(case: Case) -> Iterator[str]:
     """TorchRL's own ``check_env_specs`` passes, with batch size ``()`` and ``(batch,)``."""
     for batch_size in ((), tuple(case.instances.batch_size)):
-        env = _rebuilt(case.env, batch_size=batch_size)
+        env = _torchrl(case, batch_size=batch_size)
         env.set_seed(case.seed)
         check_env_specs(env, break_when_any_done="both")
     yield from ()
@@ -322,7 +330,7 @@ def seeds_decide(case: Case) -> Iterator[str]:
     batch, other = case.instances.batch_size[0], torch.Generator().manual_seed(case.seed + 1)
     with torch.random.fork_rng(devices=[]):
         torch.random.set_rng_state(other.get_state())  # so that an env that reseeds it on every call is seen
-        env = _rebuilt(case.env)
+        env = _torchrl(case)
         first, again = dict(case.env.generate(batch, case.rng).items()), dict(env.generate(batch, case.rng).items())
         runs = []
         for _ in range(2):
@@ -349,7 +357,7 @@ def unseeded_environments_differ(case: Case) -> Iterator[str]:
     with torch.random.fork_rng(devices=[]):
         for _ in range(2):
             torch.manual_seed(case.seed)
-            envs = [_rebuilt(case.env, batch_size=tuple(case.instances.batch_size)) for _ in range(2)]
+            envs = [_torchrl(case, batch_size=tuple(case.instances.batch_size)) for _ in range(2)]
             runs.append([dict(env.reset().select(*case.instances.keys()).items()) for env in envs])
     if _equal(*runs[0]):
         yield "two of them draw the same instances"
@@ -640,8 +648,12 @@ def _title(law: Callable[..., Any]) -> str:
     return law.__name__.replace("_", " ")
 
 
-def _rebuilt(env: Any, **more: Any) -> Any:
-    return type(env)(**env.arguments(), **more)
+def _rebuilt(problem: Problem) -> Problem:
+    return type(problem)(**problem.arguments())
+
+
+def _torchrl(case: Case, **more: Any) -> Env:
+    return case.bridge(_rebuilt(case.env), **more)
 
 
 def _signed(env: Any, objective: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Sets of instances: the published ones by name, folders of instance files, files; and what is best known of each.
 
 `open_set` reads them all into an `InstanceSet`. The environments say which sets they publish
-(``ConstructiveEnv.reference_sets``), how one is built, and which files and arrays they read.
+(``Problem.reference_sets``), how one is built, and which files and arrays they read.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from ncogym._files import staged
-from ncogym.envs import PROBLEMS, ConstructiveEnv, make
-from ncogym.envs.base import ReferenceSet
-from ncogym.envs.formats.arrays import Arrays, holds, read_arrays, real, whole
+from ncogym.envs import PROBLEMS, build_problem
+from ncogym.envs.formats.arrays import holds, read_arrays, real, whole
 from ncogym.envs.formats.foreign import described
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.known import Known, agreed, known_of
+from ncogym.problem import Arrays, Problem, ReferenceSet
 from ncogym.references import check_solutions, in_one
 from ncogym.solution import instances_sha256
 
@@ -56,7 +56,7 @@ class InstanceSet:
     """
 
     name: str
-    env: ConstructiveEnv
+    env: Problem
     blocks: tuple[TensorDict, ...]
     names: tuple[str, ...]
     best_known: Tensor
@@ -87,7 +87,7 @@ class InstanceSet:
         return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def unnamed(env: ConstructiveEnv, instances: TensorDict, name: str, drawn: bool) -> InstanceSet:
+def unnamed(env: Problem, instances: TensorDict, name: str, drawn: bool) -> InstanceSet:
     """Return instances of which nothing is known as a set.
 
     Args:
@@ -129,7 +129,7 @@ def open_set(text: str, problem: str | None = None) -> InstanceSet:
         InvalidSolution: a label of a labelled file breaks a constraint, or has another objective than the file says.
     """
     if problem is not None:
-        make(problem)  # which refuses an unknown one
+        build_problem(problem)  # which refuses an unknown one
     name, colon, count = text.partition(":")
     first, dots, last = text.partition("..")
     known, path = published(), Path(text)
@@ -154,7 +154,7 @@ def open_set(text: str, problem: str | None = None) -> InstanceSet:
 # ---------------------------------------------------------------------- published sets
 
 
-def _home(name: str) -> type[ConstructiveEnv]:
+def _home(name: str) -> type[Problem]:
     """Return the problem that publishes a set."""
     return next(kind for kind in PROBLEMS.values() if name in kind.reference_sets)
 
@@ -186,7 +186,7 @@ def _named(text: str, names: Sequence[str], count: int | None, problem: str | No
     values = [value for entry in entries for value in entry.best_known or [math.nan] * entry.count]
     proven = [is_proven for entry in entries for is_proven in entry.proven or [False] * entry.count]
     blocks = _joined(whole[:count] for whole in wholes)
-    env = make(kind.name, **entries[0].arguments)
+    env = build_problem(kind.name, **entries[0].arguments)
     if any(entry.arguments != entries[0].arguments for entry in entries):
         env = _of_median_size(env, blocks)
     return InstanceSet(
@@ -202,7 +202,7 @@ def _named(text: str, names: Sequence[str], count: int | None, problem: str | No
     )
 
 
-def _verified(kind: type[ConstructiveEnv], name: str) -> TensorDict:
+def _verified(kind: type[Problem], name: str) -> TensorDict:
     """Build a published set, and refuse it if it is not the one that was published."""
     whole, expected = kind.reference_set(name), kind.reference_sets[name].sha256
     found = instances_sha256(whole)
@@ -214,7 +214,7 @@ def _verified(kind: type[ConstructiveEnv], name: str) -> TensorDict:
     return whole
 
 
-def published_among(env: ConstructiveEnv, instances: TensorDict) -> dict[str, int]:
+def published_among(env: Problem, instances: TensorDict) -> dict[str, int]:
     """Return the published sets that given instances are in, and how many of the given ones each has.
 
     Instances are compared one by one and bit for bit, so a prefix, a part or another order of a set is told as well as
@@ -229,7 +229,7 @@ def published_among(env: ConstructiveEnv, instances: TensorDict) -> dict[str, in
         >>> published_among(env, env.seeded(3, 1234))
         {'kool-tsp50': 3}
     """
-    kind, size, own = type(env), env.instance_size(instances), _row_bytes(instances)
+    kind, size, own = type(env.problem), env.instance_size(instances), _row_bytes(instances)
     found = {}
     for name, entry in kind.reference_sets.items():
         if kind(**entry.arguments).size == size:
@@ -257,7 +257,7 @@ def _joined(instances: Iterable[TensorDict]) -> tuple[TensorDict, ...]:
     return tuple(torch.cat(list(group)) for _, group in groupby(instances, alike))
 
 
-def _of_median_size(env: ConstructiveEnv, blocks: Sequence[TensorDict]) -> ConstructiveEnv:
+def _of_median_size(env: Problem, blocks: Sequence[TensorDict]) -> Problem:
     """Return the environment whose instances are shaped as those of the median size.
 
     Other numbers beside the size, such as machines, are those of the instances: in the proportions of ``env`` a small
@@ -295,7 +295,7 @@ def _is_of(path: Path, problem: str) -> bool:
     try:
         return recognise(path).name == problem
     except InstanceError:  # nobody can read it, or several can
-        make(problem).read(path)
+        build_problem(problem).read(path)
         return True
 
 
@@ -309,7 +309,7 @@ def _files(name: str, files: Sequence[Path], problem: str | None) -> InstanceSet
 
 
 def _of_files(
-    name: str, env: ConstructiveEnv, blocks: tuple[TensorDict, ...], names: Sequence[str], known: Sequence[Known]
+    name: str, env: Problem, blocks: tuple[TensorDict, ...], names: Sequence[str], known: Sequence[Known]
 ) -> InstanceSet:
     sources = dict.fromkeys(each.source for each in known if each.source is not None)
     return InstanceSet(
@@ -340,7 +340,7 @@ def _arrays(path: Path, problem: str | None) -> InstanceSet:
         told = f"are those of {of}; say which problem is meant" if found else f"are not those of {of}"
         raise InstanceError(f"{path}: its arrays ({', '.join(arrays)}) {told}")
     [(kind, contents)] = found.items()
-    env, instances, count = make(kind.name), contents.instances, len(contents.instances)
+    env, instances, count = build_problem(kind.name), contents.instances, len(contents.instances)
     values = [math.nan] * count if contents.best_known is None else contents.best_known.tolist()
     proven = [False] * count if contents.proven is None else contents.proven.tolist()
     known = []
@@ -395,7 +395,7 @@ def _labelled(path: Path, arrays: Arrays, problem: str | None) -> InstanceSet:
         name, who, digest, arguments = about["env"]["name"], about["labels"], about[DIGEST], about["env"]["arguments"]
         if not isinstance(arguments, dict):
             raise TypeError("the arguments of env are no object")
-        env = make(name)
+        env = build_problem(name)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InstanceError(f"{path}: what it says about its labels cannot be read ({error})") from error
     if problem not in (None, name):
@@ -427,7 +427,7 @@ def _labelled(path: Path, arrays: Arrays, problem: str | None) -> InstanceSet:
     )
 
 
-def _told_env(env: ConstructiveEnv, told: Mapping[str, Any], instances: TensorDict) -> ConstructiveEnv:
+def _told_env(env: Problem, told: Mapping[str, Any], instances: TensorDict) -> Problem:
     """Return the environment that a labelled file tells, of no other size than its instances have.
 
     A size that is told is compared with them before an environment of that size is built; device and batch size are
@@ -451,13 +451,13 @@ def _told_env(env: ConstructiveEnv, told: Mapping[str, Any], instances: TensorDi
     for key, size in sizes.items():
         if told.get(key, size) != size:
             raise InstanceError(f"it tells {key} {told[key]!r}, but its instances have {size}")
-    return make(env.name, **{**told, **sizes})
+    return build_problem(env.name, **{**told, **sizes})
 
 
 # ---------------------------------------------------------------------- whose file is it?
 
 
-def recognise(path: str | Path, problem: str | None = None) -> ConstructiveEnv:
+def recognise(path: str | Path, problem: str | None = None) -> Problem:
     """Return the environment that reads a file.
 
     Args:
@@ -469,7 +469,7 @@ def recognise(path: str | Path, problem: str | None = None) -> ConstructiveEnv:
         ArgumentError: the problem is unknown. InstanceError: there is no such file, or nothing in it tells a problem.
     """
     if problem is not None:
-        return make(problem)
+        return build_problem(problem)
     kinds = _kinds(path)
     if not kinds:
         if told := described(path):
@@ -480,23 +480,23 @@ def recognise(path: str | Path, problem: str | None = None) -> ConstructiveEnv:
             f"{path}: neither its header nor its suffix {suffix!r} tells a known problem ({known}); pass --problem"
         )
     if len(kinds) == 1:
-        return make(kinds[0].name)
+        return build_problem(kinds[0].name)
     reasons = {}
     for kind in kinds:
         try:
-            make(kind.name).read(path)
+            build_problem(kind.name).read(path)
         except InstanceError as error:
             reasons[kind.name] = str(error).removeprefix(f"{path}: ")
     left = [kind.name for kind in kinds if kind.name not in reasons]
     if len(left) == 1:
-        return make(left[0])
+        return build_problem(left[0])
     if left:
         raise InstanceError(f"{path}: it reads as {' and as '.join(left)}; pass --problem")
     told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
     raise InstanceError(f"{path}: {described(path) or f'its numbers are those of no known problem ({told})'}")
 
 
-def _kinds(path: str | Path) -> list[type[ConstructiveEnv]]:
+def _kinds(path: str | Path) -> list[type[Problem]]:
     """Return the problem that a file's header names, or else those that read files of its suffix."""
     told, suffix = _header_type(path), Path(path).suffix.lower()
     named = [kind for kind in PROBLEMS.values() if kind.name == told]

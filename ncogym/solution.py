@@ -65,6 +65,14 @@ def instances_sha256(instances: TensorDict) -> str:
     return digest.hexdigest()
 
 
+def picked(instances: TensorDict, rows: Int64[Tensor, " rows"]) -> TensorDict:
+    """Return some of the instances, in this order.
+
+    As indexing does, but tensordict's own imports a part of torch's compiler at its first use, in a solver's time.
+    """
+    return TensorDict({key: value[rows] for key, value in instances.items()}, batch_size=[len(rows)])
+
+
 def gap_percent(objective: float, reference: float, sense: str) -> float | None:
     """Return how much worse ``objective`` is than ``reference``, in percent of the reference.
 

@@ -27,7 +27,7 @@ from ncogym.baselines import (
 )
 from ncogym.books import Progress
 from ncogym.budget import OVERRUN, Budget, MaxRollouts, MaxSeconds
-from ncogym.envs import ConstructiveEnv, make
+from ncogym.envs import build_problem
 from ncogym.envs.formats.text import read_text
 from ncogym.errors import (
     ArgumentError,
@@ -43,6 +43,7 @@ from ncogym.known import AS_GOOD, published_solution
 from ncogym.policies import Conditioned, Latent, Policy
 from ncogym.policies.decoding import Sample
 from ncogym.pretrained import Pretrained, find_policy, load_policy
+from ncogym.problem import Problem
 from ncogym.records import PLACES, check_free, places_of, write_record
 from ncogym.rollout import MEMORY_SHARE, check_memory
 from ncogym.search import READS, SEARCHES, Compose, Greedy, MultiStart, Reconstruct, Sampling, Symmetry
@@ -234,7 +235,7 @@ def make_solver(name: str, policy: Policy | None = None) -> Solver:
     return solver
 
 
-def check_reads(pretrained: Pretrained, env: ConstructiveEnv) -> None:
+def check_reads(pretrained: Pretrained, env: Problem) -> None:
     """Refuse a policy that was trained on another problem.
 
     Raises:
@@ -247,7 +248,7 @@ def check_reads(pretrained: Pretrained, env: ConstructiveEnv) -> None:
         )
 
 
-def choose_policy(name_or_path: str | None, env: ConstructiveEnv, size: int, solver: str = AUTO) -> Pretrained:
+def choose_policy(name_or_path: str | None, env: Problem, size: int, solver: str = AUTO) -> Pretrained:
     """Load the named policy, or the shipped one that the solver can use and that suits problem and size best.
 
     Raises:
@@ -280,7 +281,7 @@ class Solved:
 
     file: str
     instance: str
-    env: ConstructiveEnv
+    env: Problem
     data: TensorDict
     solution: Solution
     policy: str | None
@@ -451,7 +452,7 @@ def solve(
     )
 
 
-def _read(path: str | Path, problem: str | None) -> tuple[ConstructiveEnv, TensorDict, float | None]:
+def _read(path: str | Path, problem: str | None) -> tuple[Problem, TensorDict, float | None]:
     """Return the problem and the one instance in a file, and the objective of its label where it has one."""
     if Path(path).suffix.lower() != ".npz" or not Path(path).is_file():
         env = recognise(path, problem)
@@ -514,7 +515,7 @@ def render(record: str | Path, picture: str | Path) -> None:
     try:
         said = json.loads(text)
         file, places, problem = said["file"], said.get(PLACES, []), said["problem"]
-        env = make(problem)
+        env = build_problem(problem)
         for place in (file, *places):
             if b"\0" in os.fsencode(place):
                 raise ValueError("the name of a file has no zero byte")

@@ -19,11 +19,11 @@ from ncogym import references
 from ncogym._resources import git_commit, machine, versions
 from ncogym.baselines.base import Baseline, OutsideSolver
 from ncogym.budget import Budget
-from ncogym.envs import ConstructiveEnv
 from ncogym.errors import ArgumentError, NcogymWarning, UnsupportedFeatures, UnsupportedProblem
 from ncogym.evaluation import Evaluation, Tick, evaluate, seeded_instances
 from ncogym.policies import Policy
 from ncogym.pretrained import Pretrained
+from ncogym.problem import Problem
 from ncogym.references import References
 from ncogym.sets import InstanceSet, open_set, unnamed
 from ncogym.solution import Solutions, instances_sha256
@@ -70,7 +70,7 @@ class Unable:
 
 
 def study(
-    env: ConstructiveEnv | None,
+    env: Problem | None,
     instances: Sequence[str | int],
     solvers: Sequence[str],
     budgets: Sequence[Budget],
@@ -168,7 +168,7 @@ def study(
 
 
 def label(
-    env: ConstructiveEnv,
+    env: Problem,
     count: int,
     seed: int,
     labeller: str,
@@ -206,7 +206,7 @@ def label(
     )
 
 
-def _open(text: str | int, env: ConstructiveEnv | None, seed: int) -> InstanceSet:
+def _open(text: str | int, env: Problem | None, seed: int) -> InstanceSet:
     if not str(text).lstrip("-").isdigit():
         return open_set(str(text), getattr(env, "name", None))
     if env is None:
@@ -280,7 +280,7 @@ def _told(solver: Solver, instances: InstanceSet) -> str:
     return "; ".join(filter(None, [part.settings(model) for part in _parts(solver) if isinstance(part, Baseline)]))
 
 
-def _without_bar(solver: Solver, env: ConstructiveEnv, blocks: Iterable[TensorDict]) -> None:
+def _without_bar(solver: Solver, env: Problem, blocks: Iterable[TensorDict]) -> None:
     """Refuse a problem that a classical solver cannot take, before anything is solved; one bar is for all."""
     for part in _parts(solver):
         if isinstance(part, Baseline):
@@ -312,7 +312,7 @@ def _reference(
 
 
 def _computed(
-    env: ConstructiveEnv,
+    env: Problem,
     blocks: Sequence[TensorDict],
     solver: str,
     budget: Budget,

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from tensordict import TensorDict
 
-from ncogym.envs.tsp import TSPEnv
+from ncogym.envs.tsp import TSP
 from ncogym.evaluation import Evaluation, Record
 from ncogym.references import References
 from ncogym.sets import InstanceSet
@@ -25,7 +25,7 @@ def tours(sizes: Sequence[int], name: str = "hand-made", distribution: str = "un
     count = len(sizes)
     return InstanceSet(
         name=name,
-        env=TSPEnv(num_nodes=max(sizes), distribution=distribution),
+        env=TSP(num_nodes=max(sizes), distribution=distribution),
         blocks=tuple(blocks),
         names=tuple(f"i{row}" for row in range(count)),
         best_known=torch.full((count,), math.nan, dtype=torch.float64),

@@ -10,11 +10,10 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from ncogym.envs import geometry
-from ncogym.envs.base import ConstructiveEnv
-from ncogym.envs.cvrp import CVRPEnv, routes_of
-from ncogym.envs.tsp import TSPEnv
+from ncogym.envs.cvrp import CVRP, routes_of
+from ncogym.envs.tsp import TSP
 from ncogym.features import FeatureDims, NodeFeatures, StepFeatures
-from ncogym.problem import Violation
+from ncogym.problem import Problem, Violation
 
 
 class OrienteeringState(NamedTuple):
@@ -27,18 +26,17 @@ class OrienteeringState(NamedTuple):
     done: Tensor
 
 
-class Orienteering(ConstructiveEnv):
+class Orienteering(Problem):
     """From node 0 and back within ``limit``, past the nodes of the largest sum of prizes; action 0 ends the walk.
 
     It shows distances, and whoever visits all nodes walks too far.
     """
 
     name, sense = "orienteering", "max"
-    _state_type, _instance_keys = OrienteeringState, ("locs", "prize", "limit")
+    state_type, instance_keys = OrienteeringState, ("locs", "prize", "limit")
 
-    def __init__(self, num_nodes=6, *, batch_size=(), device="cpu"):
+    def __init__(self, num_nodes=6):
         self.num_nodes = num_nodes
-        super().__init__(batch_size=batch_size, device=device)
 
     def arguments(self):
         return {"num_nodes": self.num_nodes}
@@ -129,7 +127,7 @@ class Orienteering(ConstructiveEnv):
         return instance["locs"].shape[1]
 
 
-class Deadlines(TSPEnv):
+class Deadlines(TSP):
     """A tour from node 0 that must have come to each node by its ``due``: the times of one tour, and a little."""
 
     name = "deadlines"
@@ -153,7 +151,7 @@ class Deadlines(TSPEnv):
         return found
 
 
-class ShortRoutes(CVRPEnv):
+class ShortRoutes(CVRP):
     """Capacitated routes of which none may be longer than is needed to reach the farthest customer and come back."""
 
     name = "short routes"
@@ -169,7 +167,7 @@ class ShortRoutes(CVRPEnv):
         return found
 
 
-class Bottleneck(TSPEnv):
+class Bottleneck(TSP):
     """A tour whose longest leg is to be as short as can be: every tour is one, but the shortest need not be best."""
 
     name = "bottleneck"

@@ -9,7 +9,7 @@ from tensordict import TensorDict
 from ncogym import bench as module
 from ncogym.algorithms import POMO
 from ncogym.bench import REPETITIONS, Setting, bench, decode, num_decisions, train_step, uniform, walk
-from ncogym.envs import PROBLEMS, ConstructiveEnv, make
+from ncogym.envs import PROBLEMS, Problem, make
 from ncogym.errors import ArgumentError
 from ncogym.rollout import Outcome, Rollouts, Work
 
@@ -27,13 +27,13 @@ TINY: dict[str, dict[str, int]] = {
 
 
 @pytest.fixture
-def env() -> ConstructiveEnv:
+def env() -> Problem:
     """Tours of five nodes."""
     return make("tsp", num_nodes=5)
 
 
 @pytest.fixture
-def setting(env: ConstructiveEnv, rng: torch.Generator) -> Setting:
+def setting(env: Problem, rng: torch.Generator) -> Setting:
     """Two instances with three rollouts each."""
     return Setting(env, env.generate(2, rng), torch.tensor([[0, 3, 1], [4, 2, 2]]), rng)
 
@@ -70,7 +70,7 @@ def test_every_problem_is_measured(problem: str, what: str, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("what", ["env", "decode", "train"])
-def test_speeds_follow_from_the_median(env: ConstructiveEnv, what: str) -> None:
+def test_speeds_follow_from_the_median(env: Problem, what: str) -> None:
     """Instances and decisions per second are those of one repetition over its seconds."""
     found = bench(what, env, batch=2, rollouts=3, device="cpu")
     seconds = found["seconds_median"]
@@ -78,7 +78,7 @@ def test_speeds_follow_from_the_median(env: ConstructiveEnv, what: str) -> None:
     assert found["steps_per_second"] == pytest.approx(2 * 3 * 5 / seconds)
 
 
-def test_median_leaves_out_the_warm_up(env: ConstructiveEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_median_leaves_out_the_warm_up(env: Problem, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of six runs the first is not timed, and the middle one of the other five counts."""
     runs: list[int] = []
     clock = iter([0, 5, 10, 11, 20, 29, 30, 33, 40, 42])
@@ -181,13 +181,13 @@ def test_train_step_takes_the_algorithms_step(setting: Setting, monkeypatch: pyt
     assert loss.grad is not None
 
 
-def test_starts_go_round(env: ConstructiveEnv, acted: list[Rollouts]) -> None:
+def test_starts_go_round(env: Problem, acted: list[Rollouts]) -> None:
     """More rollouts than the problem has starts begin with the first start again."""
     bench("decode", env, batch=1, rollouts=12, device="cpu")
     assert acted[0].actions[0, :, 0].tolist() == [0, 1, 2, 3, 4] * 2 + [0, 1]
 
 
-def test_global_generator_is_untouched(env: ConstructiveEnv) -> None:
+def test_global_generator_is_untouched(env: Problem) -> None:
     """Random weights and instances come from generators of the measurement's own."""
     before = torch.random.get_rng_state()
     bench("train", env, batch=1, rollouts=2, device="cpu")
@@ -195,7 +195,7 @@ def test_global_generator_is_untouched(env: ConstructiveEnv) -> None:
 
 
 @pytest.mark.parametrize("device", ["toaster", "cuda:99"])
-def test_missing_device_is_refused(env: ConstructiveEnv, device: str) -> None:
+def test_missing_device_is_refused(env: Problem, device: str) -> None:
     """A device that torch does not know or that is not there is refused in one line."""
     with pytest.raises(ArgumentError, match=f"device: '{device}' is not allowed here") as refused:
         bench("env", env, batch=1, rollouts=1, device=device)
@@ -204,7 +204,7 @@ def test_missing_device_is_refused(env: ConstructiveEnv, device: str) -> None:
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("what", ["env", "decode", "train"])
-def test_measures_on_a_gpu(env: ConstructiveEnv, what: str) -> None:
+def test_measures_on_a_gpu(env: Problem, what: str) -> None:
     """On a GPU the device is named, and the peak is that of its own memory."""
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")

@@ -41,7 +41,7 @@ from ncogym.training.module import TrainingModule
 REPOSITORY = Path(__file__).parents[1]
 SOLVE_FIELDS = (
     "file instance problem solver policy objective best_known gap_percent feasible violation "
-    "seconds rollouts seed actions"
+    "seconds rollouts seed actions answer"
 )
 EVALUATE_FIELDS = (
     "solver env instances mean_objective mean_gap_percent ci95_gap_percent reference feasible seconds_total "

@@ -12,9 +12,10 @@ from torch import Tensor
 from ncogym import laws
 from ncogym.baselines import SOLVERS
 from ncogym.baselines.base import OutsideTourSolver
-from ncogym.envs import PROBLEMS, ConstructiveEnv, geometry, make
-from ncogym.envs.cvrp import CVRPEnv
-from ncogym.envs.tsp import TSPEnv
+from ncogym.envs import PROBLEMS, Problem, geometry, make
+from ncogym.envs.cvrp import CVRP
+from ncogym.envs.env import Env
+from ncogym.envs.tsp import TSP
 from ncogym.errors import ArgumentError, NcogymError, SolverError, SolverNotInstalled
 from ncogym.features import EdgeFeatures, FeatureDims, NodeFeatures, StepFeatures
 from ncogym.laws import LawBroken, check_env
@@ -25,7 +26,7 @@ from ncogym.problem import Violation
 
 
 class BagState(NamedTuple):
-    """State of each rollout of `BagEnv`."""
+    """State of each rollout of `Bag`."""
 
     instance: TensorDict
     load: Tensor
@@ -33,18 +34,17 @@ class BagState(NamedTuple):
     done: Tensor
 
 
-class BagEnv(ConstructiveEnv):
+class Bag(Problem):
     """Fill a bag: action k takes item k, the last action stops, the only one once nothing fits; the most value wins.
 
     Unlike a tour it is maximised, its rows finish at different steps, and leaving a step out breaks nothing.
     """
 
     name, sense = "bag", "max"
-    _state_type, _instance_keys = BagState, ("weight", "value")
+    state_type, instance_keys = BagState, ("weight", "value")
 
-    def __init__(self, num_items=6, *, batch_size=(), device="cpu"):
+    def __init__(self, num_items=6):
         self.num_items = num_items
-        super().__init__(batch_size=batch_size, device=device)
 
     def arguments(self):
         return {"num_items": self.num_items}
@@ -129,7 +129,7 @@ class BagEnv(ConstructiveEnv):
         return self.num_items
 
     def resized(self, size):
-        return BagEnv(size)
+        return Bag(size)
 
     def instance_size(self, instance):
         return instance["weight"].shape[1]
@@ -148,7 +148,7 @@ def fullest_bag(instance: TensorDict) -> float:
 
 def test_a_strangers_problem_keeps_the_laws():
     """A problem written outside of the package, maximised and with rows that end early, is held to all laws."""
-    checked = check_env(BagEnv(), seed=1, batch_size=5, tiny=BagEnv(4), brute_force=fullest_bag)
+    checked = check_env(Bag(), seed=1, batch_size=5, tiny=Bag(4), brute_force=fullest_bag)
     assert len(checked) >= len(laws.LAWS) + 1
     assert checked[0] == "random solutions are valid"
     assert "enumeration finds the optimum" in checked
@@ -177,8 +177,8 @@ def test_a_strangers_problem_is_no_solvers():
         (problems.Orienteering, _tour, "fast-tsp"),
         (problems.Deadlines, _tour, "two-opt"),
         (problems.Deadlines, _tour, "pyvrp"),
-        (problems.ShortRoutes, CVRPEnv.model, "savings"),
-        (problems.ShortRoutes, CVRPEnv.model, "hgs"),
+        (problems.ShortRoutes, CVRP.model, "savings"),
+        (problems.ShortRoutes, CVRP.model, "hgs"),
     ],
 )
 def test_a_false_model_is_found(kind, model, solver):
@@ -222,7 +222,7 @@ def test_a_solver_that_fails_at_what_it_takes_is_found():
         def _solve(self, dists, run):
             raise self.error
 
-    env, solver = TSPEnv(5), Fails()
+    env, solver = TSP(5), Fails()
     case = laws.Case(env, 0, env.generate(2, torch.Generator()), torch.zeros(2, 2, 5), solvers=(solver,))
     assert list(laws.solvers_solve_what_they_take(case)) == ["shortest supports it, and then says: lost its way"]
     solver.error = SolverNotInstalled("pip install it")
@@ -248,7 +248,7 @@ def test_every_law_is_stated():
 
 def test_a_device_agrees_with_itself():
     """Between the CPU and itself the law on devices holds."""
-    env = TSPEnv(6)
+    env = TSP(6)
     case = laws.Case(env, 0, env.generate(2, torch.Generator()), torch.arange(6).expand(2, 2, 6))
     assert list(laws.devices_agree(case, "cpu")) == []
 
@@ -264,7 +264,7 @@ def test_devices_agree(name):
 # ---------------------------------------------------------------------- each law can be broken
 
 
-class AllowsAll(TSPEnv):
+class AllowsAll(TSP):
     """Its mask never closes a node."""
 
     def advance(self, state, action):
@@ -272,14 +272,14 @@ class AllowsAll(TSPEnv):
         return after._replace(action_mask=torch.ones_like(after.action_mask))
 
 
-class EndsEarly(TSPEnv):
+class EndsEarly(TSP):
     """Its horizon is a step too short."""
 
     def horizon(self, instance):
         return super().horizon(instance) - 1
 
 
-class DeadEnd(TSPEnv):
+class DeadEnd(TSP):
     """Its mask closes everything after the first step."""
 
     def advance(self, state, action):
@@ -287,28 +287,28 @@ class DeadEnd(TSPEnv):
         return after._replace(action_mask=torch.zeros_like(after.action_mask))
 
 
-class ForgetsTheWayHome(TSPEnv):
+class ForgetsTheWayHome(TSP):
     """Its rewards are those of an open tour."""
 
     def reward(self, state, action, successor):
         return super().reward(state, action, successor._replace(done=torch.zeros_like(successor.done)))
 
 
-class WrongSign(TSPEnv):
+class WrongSign(TSP):
     """Its rewards are costs."""
 
     def reward(self, state, action, successor):
         return -super().reward(state, action, successor)
 
 
-class CoarseObjective(TSPEnv):
+class CoarseObjective(TSP):
     """Its objective is in single precision."""
 
     def objective(self, instance, actions):
         return super().objective(instance, actions).float()
 
 
-class OtherStep(TSPEnv):
+class OtherStep(Env):
     """TorchRL's step has a reward of its own."""
 
     def _step(self, tensordict):
@@ -317,7 +317,7 @@ class OtherStep(TSPEnv):
         return out
 
 
-class NeverDone(TSPEnv):
+class NeverDone(Env):
     """TorchRL's step never ends."""
 
     def _step(self, tensordict):
@@ -326,7 +326,7 @@ class NeverDone(TSPEnv):
         return out
 
 
-class TakesAll(TSPEnv):
+class TakesAll(Env):
     """TorchRL's step takes every action there is."""
 
     @staticmethod
@@ -335,21 +335,21 @@ class TakesAll(TSPEnv):
         return (action >= 0) & (action < actions)
 
 
-class Restarts(TSPEnv):
+class Restarts(Env):
     """TorchRL's reset always begins anew."""
 
     def _reset(self, tensordict=None, set_state=False, **options):
         return super()._reset(tensordict)
 
 
-class NeverRestarts(TSPEnv):
+class NeverRestarts(Env):
     """TorchRL's reset always goes on."""
 
     def _reset(self, tensordict=None, set_state=False, **options):
         return super()._reset(tensordict, set_state=True)
 
 
-class OneSeed(TSPEnv):
+class OneSeed(Env):
     """Nobody need seed it, for it always begins with the same seed."""
 
     def __init__(self, *args, **kwargs):
@@ -357,7 +357,7 @@ class OneSeed(TSPEnv):
         self.set_seed(0)
 
 
-class IgnoresTorch(TSPEnv):
+class IgnoresTorch(Env):
     """Nobody but ``set_seed`` can seed it."""
 
     def __init__(self, *args, **kwargs):
@@ -365,7 +365,7 @@ class IgnoresTorch(TSPEnv):
         self.set_seed(torch.Generator().seed() >> 1)
 
 
-class WrongSpecs(TSPEnv):
+class WrongSpecs(Env):
     """Its specs leave out a key."""
 
     def _make_specs(self):
@@ -373,49 +373,49 @@ class WrongSpecs(TSPEnv):
         del self.observation_spec["num_left"], self.state_spec["num_left"]
 
 
-class BlindReferee(TSPEnv):
+class BlindReferee(TSP):
     """Its referee never objects."""
 
     def violations(self, instance, actions):
         return []
 
 
-class SilentReferee(TSPEnv):
+class SilentReferee(TSP):
     """Its referee gives no reason."""
 
     def violations(self, instance, actions):
         return [violation._replace(reason=" ") for violation in super().violations(instance, actions)]
 
 
-class MisplacedReferee(TSPEnv):
+class MisplacedReferee(TSP):
     """Its referee points at another row."""
 
     def violations(self, instance, actions):
         return [violation._replace(row=0) for violation in super().violations(instance, actions)]
 
 
-class CountsOnly(TSPEnv):
+class CountsOnly(TSP):
     """Its referee sees no repeated node."""
 
     def violations(self, instance, actions):
         return [v for v in super().violations(instance, actions) if "again" not in v.reason]
 
 
-class CountsBelowZero(TSPEnv):
+class CountsBelowZero(TSP):
     """Its state goes on counting after the end."""
 
     def advance(self, state, action):
         return super().advance(state, action)._replace(num_left=state.num_left - 1)
 
 
-class PaysForPadding(TSPEnv):
+class PaysForPadding(TSP):
     """Waiting costs a little."""
 
     def reward(self, state, action, successor):
         return super().reward(state, action, successor) - state.done.float()
 
 
-class OpenEnd(TSPEnv):
+class OpenEnd(TSP):
     """Once all nodes are visited, two actions are allowed."""
 
     def advance(self, state, action):
@@ -425,35 +425,35 @@ class OpenEnd(TSPEnv):
         return after._replace(action_mask=torch.where(after.done.unsqueeze(-1), opened, after.action_mask))
 
 
-class ChargesPadding(TSPEnv):
+class ChargesPadding(TSP):
     """Its objective grows with the number of actions."""
 
     def objective(self, instance, actions):
         return super().objective(instance, actions) + 1e-9 * (actions.shape[-1] - self.num_nodes)
 
 
-class Unseeded(TSPEnv):
+class Unseeded(TSP):
     """It draws from the global generator."""
 
     def generate(self, batch_size, rng, device=None):
         return TensorDict({"locs": torch.rand(batch_size, self.num_nodes, 2)}, batch_size=[batch_size])
 
 
-class Constant(TSPEnv):
+class Constant(TSP):
     """It has one instance only."""
 
     def generate(self, batch_size, rng, device=None):
         return super().generate(batch_size, torch.Generator().manual_seed(0))
 
 
-class Forgetful(TSPEnv):
+class Forgetful(TSP):
     """Its arguments leave out its distribution."""
 
     def arguments(self):
         return {"num_nodes": self.num_nodes}
 
 
-class Reseeds(TSPEnv):
+class Reseeds(TSP):
     """It seeds the global generator when it is built."""
 
     def __init__(self, *args, **kwargs):
@@ -461,7 +461,7 @@ class Reseeds(TSPEnv):
         super().__init__(*args, **kwargs)
 
 
-class GlobalActions(TSPEnv):
+class GlobalActions(Env):
     """Its random actions are drawn from the global generator."""
 
     def rand_action(self, tensordict=None):
@@ -470,7 +470,7 @@ class GlobalActions(TSPEnv):
         return tensordict
 
 
-class ComparesRows(TSPEnv):
+class ComparesRows(TSP):
     """It lends the batch's mean place at the first step and takes it back at the last."""
 
     def reward(self, state, action, successor):
@@ -478,7 +478,7 @@ class ComparesRows(TSPEnv):
         return super().reward(state, action, successor) + lent * state.instance["locs"].mean()
 
 
-class BatchFeatures(TSPEnv):
+class BatchFeatures(TSP):
     """Its features are centred on the batch."""
 
     def instance_features(self, instance):
@@ -486,7 +486,7 @@ class BatchFeatures(TSPEnv):
         return NodeFeatures(nodes.values - nodes.values.mean((0, 1))), edges
 
 
-class InPlace(TSPEnv):
+class InPlace(TSP):
     """Its dynamics write into the state that they are given."""
 
     def advance(self, state, action):
@@ -495,7 +495,7 @@ class InPlace(TSPEnv):
         return after
 
 
-class InPlaceOnce(TSPEnv):
+class InPlaceOnce(TSP):
     """Its dynamics close the node in the mask that they are given, which a second call does not show."""
 
     def advance(self, state, action):
@@ -504,7 +504,7 @@ class InPlaceOnce(TSPEnv):
         return after
 
 
-class Centres(TSPEnv):
+class Centres(TSP):
     """Its features move the instance."""
 
     def instance_features(self, instance):
@@ -512,7 +512,7 @@ class Centres(TSPEnv):
         return super().instance_features(instance)
 
 
-class Remembers(TSPEnv):
+class Remembers(TSP):
     """Its dynamics depend on how often they were called."""
 
     calls = 0
@@ -523,7 +523,7 @@ class Remembers(TSPEnv):
         return after._replace(num_left=after.num_left * 0 + self.calls)
 
 
-class Peeks(TSPEnv):
+class Peeks(TSP):
     """Its dynamics branch on a tensor's value."""
 
     def advance(self, state, action):
@@ -532,7 +532,7 @@ class Peeks(TSPEnv):
         return super().advance(state, action)
 
 
-class Narrow(TSPEnv):
+class Narrow(TSP):
     """It shows more numbers per node than it says."""
 
     @property
@@ -540,7 +540,7 @@ class Narrow(TSPEnv):
         return FeatureDims(node=1, edge=2, roles=2)
 
 
-class NoEdges(TSPEnv):
+class NoEdges(TSP):
     """It shows edges that it does not speak of."""
 
     @property
@@ -548,7 +548,7 @@ class NoEdges(TSPEnv):
         return FeatureDims(node=2, roles=2)
 
 
-class OneRole(TSPEnv):
+class OneRole(TSP):
     """It shows more roles than it says."""
 
     @property
@@ -556,7 +556,7 @@ class OneRole(TSPEnv):
         return FeatureDims(node=2, edge=2, roles=1)
 
 
-class Wordy(TSPEnv):
+class Wordy(TSP):
     """It promises a scalar and shows none."""
 
     @property
@@ -564,7 +564,7 @@ class Wordy(TSPEnv):
         return FeatureDims(node=2, edge=2, roles=2, scalars=1)
 
 
-class Infinite(TSPEnv):
+class Infinite(TSP):
     """Its edges hold the logarithm of 0."""
 
     def instance_features(self, instance):
@@ -572,7 +572,7 @@ class Infinite(TSPEnv):
         return nodes, EdgeFeatures(edges.values.log())
 
 
-class OtherMask(TSPEnv):
+class OtherMask(TSP):
     """It shows policies another mask."""
 
     def step_features(self, state):
@@ -580,7 +580,7 @@ class OtherMask(TSPEnv):
         return step._replace(action_mask=torch.ones_like(step.action_mask))
 
 
-class NoSuchNode(TSPEnv):
+class NoSuchNode(TSP):
     """A role is played by a node that does not exist."""
 
     def step_features(self, state):
@@ -588,14 +588,14 @@ class NoSuchNode(TSPEnv):
         return step._replace(nodes=step.nodes + self.num_nodes)
 
 
-class SameStart(TSPEnv):
+class SameStart(TSP):
     """It offers the same start again."""
 
     def first_actions(self, instance, rng=None):
         return super().first_actions(instance, rng) // 2
 
 
-class OtherStarts(TSPEnv):
+class OtherStarts(TSP):
     """With a generator it offers fewer starts."""
 
     def first_actions(self, instance, rng=None):
@@ -603,7 +603,7 @@ class OtherStarts(TSPEnv):
         return starts if rng is None else starts.clamp_max(3)
 
 
-class CommonStarts(TSPEnv):
+class CommonStarts(TSP):
     """It offers nodes to begin with that lie in the upper half of every row."""
 
     def first_actions(self, instance, rng=None):
@@ -612,21 +612,21 @@ class CommonStarts(TSPEnv):
         return starts if rng is None else starts.flip(-1)
 
 
-class FewStarts(TSPEnv):
+class FewStarts(TSP):
     """It offers a single start to several rows."""
 
     def first_actions(self, instance, rng=None):
         return super().first_actions(instance)[:, : 1 if len(instance) > 1 else None]
 
 
-class Enlarges(TSPEnv):
+class Enlarges(TSP):
     """Its images are twice as large."""
 
     def symmetries(self, instance, count=8, rng=None):
         return [TensorDict({"locs": 2 * instance["locs"]}, batch_size=instance.batch_size)]
 
 
-class SkewsAtRandom(TSPEnv):
+class SkewsAtRandom(TSP):
     """Only its random images are wrong."""
 
     def symmetries(self, instance, count=8, rng=None):
@@ -636,21 +636,21 @@ class SkewsAtRandom(TSPEnv):
         return images
 
 
-class Shuffles(TSPEnv):
+class Shuffles(TSP):
     """What it calls the same tour is another."""
 
     def equivalent_actions(self, instance, actions, count, rng):
         return super().equivalent_actions(instance, actions, count, rng).sort(-1).values
 
 
-class OpensAnotherSolution(TSPEnv):
+class OpensAnotherSolution(TSP):
     """The solution that its neighbourhoods are parts of is another."""
 
     def neighbourhood(self, instance, actions, free, rng):
         return super().neighbourhood(instance, actions.sort(-1).values, free, rng)
 
 
-class OpensNothing(TSPEnv):
+class OpensNothing(TSP):
     """Its neighbourhoods are empty."""
 
     def neighbourhood(self, instance, actions, free, rng):
@@ -658,7 +658,7 @@ class OpensNothing(TSPEnv):
         return part._replace(begin=part.end)
 
 
-class ForgetsWhatComesLast(TSPEnv):
+class ForgetsWhatComesLast(TSP):
     """Its neighbourhoods end before what is kept comes."""
 
     def neighbourhood(self, instance, actions, free, rng):
@@ -666,14 +666,14 @@ class ForgetsWhatComesLast(TSPEnv):
         return part._replace(end=part.begin + 1)
 
 
-class WalksTheOtherWay(TSPEnv):
+class WalksTheOtherWay(TSP):
     """Its walk names the current node first."""
 
     def walk(self, instance):
         return super().walk(instance)._replace(roles=("current", "first"))
 
 
-class WalksWithoutEnd(TSPEnv):
+class WalksWithoutEnd(TSP):
     """Its walk has another horizon."""
 
     def walk(self, instance):
@@ -741,12 +741,12 @@ def test_a_broken_law_is_found_and_named(problem, law, words):
     """A problem that breaks one law is stopped by that law, in one line that says how."""
     distribution = "clustered" if problem is Forgetful else "uniform"
     with pytest.raises(LawBroken, match=words) as caught:
-        check_env(problem(6, distribution))
+        check_env(problem(TSP(6)) if issubclass(problem, Env) else problem(6, distribution))
     assert str(caught.value).startswith(f"tsp breaks the law '{law}': ")
     assert "\n" not in str(caught.value)
 
 
-class LargerVehicles(CVRPEnv):
+class LargerVehicles(CVRP):
     """Its walk has twice the capacity."""
 
     def walk(self, instance):
@@ -760,10 +760,10 @@ def test_a_walk_of_other_vehicles_is_found():
         check_env(LargerVehicles(6))
 
 
-class RepeatsCustomers(CVRPEnv):
+class RepeatsCustomers(CVRP):
     """It lengthens solutions by their last action, a customer."""
 
-    padded = ConstructiveEnv.padded
+    padded = Problem.padded
 
 
 def test_unsound_padding_is_found():
@@ -774,7 +774,7 @@ def test_unsound_padding_is_found():
 
 def test_hidden_state_is_found():
     """Dynamics that depend on anything but state and action are found."""
-    env = TSPEnv(6)
+    env = TSP(6)
     case = laws.Case(env, 0, env.generate(2, torch.Generator()), torch.arange(6).expand(2, 2, 6))
     assert list(laws.functions_are_pure(case)) == []
     case = laws.Case(Remembers(6), 0, case.instances, case.actions)
@@ -785,13 +785,13 @@ def test_hidden_state_is_found():
 def test_a_wrong_optimum_is_found(brute_force):
     """The optimum over all sequences must be the one that brute force finds, neither better nor worse."""
     with pytest.raises(LawBroken, match="law 'enumeration finds the optimum': the best of all sequences is"):
-        check_env(TSPEnv(6), tiny=TSPEnv(5), brute_force=brute_force)
+        check_env(TSP(6), tiny=TSP(5), brute_force=brute_force)
 
 
 def test_a_mask_that_hides_the_optimum_is_found():
     """A mask under which every solution is valid but the best cannot be reached is found by enumeration."""
 
-    class Ordered(BagEnv):
+    class Ordered(Bag):
         def _mask(self, instance, load, taken):
             mask = super()._mask(instance, load, taken)
             lightest = instance["weight"].argmin(-1)[:, None, None].expand(*mask.shape[:2], 1)
@@ -810,7 +810,7 @@ def test_too_many_sequences_are_refused(monkeypatch):
     """A tiny environment that is not tiny is refused before it fills the memory."""
     monkeypatch.setattr(laws, "MAX_SEQUENCES", 100)
     with pytest.raises(LawBroken, match="tiny has over 100 action sequences"):
-        check_env(TSPEnv(6), tiny=TSPEnv(5), brute_force=lambda _: 0.0)
+        check_env(TSP(6), tiny=TSP(5), brute_force=lambda _: 0.0)
 
 
 @pytest.mark.parametrize(
@@ -818,19 +818,19 @@ def test_too_many_sequences_are_refused(monkeypatch):
     [
         ({"batch_size": 1}, "batch_size: 1 is not allowed; it must be at least 2"),
         ({"rollouts": 1}, "rollouts: 1 is not allowed"),
-        ({"tiny": TSPEnv(4)}, "tiny, brute_force"),
+        ({"tiny": TSP(4)}, "tiny, brute_force"),
         ({"brute_force": len}, "tiny, brute_force"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, words):
     """Arguments with which a law would say nothing are refused."""
     with pytest.raises(ArgumentError, match=words):
-        check_env(TSPEnv(5), **arguments)
+        check_env(TSP(5), **arguments)
 
 
 def test_check_env_changes_nothing(rng):
     """Checking an environment leaves the global generator, and the environment's own, where they were."""
-    env, twin = TSPEnv(5), TSPEnv(5)
+    env, twin = make("tsp", num_nodes=5), make("tsp", num_nodes=5)
     env.set_seed(3)
     twin.set_seed(3)
     before = torch.random.get_rng_state()

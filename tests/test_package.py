@@ -26,11 +26,12 @@ from ncogym.errors import NcogymError
 REPOSITORY = Path(__file__).parents[1]
 
 
-def _loaded_by(statement: str) -> set[str]:
-    """Return the top-level modules that a new interpreter has loaded after ``statement``."""
-    script = f"{statement}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+def _loaded_by(statement: str, whole: bool = False) -> set[str]:
+    """Return the modules that a new interpreter has loaded after ``statement``, of a package its own name alone."""
+    names = "name if WHOLE else name.partition('.')[0]".replace("WHOLE", str(whole))
+    script = f"{statement}\nimport sys\nprint('loaded', *{{{names} for name in sys.modules}})"
     run = subprocess.run([sys.executable, "-c", script], cwd=REPOSITORY, capture_output=True, text=True, check=True)
-    return set(run.stdout.split())
+    return set(run.stdout.rpartition("loaded")[2].split())
 
 
 def _public_methods(module: ModuleType) -> Iterator[tuple[str, object]]:
@@ -59,10 +60,37 @@ def test_import_is_light() -> None:
 
 
 def test_import_of_the_environments_is_without_training_and_plotting() -> None:
-    """``ncogym.make`` brings neither lightning nor matplotlib nor any outside solver."""
-    loaded = _loaded_by("import ncogym\nncogym.make")
-    assert "torchrl" in loaded
-    assert not loaded & {"lightning", "pytorch_lightning", "matplotlib", "ortools", "fast_tsp", "elkai"}
+    """``ncogym.make`` brings neither lightning nor matplotlib nor any outside solver, and TorchRL when it is called."""
+    heavy = {"torchrl", "lightning", "pytorch_lightning", "matplotlib", "ortools", "fast_tsp", "elkai"}
+    assert not _loaded_by("import ncogym\nncogym.make") & heavy
+    assert _loaded_by("import ncogym\nncogym.make('tsp', num_nodes=5)") & heavy == {"torchrl"}
+
+
+def test_solving_a_file_loads_what_it_needs(data: Path) -> None:
+    """A file is solved without TorchRL, Lightning, torch's compiler and outside solvers, with a policy or without."""
+    heavy = {"torchrl", "lightning", "matplotlib", "ortools", "pyvrp", "hygese", "fast_tsp", "elkai"}
+    heavy |= {"torch._dynamo", "torch.fx.experimental.symbolic_shapes"}
+    for file, solver in (("square4.tsp", "two-opt"), ("square4.tsp", "auto"), ("cross4.vrp", "auto")):
+        line = f"solve {data / file} --solver {solver} --rollouts 8"
+        loaded = _loaded_by(f"from ncogym.cli import main\nassert main('{line}'.split()) == 0", whole=True)
+        assert not loaded & heavy, (file, solver)
+
+
+def test_the_compiler_is_told_when_it_comes() -> None:
+    """What tensordict marks for torch's compiler is marked once that is imported, and its code is compiled as ever."""
+    code = """
+import sys
+from ncogym._light import import_tensordict
+import_tensordict()
+assert "torch._dynamo" not in sys.modules
+import torch
+from tensordict import TensorDict, utils
+twice = torch.compile(lambda held: held["a"] * 2, backend="eager", fullgraph=True)
+assert twice(TensorDict({"a": torch.ones(2)}, [2])).tolist() == [2, 2]
+from torch._dynamo import trace_rules
+assert trace_rules.is_callable_allowed(utils._add_batch_dim_c)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("name", ncogym.__all__)

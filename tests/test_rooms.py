@@ -35,6 +35,7 @@ ROOMS = [
     Room("__main__", "cli", packages=""),
     Room("_resources", "errors", packages=""),
     Room("_files", packages=""),
+    Room("_light", packages="torch tensordict"),
     Room("_configs", "errors", packages="yaml jsonargparse"),
     Room("distributed", "errors", packages="torch"),
     Room(GROUND, "_files"),
@@ -45,15 +46,15 @@ ROOMS = [
     Room("kernels", "errors features _resources _files"),
     Room("journal", "errors", packages=""),
     Room("records", "errors envs _files", packages=""),
-    Room("known", "errors envs records", "tensordict torch"),
+    Room("known", "errors problem envs records", "tensordict torch"),
     Room("sets", f"{GROUND} envs known references _files", "numpy torch tensordict"),
     Room(
         "references",
         f"{GROUND} distributed journal workers _resources _files",
         "numpy torch tensordict jaxtyping safetensors",
     ),
-    Room("laws", f"errors features {BOOKS}"),
-    Room("rollout", "errors features problem kernels policies"),
+    Room("laws", f"errors features envs {BOOKS}"),
+    Room("rollout", "errors features problem solution kernels policies"),
     Room("algorithms", "errors features problem rollout policies"),
     Room("search", f"errors features {BOOKS} rollout policies"),
     Room("pretrained", "errors features policies _files", "torch safetensors"),
@@ -82,8 +83,8 @@ ROOMS = [
     Room("bench", "errors features kernels rollout policies algorithms", "torch tensordict"),
     Room(
         "cli",
-        f"_configs _resources {GROUND} envs sets policies baselines rollout laws algorithms search pretrained training "
-        "references evaluation report solving study bench distributed _files",
+        f"_configs _light _resources {GROUND} envs sets policies baselines rollout laws algorithms search pretrained "
+        "training references evaluation report solving study bench distributed _files",
         "numpy torch tensordict rich jsonargparse docstring_parser yaml",
     ),
 ]
@@ -98,7 +99,7 @@ OWN_FILES = {  # packages that only these files may name
     "ortools": "baselines/ortools_*.py",
     "pyvrp": "baselines/pyvrp.py",
     "torch_geometric": "policies/graph.py",
-    "torchrl": "envs/* laws.py algorithms/ppo.py",
+    "torchrl": "envs/env.py laws.py algorithms/ppo.py",
     "triton": "kernels/cuda.py",
 }
 # the others cost too much at import or belong to an extra; gymnasium's one file is imported by users alone
@@ -119,7 +120,7 @@ def _problems() -> dict[str, str]:
 
 
 PROBLEMS = _problems()
-CONCRETE = {*PROBLEMS.values(), *(p.stem for p in PACKAGE.glob("envs/*.py"))} - {"__init__", "base"}
+CONCRETE = {*PROBLEMS.values(), *(p.stem for p in PACKAGE.glob("envs/*.py"))} - {"__init__", "base", "env"}
 
 
 def _walk(node: ast.AST, late: bool = False) -> Iterator[tuple[ast.AST, bool]]:
@@ -231,14 +232,15 @@ def test_file_keeps_the_table(path: str) -> None:
         ("search/eas.py", "from ncogym.distributed import gather", "search may not import distributed"),
         ("envs/tsp.py", "import ncogym.policies.base", "envs may not import policies"),
         ("envs/tsp.py", "def f():\n    import lightning", "only training/* may import lightning"),
-        ("policies/base.py", "from ncogym.envs.base import ConstructiveEnv", "policies may not import envs"),
+        ("policies/base.py", "from ncogym.envs.base import pinned", "policies may not import envs"),
         ("policies/base.py", "from torchrl.envs import EnvBase", "algorithms/ppo.py may import torchrl"),
+        ("envs/tsp.py", "from torchrl.envs import EnvBase", "only envs/env.py laws.py"),
         ("policies/base.py", "import torch_geometric.nn", "only policies/graph.py may import torch_geometric"),
         ("baselines/heuristics.py", "from ortools.sat.python import cp_model", "only baselines/ortools_*.py"),
         ("baselines/lkh.py", "from ncogym.policies import base", "baselines may not import policies"),
-        ("baselines/two_opt.py", "from ncogym.envs.tsp import TSPEnv", "only envs knows problems"),
-        ("baselines/two_opt.py", "from ncogym.envs import TSPEnv", "only envs knows problems"),
-        ("rollout/acting.py", "from ncogym.envs.base import ConstructiveEnv", "rollout may not import envs"),
+        ("baselines/two_opt.py", "from ncogym.envs.tsp import TSP", "only envs knows problems"),
+        ("baselines/two_opt.py", "from ncogym.envs import TSP", "only envs knows problems"),
+        ("rollout/acting.py", "from ncogym.envs.base import pinned", "rollout may not import envs"),
         ("algorithms/pomo.py", "import ncogym.search", "algorithms may not import search"),
         ("algorithms/pomo.py", "from ncogym.training.module import A", "algorithms may not import training"),
         ("algorithms/pomo.py", "import lightning", "only training/* may import lightning"),
@@ -276,12 +278,12 @@ def test_breach_is_named(path: str, source: str, words: str) -> None:
         ("plotting.py", "def draw():\n    import matplotlib.pyplot"),
         ("plotting.py", "if TYPE_CHECKING:\n    from matplotlib.figure import Figure"),
         ("baselines/ortools_routing.py", "def solve():\n    from ortools.constraint_solver import pywrapcp"),
-        ("baselines/two_opt.py", "from ncogym.envs.base import ConstructiveEnv"),
+        ("baselines/two_opt.py", "from ncogym.envs.base import pinned"),
         ("algorithms/pomo.py", "from ncogym.algorithms.base import Algorithm"),
         ("search/__init__.py", "from ncogym.search.greedy import Greedy"),
         ("search/compass.py", "from ncogym.search.cmaes import CMAES"),
-        ("envs/__init__.py", "PROBLEMS = {'tsp': TSPEnv}"),
-        ("envs/formats/tsplib.py", "import torchrl"),
+        ("envs/__init__.py", "PROBLEMS = {'tsp': TSP}"),
+        ("envs/env.py", "import torchrl"),
         ("training/run.py", "from ncogym import __version__"),
         ("laws.py", "raise LawBroken(f'{env.name} breaks it')"),
         ("pretrained.py", "if card['env']['name'] == env_name: ..."),

@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from ncogym.envs import PROBLEMS, make
-from ncogym.envs.base import ReferenceSet
 from ncogym.errors import ArgumentError, InstanceError, InvalidSolution, NcogymWarning
+from ncogym.problem import ReferenceSet
 from ncogym.sets import InstanceSet, open_set, published, published_among, recognise, set_names, unnamed, write_labelled
 from ncogym.solution import instances_sha256
 

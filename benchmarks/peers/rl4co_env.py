@@ -19,7 +19,7 @@ from serving import serve
 warnings.filterwarnings("ignore")
 logging.disable(logging.WARNING)
 
-from rl4co.envs import CVRPEnv, JSSPEnv, TSPEnv  # noqa: E402
+from rl4co.envs import CVRP, JSSP, TSP  # noqa: E402
 from rl4co.utils.decoding import random_policy, rollout  # noqa: E402
 
 CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
@@ -27,8 +27,8 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 def make(name: str, size: list[int]):  # noqa: D103
     if name == "jssp":
-        return JSSPEnv(generator_params={"num_jobs": size[0], "num_machines": size[1]})
-    return {"tsp": TSPEnv, "cvrp": CVRPEnv}[name](generator_params={"num_loc": size[0]}, check_solution=False)
+        return JSSP(generator_params={"num_jobs": size[0], "num_machines": size[1]})
+    return {"tsp": TSP, "cvrp": CVRP}[name](generator_params={"num_loc": size[0]}, check_solution=False)
 
 
 def ranked_policy(td):

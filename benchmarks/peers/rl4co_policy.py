@@ -21,7 +21,7 @@ from tensordict import TensorDict
 warnings.filterwarnings("ignore")
 logging.disable(logging.WARNING)
 
-from rl4co.envs import CVRPEnv, JSSPEnv, TSPEnv  # noqa: E402
+from rl4co.envs import CVRP, JSSP, TSP  # noqa: E402
 from rl4co.models import POMO, L2DModel  # noqa: E402
 from rl4co.utils.ops import unbatchify  # noqa: E402
 
@@ -55,13 +55,13 @@ def build(case: dict, batch: int):
     drawn = {"tsp": tsp, "cvrp": cvrp, "jssp": jssp}[name](torch.load(case["instances"]))
     instances = TensorDict(drawn, batch_size=case["batch"], device=case["device"])[:batch]
     if name == "jssp":  # has no check of solutions
-        env = JSSPEnv(generator_params=size)
+        env = JSSP(generator_params=size)
         torch.manual_seed(0)
         model = L2DModel(env, baseline="shared")
         model.policy.decoder.actor.check_nan = checks
     else:
         given = {"num_loc": next(iter(size.values()))}
-        env = {"tsp": TSPEnv, "cvrp": CVRPEnv}[name](generator_params=given, check_solution=checks)
+        env = {"tsp": TSP, "cvrp": CVRP}[name](generator_params=given, check_solution=checks)
         torch.manual_seed(0)
         model = POMO(env, policy_kwargs={"check_nan": checks})
     policy = model.policy.to(case["device"])

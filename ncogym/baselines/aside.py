@@ -85,6 +85,8 @@ def _heard(reader: Connection, run: Run) -> bool:
         run.proven = told
         return True
     run.reports.append(told)
+    # each process took off what the fork took by its own clock, this one more where it was kept waiting
+    run.skip(min(run.elapsed - told[0], 0.0))
     return False
 
 

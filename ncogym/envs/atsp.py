@@ -20,12 +20,13 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from ncogym.envs import geometry
-from ncogym.envs.base import ConstructiveEnv, ReferenceSet, pinned
-from ncogym.envs.formats.arrays import Arrays, Contents, holds, real, refuse
-from ncogym.envs.tsp import TSPEnv
+from ncogym.envs.base import pinned
+from ncogym.envs.formats.arrays import holds, real, refuse
+from ncogym.envs.tsp import TSP
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.features import EdgeFeatures, FeatureDims, InstanceFeatures, NodeFeatures
 from ncogym.plotting import Sketch
+from ncogym.problem import Arrays, Contents, Problem, ReferenceSet
 
 Distribution = Literal["uniform", "noisy"]
 
@@ -38,20 +39,18 @@ ebe12fadca3b8937 9ff34031baad086d
 """
 
 
-class ATSPEnv(TSPEnv):
-    """Asymmetric travelling salesman problem: `TSPEnv`, with distances alone for an instance.
+class ATSP(TSP):
+    """Asymmetric travelling salesman problem: `TSP`, with distances alone for an instance.
 
     Instance keys:
         dists: float32 ``[nodes, nodes]``, ``dists[i, j]`` is the way from i to j, any unit, not negative; float64 from
             files. The diagonal is 0 and never used.
 
-    State keys are those of `TSPEnv`.
+    State keys are those of `TSP`.
 
     Args:
         num_nodes: nodes per generated instance, at least 3.
         distribution: of the generated distances.
-        batch_size: of TorchRL's ``reset()``.
-        device: of TorchRL's ``reset()``.
     """
 
     name = "atsp"
@@ -63,26 +62,23 @@ class ATSPEnv(TSPEnv):
         ),
         _SHA256,
     )
-    _instance_keys: ClassVar[Any] = ("dists",)
+    instance_keys: ClassVar[Any] = ("dists",)
 
     def __init__(
         self,
         num_nodes: int = 50,
         distribution: Distribution = "uniform",
-        *,
-        batch_size: tuple[int, ...] = (),
-        device: torch.device | str = "cpu",
     ) -> None:
         if distribution not in get_args(Distribution):
             allowed = ", ".join(get_args(Distribution))
             raise ArgumentError(f"distribution: {distribution!r} is not allowed; it must be one of {allowed}")
-        super().__init__(num_nodes, batch_size=batch_size, device=device)
+        super().__init__(num_nodes)
         self.distribution = distribution
 
-    def resized(self, size: int) -> ATSPEnv:
-        return ATSPEnv(**{**self.arguments(), "num_nodes": size})
+    def resized(self, size: int) -> ATSP:
+        return ATSP(**{**self.arguments(), "num_nodes": size})
 
-    model = TSPEnv.model  # a matrix, symmetric or not
+    model = TSP.model  # a matrix, symmetric or not
 
     # ------------------------------------------------------------------ instances
 
@@ -102,7 +98,7 @@ class ATSPEnv(TSPEnv):
 
         The field has no test set that a seed defines (MatNet publishes files), so these are the library's own.
         """
-        return ConstructiveEnv.seeded(self, count, seed)
+        return Problem.seeded(self, count, seed)
 
     def read(self, path: str | Path) -> TensorDict:
         """Read a TSPLIB file; what it holds on the diagonal, often a huge number, becomes 0."""

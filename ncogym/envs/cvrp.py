@@ -30,13 +30,13 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from ncogym.envs import geometry, mutations
-from ncogym.envs.base import ConstructiveEnv, Neighbourhood, ReferenceSet, as_int64, pinned
-from ncogym.envs.formats.arrays import Arrays, Contents, holds, real, refuse, whole
+from ncogym.envs.base import as_int64, pinned
+from ncogym.envs.formats.arrays import holds, real, refuse, whole
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.features import EdgeFeatures, FeatureDims, InstanceFeatures, NodeFeatures, StepFeatures, Walk
 from ncogym.models import Routes
 from ncogym.plotting import Line, Mark, Sketch, sketch_places
-from ncogym.problem import Violation
+from ncogym.problem import Arrays, Contents, Neighbourhood, Problem, ReferenceSet, Violation
 
 Distribution = Literal["uniform", "centre", "clustered", "x", "mixed"]
 
@@ -52,7 +52,7 @@ LABELS = "labels"  # key of the numbers that nodes have in their file, where its
 
 
 class CVRPState(NamedTuple):
-    """State of each rollout; see `CVRPEnv`."""
+    """State of each rollout; see `CVRP`."""
 
     instance: TensorDict
     current: Tensor
@@ -91,7 +91,7 @@ ccb88e441bf59e8e 920c540ae140305a 9c1806e7a9f3eef2 273962b60fe24b09 45e5413da3e2
 """
 
 
-class CVRPEnv(ConstructiveEnv):
+class CVRP(Problem):
     """Capacitated vehicle routing problem with one depot, one kind of vehicle and a free fleet.
 
     Instance keys:
@@ -117,8 +117,6 @@ class CVRPEnv(ConstructiveEnv):
         distribution: of the generated instances; a mutation with its power is written ``implosion:0.7``.
         capacity: of generated instances, at least 9; None takes `CAPACITIES`, 30/40/50 for 20/50/100 customers. The
             distribution x, also as a part of mixed, draws its own.
-        batch_size: of TorchRL's ``reset()``.
-        device: of TorchRL's ``reset()``.
     """
 
     name = "cvrp"
@@ -126,17 +124,14 @@ class CVRPEnv(ConstructiveEnv):
     suffixes = (".vrp",)
     published_suffix = solution_suffix = ".sol"
     reference_sets = pinned(_reference_sets(), _SHA256)
-    _state_type = CVRPState
-    _instance_keys = ("locs", "demand", "capacity", "dists")
+    state_type = CVRPState
+    instance_keys = ("locs", "demand", "capacity", "dists")
 
     def __init__(
         self,
         num_customers: int = 50,
         distribution: Distribution | str = "uniform",
         capacity: int | None = None,
-        *,
-        batch_size: tuple[int, ...] = (),
-        device: torch.device | str = "cpu",
     ) -> None:
         if isinstance(num_customers, bool) or not isinstance(num_customers, int) or num_customers < 2:
             raise ArgumentError(
@@ -153,7 +148,6 @@ class CVRPEnv(ConstructiveEnv):
                     f"capacity: {capacity} is not allowed; it must be a whole number of at least {MAX_DEMAND}"
                 )
         self.num_customers, self.distribution, self.capacity = num_customers, distribution, capacity
-        super().__init__(batch_size=batch_size, device=device)
 
     def arguments(self) -> dict[str, Any]:
         return {"num_customers": self.num_customers, "distribution": self.distribution, "capacity": self.capacity}
@@ -162,8 +156,8 @@ class CVRPEnv(ConstructiveEnv):
     def size(self) -> int:
         return self.num_customers
 
-    def resized(self, size: int) -> CVRPEnv:
-        return CVRPEnv(size, self.distribution, self.capacity)
+    def resized(self, size: int) -> CVRP:
+        return CVRP(size, self.distribution, self.capacity)
 
     def instance_size(self, instance: TensorDict) -> int:
         return instance["locs"].shape[1] - 1

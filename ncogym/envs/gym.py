@@ -36,7 +36,7 @@ from torch import Tensor
 from torch.nn.functional import one_hot
 
 from ncogym.envs import PROBLEMS, make
-from ncogym.envs.base import refused_action
+from ncogym.envs.env import refused_action
 from ncogym.errors import ArgumentError
 from ncogym.features import EdgeFeatures, InstanceFeatures, NodeFeatures, StepFeatures
 
@@ -434,7 +434,7 @@ def _box(value: Tensor) -> spaces.Box:
 
 def environment_id(problem: str) -> str:
     """Return the id under which a problem of `ncogym.envs.PROBLEMS` is registered, such as "ncogym/TSP-v0"."""
-    return f"ncogym/{PROBLEMS[problem].__name__.removesuffix('Env')}-v0"
+    return f"ncogym/{PROBLEMS[problem].__name__}-v0"
 
 
 for _name in PROBLEMS:

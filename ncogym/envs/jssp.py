@@ -24,14 +24,14 @@ from numpy.typing import NDArray
 from tensordict import TensorDict
 from torch import Tensor
 
-from ncogym.envs.base import ConstructiveEnv, Neighbourhood, ReferenceSet, as_int64, pinned
-from ncogym.envs.formats.arrays import Arrays, Contents, holds, refuse, whole
+from ncogym.envs.base import as_int64, pinned
+from ncogym.envs.formats.arrays import holds, refuse, whole
 from ncogym.envs.formats.jobshop import TAILLARD_SEEDS, matrices_fault
 from ncogym.errors import ArgumentError
 from ncogym.features import FeatureDims, InstanceFeatures, OperationGraph, StepFeatures
 from ncogym.models import Shop
 from ncogym.plotting import Bar, Sketch
-from ncogym.problem import Violation
+from ncogym.problem import Arrays, Contents, Neighbourhood, Problem, ReferenceSet, Violation
 
 Distribution = Literal["l2d", "taillard"]
 
@@ -40,7 +40,7 @@ NEVER = 2**60  # later than any time; sums with it stay within int64
 
 
 class JSSPState(NamedTuple):
-    """State of each rollout; see `JSSPEnv`."""
+    """State of each rollout; see `JSSP`."""
 
     instance: TensorDict
     next_operation: Tensor
@@ -92,7 +92,7 @@ feb7f4810454ab0f 7fc07719a0e7b348 f9e8012c3cbae48b 674c9ce29a9f359d f17f803a1c68
 """
 
 
-class JSSPEnv(ConstructiveEnv):
+class JSSP(Problem):
     """Job shop scheduling problem.
 
     Instance keys:
@@ -123,8 +123,6 @@ class JSSPEnv(ConstructiveEnv):
         insertion: an operation takes the earliest idle gap of its machine that is long enough, not only the end;
             slower, since the state grows from jobs + machines to jobs * machines.
         distribution: of the generated durations.
-        batch_size: of TorchRL's ``reset()``.
-        device: of TorchRL's ``reset()``.
     """
 
     name = "jssp"
@@ -133,8 +131,8 @@ class JSSPEnv(ConstructiveEnv):
     solution_suffix = ".schedule"
     reference_sets = pinned(_reference_sets(), _SHA256)
     multi_start = False
-    _state_type = JSSPState
-    _instance_keys = ("duration", "machine", *TABLES)
+    state_type = JSSPState
+    instance_keys = ("duration", "machine", *TABLES)
 
     def __init__(
         self,
@@ -157,7 +155,6 @@ class JSSPEnv(ConstructiveEnv):
             raise ArgumentError(f"distribution: {distribution!r} is not allowed; it must be one of {allowed}")
         self.num_jobs, self.num_machines, self.distribution = num_jobs, num_machines, distribution
         self.non_delay, self.insertion = non_delay, insertion
-        super().__init__(batch_size=batch_size, device=device)
 
     def arguments(self) -> dict[str, Any]:
         names = ("num_jobs", "num_machines", "non_delay", "insertion", "distribution")
@@ -167,17 +164,17 @@ class JSSPEnv(ConstructiveEnv):
     def size(self) -> int:
         return self.num_jobs
 
-    def resized(self, size: int) -> JSSPEnv:
+    def resized(self, size: int) -> JSSP:
         """Return an environment with ``size`` jobs and machines in the same proportion, rounded and at least 1."""
         machines = max(1, round(size * self.num_machines / self.num_jobs))
-        return JSSPEnv(**{**self.arguments(), "num_jobs": size, "num_machines": machines})
+        return JSSP(**{**self.arguments(), "num_jobs": size, "num_machines": machines})
 
     def instance_size(self, instance: TensorDict) -> int:
         return int(instance["duration"].shape[1])
 
-    def sized_like(self, instance: TensorDict) -> JSSPEnv:
+    def sized_like(self, instance: TensorDict) -> JSSP:
         jobs, machines = instance["duration"].shape[1:]
-        return JSSPEnv(**{**self.arguments(), "num_jobs": jobs, "num_machines": machines})
+        return JSSP(**{**self.arguments(), "num_jobs": jobs, "num_machines": machines})
 
     # ------------------------------------------------------------------ instances
 
@@ -634,9 +631,9 @@ class _Window:
         steps: their number in all jobs, the same in each rollout.
     """
 
-    sense = JSSPEnv.sense
+    name, sense = JSSP.name, JSSP.sense
 
-    def __init__(self, env: JSSPEnv, until: Int64[Tensor, "batch rollouts jobs"], steps: int) -> None:
+    def __init__(self, env: JSSP, until: Int64[Tensor, "batch rollouts jobs"], steps: int) -> None:
         self.env, self.until, self.steps = env, until, steps
         self.start, self.advance, self.objective = env.start, env.advance, env.objective
 

@@ -33,13 +33,13 @@ from tensordict import TensorDict
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 
-from ncogym.envs.base import ConstructiveEnv, Neighbourhood, ReferenceSet, as_int64, pinned
-from ncogym.envs.formats.arrays import Arrays, Contents, holds, real, refuse
+from ncogym.envs.base import as_int64, pinned
+from ncogym.envs.formats.arrays import holds, real, refuse
 from ncogym.errors import ArgumentError
 from ncogym.features import FeatureDims, InstanceFeatures, NodeFeatures, StepFeatures
 from ncogym.models import Packing
 from ncogym.plotting import SIDE, Bar, Mark, Sketch
-from ncogym.problem import Violation
+from ncogym.problem import Arrays, Contents, Neighbourhood, Problem, ReferenceSet, Violation
 
 Pisinger = Literal[
     "uncorrelated",
@@ -61,7 +61,7 @@ TABLES = ("order", "rank", "scaled")  # that `start` adds to a state's instance
 
 
 class KnapsackState(NamedTuple):
-    """State of each rollout; see `KnapsackEnv`."""
+    """State of each rollout; see `Knapsack`."""
 
     instance: TensorDict
     left: Tensor
@@ -90,7 +90,7 @@ e08f89a4e27b7beb 84c6cb8ffaa03f9c 0245e842adea2cca 669a898a7602b33a 2a3609d093fc
 """
 
 
-class KnapsackEnv(ConstructiveEnv):
+class Knapsack(Problem):
     """0-1 knapsack problem.
 
     Instance keys, float32 as generated and float64 from files and published sets:
@@ -107,8 +107,6 @@ class KnapsackEnv(ConstructiveEnv):
         num_items: items per generated instance, at least 1.
         distribution: of the generated instances.
         capacity: of uniform instances, at least 1 so that every item fits alone; None takes the field's.
-        batch_size: of TorchRL's ``reset()``.
-        device: of TorchRL's ``reset()``.
     """
 
     name = "knapsack"
@@ -116,17 +114,14 @@ class KnapsackEnv(ConstructiveEnv):
     suffixes = (".kp", ".txt")
     reference_sets = pinned(_reference_sets(), _SHA256)
     multi_start = False
-    _state_type = KnapsackState
-    _instance_keys = ("weight", "value", "capacity", *TABLES)
+    state_type = KnapsackState
+    instance_keys = ("weight", "value", "capacity", *TABLES)
 
     def __init__(
         self,
         num_items: int = 100,
         distribution: Distribution = "uniform",
         capacity: float | None = None,
-        *,
-        batch_size: tuple[int, ...] = (),
-        device: torch.device | str = "cpu",
     ) -> None:
         if isinstance(num_items, bool) or not isinstance(num_items, int) or num_items < 1:
             raise ArgumentError(f"num_items: {num_items} is not allowed; it must be a whole number of at least 1")
@@ -137,7 +132,6 @@ class KnapsackEnv(ConstructiveEnv):
             allowed = "at least 1 and finite" if distribution == "uniform" else f"None where items are {distribution}"
             raise ArgumentError(f"capacity: {capacity} is not allowed; it must be {allowed}")
         self.num_items, self.distribution, self.capacity = num_items, distribution, capacity
-        super().__init__(batch_size=batch_size, device=device)
 
     def arguments(self) -> dict[str, Any]:
         return {"num_items": self.num_items, "distribution": self.distribution, "capacity": self.capacity}
@@ -146,8 +140,8 @@ class KnapsackEnv(ConstructiveEnv):
     def size(self) -> int:
         return self.num_items
 
-    def resized(self, size: int) -> KnapsackEnv:
-        return KnapsackEnv(size, self.distribution, self.capacity)
+    def resized(self, size: int) -> Knapsack:
+        return Knapsack(size, self.distribution, self.capacity)
 
     def instance_size(self, instance: TensorDict) -> int:
         return instance["weight"].shape[1]

@@ -25,8 +25,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ncogym.envs import geometry
-from ncogym.envs.base import ReferenceSet
 from ncogym.errors import ArgumentError
+from ncogym.problem import ReferenceSet
 
 Mutation = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 

@@ -23,19 +23,19 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from ncogym.envs import geometry, mutations
-from ncogym.envs.base import ConstructiveEnv, Neighbourhood, ReferenceSet, as_int64, pinned
-from ncogym.envs.formats.arrays import Arrays, Contents, holds, real, whole
+from ncogym.envs.base import as_int64, pinned
+from ncogym.envs.formats.arrays import holds, real, whole
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.features import EdgeFeatures, FeatureDims, InstanceFeatures, NodeFeatures, StepFeatures, Walk
 from ncogym.models import Tour
 from ncogym.plotting import Line, Mark, Sketch, sketch_places
-from ncogym.problem import Violation
+from ncogym.problem import Arrays, Contents, Neighbourhood, Problem, ReferenceSet, Violation
 
 Distribution = Literal["uniform", "clustered", "explosion", "mixed"]
 
 
 class TSPState(NamedTuple):
-    """State of each rollout; see `TSPEnv`."""
+    """State of each rollout; see `TSP`."""
 
     instance: TensorDict
     first: Tensor
@@ -71,7 +71,7 @@ b5f1c065756948ce 2c3f1e8a26a5c0ce
 """
 
 
-class TSPEnv(ConstructiveEnv):
+class TSP(Problem):
     """Symmetric travelling salesman problem.
 
     Instance keys:
@@ -88,8 +88,6 @@ class TSPEnv(ConstructiveEnv):
     Args:
         num_nodes: nodes per generated instance, at least 3.
         distribution: of the generated coordinates; a mutation with its power is written ``implosion:0.7``.
-        batch_size: of TorchRL's ``reset()``.
-        device: of TorchRL's ``reset()``.
     """
 
     name = "tsp"
@@ -97,21 +95,17 @@ class TSPEnv(ConstructiveEnv):
     suffixes = (".tsp",)
     published_suffix, solution_suffix = ".opt.tour", ".tour"
     reference_sets = pinned(_reference_sets(), _SHA256)
-    _state_type = TSPState
-    _instance_keys = ("locs", "dists")
+    state_type = TSPState
+    instance_keys = ("locs", "dists")
 
     def __init__(
         self,
         num_nodes: int = 50,
         distribution: Distribution | str = "uniform",
-        *,
-        batch_size: tuple[int, ...] = (),
-        device: torch.device | str = "cpu",
     ) -> None:
         if isinstance(num_nodes, bool) or not isinstance(num_nodes, int) or num_nodes < 3:
             raise ArgumentError(f"num_nodes: {num_nodes} is not allowed; it must be a whole number of at least 3")
         self.num_nodes, self.distribution = num_nodes, mutations.checked(distribution, get_args(Distribution))
-        super().__init__(batch_size=batch_size, device=device)
 
     def arguments(self) -> dict[str, Any]:
         return {"num_nodes": self.num_nodes, "distribution": self.distribution}
@@ -120,8 +114,8 @@ class TSPEnv(ConstructiveEnv):
     def size(self) -> int:
         return self.num_nodes
 
-    def resized(self, size: int) -> TSPEnv:
-        return TSPEnv(size, self.distribution)
+    def resized(self, size: int) -> TSP:
+        return TSP(size, self.distribution)
 
     def instance_size(self, instance: TensorDict) -> int:
         return self._like(instance).shape[1]

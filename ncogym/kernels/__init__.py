@@ -133,7 +133,7 @@ def _find(env: Any, policy: Any, encoded: Any, instances: TensorDict, decoding: 
         return "it samples without top-k and top-p"
     walk, pointer = env.walk(instances), policy.as_pointer(encoded)
     if walk is None or pointer is None:
-        return f"{type(env).__name__} offers no walk" if walk is None else f"{type(policy).__name__} is no pointer"
+        return f"{env.name} offers no walk" if walk is None else f"{type(policy).__name__} is no pointer"
     if pointer.keys.device.type == "cpu":
         from ncogym.kernels import cpu as backend
     elif pointer.keys.device.type == "cuda" and decoding is not None:

@@ -192,7 +192,9 @@ class AttentionPolicy(Policy):
         self.combine = nn.Linear(dim, dim, bias=biases)
         self.mean = nn.Linear(dim, dim, bias=biases) if mean_query else None
         self.roles = nn.Linear(dim, dims.roles * dim, bias=False) if dims.roles else None
-        nobody = None if mean_query else torch.empty(dims.roles, dim).uniform_(-1, 1) / math.sqrt(dim)
+        nobody = None if mean_query else torch.empty(dims.roles, dim).uniform_(-1, 1)
+        if nobody is not None and not nobody.is_meta:  # there are no numbers, and torch would import its compiler
+            nobody = nobody / math.sqrt(dim)
         self.nobody = None if nobody is None else nn.Parameter(nobody)
         self.scalars = nn.Linear(dims.scalars, dim, bias=False) if dims.scalars else None
         self.candidates = CandidateBias(dims) if dims.candidates else None

@@ -208,7 +208,7 @@ class _Loop:
 
         kept = _GRAPHS.setdefault(self.policy, {})
         shapes = tuple((k, v.shape, v.dtype, v.device) for k, v in tensors.items())
-        problem = (type(self.env), repr(self.env.arguments()))
+        problem = (self.env.name, repr(self.env.arguments()))
         key = (problem, self.decoding, self.log_prob, torch.is_autocast_enabled("cuda"), shapes)
         graph = kept.pop(key, None) or _Captured(run, tensors)
         kept[key] = graph  # the last used comes last

@@ -30,6 +30,7 @@ from ncogym.rollout.acting import (
 from ncogym.rollout.memory import scoring_memory
 from ncogym.rollout.scoring import Known, added, floats_of, largest, score, with_floats
 from ncogym.rollout.trajectories import Rollouts
+from ncogym.solution import picked
 
 ROWS_MOST = 16e6  # bytes of the rows of a part of a batch under conditions, on CPUs, above which it gains nothing
 
@@ -213,8 +214,7 @@ class Rows:
     def repeated(self, part: slice, count: int) -> TensorDict:
         """Return the instances of a part, each as often as it has rows."""
         numbers = torch.arange(part.start, part.stop, device=self.shared[0].device)
-        rows: TensorDict = self.instances[numbers.repeat_interleave(count)]
-        return rows
+        return picked(self.instances, numbers.repeat_interleave(count))
 
     def act(
         self,

@@ -144,7 +144,7 @@ class EAS(Improver):
         if pointer is None or "bias" not in encoded._fields:
             raise _refused("table", f"here {type(policy).__name__} is no pointer with a bias")
         if walk is None or "current" not in walk.roles:
-            raise _refused("table", f"{type(env).__name__} offers no walk from node to node")
+            raise _refused("table", f"{env.name} offers no walk from node to node")
         role, (batch, roles, rows, _) = walk.roles.index("current"), pointer.queries.shape
         plain = pointer.bias
         if plain is None:

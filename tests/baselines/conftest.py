@@ -10,13 +10,13 @@ import torch
 from tensordict import TensorDict
 
 from ncogym.envs import geometry
-from ncogym.envs.cvrp import CVRPEnv
+from ncogym.envs.cvrp import CVRP
 
 
 class Deliveries(NamedTuple):
     """Some instances of capacitated routing and the objective of each one's best solution."""
 
-    env: CVRPEnv
+    env: CVRP
     instances: TensorDict
     best: list[float]
 
@@ -24,7 +24,7 @@ class Deliveries(NamedTuple):
 @pytest.fixture
 def deliveries() -> Deliveries:
     """Three instances with five customers, solved by trying all orders and all ways to cut them into routes."""
-    env = CVRPEnv(5, capacity=15)
+    env = CVRP(5, capacity=15)
     instances = env.generate(3, torch.Generator().manual_seed(0))
     best = []
     for dists, demand in zip(geometry.distances(instances).tolist(), instances["demand"].tolist(), strict=True):

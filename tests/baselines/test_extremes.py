@@ -13,11 +13,11 @@ from ncogym import laws
 from ncogym.baselines import SOLVERS
 from ncogym.baselines.ortools_routing import OrToolsRouting
 from ncogym.budget import MaxRollouts
-from ncogym.envs.atsp import ATSPEnv
-from ncogym.envs.cvrp import CVRPEnv
-from ncogym.envs.jssp import JSSPEnv
-from ncogym.envs.knapsack import KnapsackEnv
-from ncogym.envs.tsp import TSPEnv
+from ncogym.envs.atsp import ATSP
+from ncogym.envs.cvrp import CVRP
+from ncogym.envs.jssp import JSSP
+from ncogym.envs.knapsack import Knapsack
+from ncogym.envs.tsp import TSP
 from ncogym.errors import ArgumentError, NoSolutionFound
 
 PLACES = torch.tensor([[0.0, 0.0], [3.0, 0.0], [3.0, 4.0], [0.0, 4.0], [1.0, 1.0]], dtype=torch.float64)
@@ -26,30 +26,30 @@ ONE_WAY = torch.tensor([[0.0, 1, 2, 3], [3, 0, 1, 2], [2, 3, 0, 1], [1, 2, 3, 0]
 
 def tour(scale, shift=0.0):
     """Places in the plane, moved and scaled."""
-    return TSPEnv, {"locs": PLACES * scale + shift}
+    return TSP, {"locs": PLACES * scale + shift}
 
 
 def one_way(scale):
     """Distances round a ring, scaled."""
-    return ATSPEnv, {"dists": ONE_WAY * scale}
+    return ATSP, {"dists": ONE_WAY * scale}
 
 
 def routes(demand, capacity, scale=1.0):
     """Customers at those places."""
     demand = torch.tensor([0.0, *demand], dtype=torch.float64)
-    return CVRPEnv, {"locs": PLACES * scale, "demand": demand, "capacity": torch.tensor(capacity, dtype=torch.float64)}
+    return CVRP, {"locs": PLACES * scale, "demand": demand, "capacity": torch.tensor(capacity, dtype=torch.float64)}
 
 
 def items(weight, value, capacity):
     """A knapsack."""
     numbers = {"weight": weight, "value": value, "capacity": capacity}
-    return KnapsackEnv, {name: torch.tensor(number, dtype=torch.float64) for name, number in numbers.items()}
+    return Knapsack, {name: torch.tensor(number, dtype=torch.float64) for name, number in numbers.items()}
 
 
 def shop(scale):
     """Two jobs on two machines, their durations scaled."""
     machine = torch.tensor([[0, 1], [1, 0]])
-    return JSSPEnv, {"duration": torch.tensor([[1, 2], [3, 4]]) * scale, "machine": machine}
+    return JSSP, {"duration": torch.tensor([[1, 2], [3, 4]]) * scale, "machine": machine}
 
 
 EXTREMES = {
@@ -103,7 +103,7 @@ def test_extreme_numbers_are_solved(extreme):
 @pytest.mark.parametrize("name", ["ortools", "fast-tsp", "pyvrp", "cp-sat"])
 def test_places_too_far_apart_are_refused_in_words(name, rng):
     """A distance beyond float64 is no number that whole numbers could stand for."""
-    env, instance = TSPEnv(), TensorDict({"locs": 1e200 * PLACES[None]}, batch_size=[1])
+    env, instance = TSP(), TensorDict({"locs": 1e200 * PLACES[None]}, batch_size=[1])
     with pytest.raises(ArgumentError, match="a number of inf is not allowed for this solver; it must"):
         SOLVERS[name]()(env, instance, MaxRollouts(1), rng)
 
@@ -116,11 +116,11 @@ def test_a_customer_for_no_vehicle_is_told(name, demand, capacity, rng):
     instances = TensorDict(instance, batch_size=[]).unsqueeze(0)
     words = f"; a customer wants {demand:.17g} and a vehicle holds {capacity:.17g}"
     with pytest.raises(NoSolutionFound, match=re.escape(words)):
-        SOLVERS[name]()(CVRPEnv(), instances, MaxRollouts(1), rng)
+        SOLVERS[name]()(CVRP(), instances, MaxRollouts(1), rng)
 
 
 def test_a_scale_that_leaves_whole_numbers_is_refused(rng):
     """A published protocol's scale is of the unit square; on places far apart it would overflow."""
     instances = TensorDict({"locs": 1e9 * PLACES[None]}, batch_size=[1])
     with pytest.raises(ArgumentError, match=r"scale: 1000000.0 is not allowed here; the longest .* becomes 5e\+15"):
-        OrToolsRouting(scale=1e6)(TSPEnv(), instances, MaxRollouts(1), rng)
+        OrToolsRouting(scale=1e6)(TSP(), instances, MaxRollouts(1), rng)

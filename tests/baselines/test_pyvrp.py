@@ -14,10 +14,10 @@ from ncogym.baselines.pyvrp import PyVRP
 from ncogym.books import Progress
 from ncogym.budget import Budget, MaxRollouts, MaxSeconds, NoImprovement
 from ncogym.envs import geometry
-from ncogym.envs.atsp import ATSPEnv
-from ncogym.envs.cvrp import CVRPEnv
-from ncogym.envs.knapsack import KnapsackEnv
-from ncogym.envs.tsp import TSPEnv
+from ncogym.envs.atsp import ATSP
+from ncogym.envs.cvrp import CVRP
+from ncogym.envs.knapsack import Knapsack
+from ncogym.envs.tsp import TSP
 from ncogym.errors import NoSolutionFound, SolverNotInstalled, UnsupportedProblem
 
 pyvrp = pytest.importorskip("pyvrp")
@@ -45,7 +45,7 @@ def test_it_finds_the_best_routes(deliveries, rng):
     assert all(solution.feasible for solution in solutions)
 
 
-@pytest.mark.parametrize("env", [TSPEnv(6), ATSPEnv(6)], ids=["symmetric", "asymmetric"])
+@pytest.mark.parametrize("env", [TSP(6), ATSP(6)], ids=["symmetric", "asymmetric"])
 def test_it_finds_the_shortest_tours(env, rng):
     """On six nodes it finds what trying all tours finds, whether or not the way back is as long."""
     instances = env.generate(4, rng)
@@ -58,7 +58,7 @@ def test_it_finds_the_shortest_tours(env, rng):
 
 def test_a_seed_repeats_its_routes():
     """The same seed gives the same routes under a budget of rollouts, another seed others."""
-    env = CVRPEnv(40)
+    env = CVRP(40)
     instances = env.generate(2, torch.Generator().manual_seed(0))
     found = [
         [s.actions.tolist() for s in PyVRP()(env, instances, MaxRollouts(5), torch.Generator().manual_seed(seed))]
@@ -69,7 +69,7 @@ def test_a_seed_repeats_its_routes():
 
 def test_budgets_are_kept(iterations, rng):
     """Rollouts are iterations, patience is iterations without improvement, and seconds end it, whichever is first."""
-    env = CVRPEnv(20)
+    env = CVRP(20)
     one = env.generate(1, rng)
     PyVRP()(env, one, MaxRollouts(7), rng)
     PyVRP()(env, one, MaxRollouts(7) | MaxSeconds(600), rng)
@@ -84,7 +84,7 @@ def test_budgets_are_kept(iterations, rng):
 
 def test_few_units_of_load_are_not_bought_with_a_detour(rng):
     """Vehicles that all have to be filled nearly to the brim are filled, and nobody is left out."""
-    env = CVRPEnv(20)
+    env = CVRP(20)
     instances = env.generate(8, rng)
     demand = instances["demand"].sum(1)
     instances["capacity"] = (demand / 4).ceil() + 1
@@ -106,7 +106,7 @@ def test_few_customers_are_no_trouble(loads):
 
 def test_a_cancelled_run_ends_with_its_first_solution():
     """A run that would last for minutes and is cancelled gives the solution that it has."""
-    env = TSPEnv(30)
+    env = TSP(30)
     dists = geometry.distances(env.generate(1, torch.Generator().manual_seed(0)))[0].numpy()
     run = Run(600.0, lambda: True)
     PyVRP()._solve(Routing(dists), run)
@@ -120,7 +120,7 @@ def test_what_it_cannot_solve_is_told_in_a_line(deliveries, rng, monkeypatch):
     with pytest.raises(
         UnsupportedProblem, match=r"pyvrp cannot take knapsack; it solves .* routes .* and closed tours"
     ):
-        PyVRP()(KnapsackEnv(5), KnapsackEnv(5).generate(1, rng), None, rng)
+        PyVRP()(Knapsack(5), Knapsack(5).generate(1, rng), None, rng)
     too_small = instances.clone().update({"capacity": torch.ones(3)})
     with (
         warnings.catch_warnings(action="error"),
@@ -134,7 +134,7 @@ def test_what_it_cannot_solve_is_told_in_a_line(deliveries, rng, monkeypatch):
 
 def test_it_is_close_to_published_optima(shared_instances, rng):
     """On a small published instance it comes within a hundredth of the best known."""
-    env = CVRPEnv(20)
+    env = CVRP(20)
     (solution,) = PyVRP()(env, env.read(shared_instances / "cvrp" / "A-n32-k5.vrp"), MaxRollouts(1000), rng)
     assert solution.feasible
     assert 784 <= solution.objective <= 792
@@ -143,7 +143,7 @@ def test_it_is_close_to_published_optima(shared_instances, rng):
 # ---------------------------------------------------------------------- starts
 
 
-@pytest.mark.parametrize("env", [TSPEnv(40), ATSPEnv(40), CVRPEnv(40)], ids=["tsp", "atsp", "cvrp"])
+@pytest.mark.parametrize("env", [TSP(40), ATSP(40), CVRP(40)], ids=["tsp", "atsp", "cvrp"])
 def test_it_goes_on_from_what_is_there(env, monkeypatch):
     """It begins with the routes that it is given, in their own numbers, whatever node they begin with."""
     instances = env.generate(2, torch.Generator().manual_seed(0))

@@ -12,11 +12,13 @@ from torchrl.envs import RewardSum, TransformedEnv
 from torchrl.envs.utils import check_env_specs, step_mdp
 
 import ncogym
-from ncogym.envs import PROBLEMS, ConstructiveEnv, geometry, make
-from ncogym.envs.base import ReferenceSet, pinned
-from ncogym.envs.tsp import TSPEnv
+from ncogym.envs import PROBLEMS, Problem, geometry, make
+from ncogym.envs.base import pinned
+from ncogym.envs.env import Env
+from ncogym.envs.tsp import TSP
 from ncogym.errors import ArgumentError
 from ncogym.models import Tour
+from ncogym.problem import ReferenceSet
 
 BATCH_SIZES = pytest.mark.parametrize("batch_size", [(), (4,)])
 
@@ -24,7 +26,7 @@ BATCH_SIZES = pytest.mark.parametrize("batch_size", [(), (4,)])
 @pytest.fixture
 def env():
     """Tours of five nodes, one instance at a time."""
-    return TSPEnv(num_nodes=5)
+    return make("tsp", num_nodes=5)
 
 
 # ---------------------------------------------------------------------- the table
@@ -33,14 +35,15 @@ def env():
 def test_make_builds_what_the_table_names():
     """`make` builds a problem by its name in the table, with the constructor's arguments."""
     env = ncogym.make("tsp", num_nodes=7, distribution="clustered")
-    assert type(env) is PROBLEMS["tsp"]
+    assert type(env.problem) is PROBLEMS["tsp"]
+    assert isinstance(env, Problem)  # which has all that its problem has
     assert env.arguments() == {"num_nodes": 7, "distribution": "clustered"}
 
 
 def test_the_table_has_each_problem_under_its_own_name():
     """A problem's key in the table is its name, and all are constructive environments of a stated sense."""
     for name, problem in PROBLEMS.items():
-        assert issubclass(problem, ConstructiveEnv)
+        assert issubclass(problem, Problem)
         assert problem.name == name
         assert problem.sense in ("min", "max")
 
@@ -62,7 +65,7 @@ def test_make_refuses_in_words(name, arguments, words):
 def test_an_unfinished_problem_cannot_be_built():
     """A subclass that leaves out a method of the contract fails when it is built, by name."""
 
-    class Half(ConstructiveEnv):
+    class Half(Problem):
         name, sense = "half", "min"
 
         def generate(self, batch_size, rng, device=None):
@@ -74,14 +77,14 @@ def test_an_unfinished_problem_cannot_be_built():
 
 def test_a_problem_without_a_picture_has_no_sketch(env):
     """Who defines no sketch has none, which is no error."""
-    assert ConstructiveEnv.sketch(env, env.generate(1, torch.Generator()), torch.arange(5)) is None
+    assert Problem.sketch(env, env.generate(1, torch.Generator()), torch.arange(5)) is None
 
 
 @pytest.mark.parametrize("batch_size", [(2, 3), (1, 1)])
 def test_a_second_batch_axis_is_refused(batch_size):
     """Rollouts are an axis of their own, so that TorchRL's batch has at most one."""
     with pytest.raises(ArgumentError, match="batch_size"):
-        TSPEnv(num_nodes=5, batch_size=batch_size)
+        make("tsp", num_nodes=5, batch_size=batch_size)
 
 
 # ---------------------------------------------------------------------- TorchRL, as a stranger uses it
@@ -91,13 +94,13 @@ def test_a_second_batch_axis_is_refused(batch_size):
 @pytest.mark.parametrize("break_when_any_done", [True, False])
 def test_specs_describe_the_data(batch_size, break_when_any_done):
     """TorchRL's own check of specs against a rollout passes."""
-    check_env_specs(TSPEnv(num_nodes=5, batch_size=batch_size), break_when_any_done=break_when_any_done)
+    check_env_specs(make("tsp", num_nodes=5, batch_size=batch_size), break_when_any_done=break_when_any_done)
 
 
 @BATCH_SIZES
 def test_a_random_rollout_is_a_tour(batch_size):
     """``rollout`` without a policy ends after the last node with a valid tour, whose rewards sum to its length."""
-    env = TSPEnv(num_nodes=5, batch_size=batch_size)
+    env = make("tsp", num_nodes=5, batch_size=batch_size)
     env.set_seed(1)
     data = env.rollout(100)
     assert data.shape == (*batch_size, 5)
@@ -113,7 +116,7 @@ def test_a_random_rollout_is_a_tour(batch_size):
 @BATCH_SIZES
 def test_step_by_step_with_a_policy_of_ones_own(batch_size):
     """A loop of ``reset``, ``step`` and ``step_mdp`` that takes the first allowed node visits 0, 1, 2, ..."""
-    env = TSPEnv(num_nodes=5, batch_size=batch_size)
+    env = make("tsp", num_nodes=5, batch_size=batch_size)
     state = env.reset()
     assert state.batch_size == batch_size
     assert not state["done"].any()
@@ -141,7 +144,7 @@ def test_reset_takes_instances_of_ones_own(env, rng, batch):
 
 def test_reset_takes_instances_of_another_size(env, rng):
     """Instances need not be of the size that the environment draws."""
-    state = env.reset(TSPEnv(num_nodes=9).generate(3, rng))
+    state = env.reset(make("tsp", num_nodes=9).generate(3, rng))
     assert state["action_mask"].shape == (3, 9)
     assert env.rollout(9, tensordict=state, auto_reset=False)["next", "done"][:, -1].all()
 
@@ -159,7 +162,7 @@ def test_reset_takes_instances_of_distances_alone(env, rng):
 
 def test_reset_by_rows_leaves_the_others(rng):
     """A partial reset starts the named rows anew and leaves the others where they are."""
-    env = TSPEnv(num_nodes=5, batch_size=(3,))
+    env = make("tsp", num_nodes=5, batch_size=(3,))
     state = env.reset(env.generate(3, rng))
     for _ in range(2):
         state = step_mdp(env.rand_step(state))
@@ -173,7 +176,7 @@ def test_reset_by_rows_leaves_the_others(rng):
 @BATCH_SIZES
 def test_random_actions_are_allowed_ones(batch_size):
     """``rand_action`` draws from the mask, every allowed action sooner or later."""
-    env, seen = TSPEnv(num_nodes=5, batch_size=batch_size), set()
+    env, seen = make("tsp", num_nodes=5, batch_size=batch_size), set()
     state = env.reset()
     state["action_mask"] = torch.tensor([False, True, False, True, True]).expand(*batch_size, 5)
     for _ in range(60):
@@ -202,7 +205,7 @@ def stepped(env, *actions):
 )
 def test_disallowed_actions_are_refused(action, words):
     """The row and what it allows are named; the dynamics themselves, on which rollouts run, check nothing."""
-    env = TSPEnv(num_nodes=5, batch_size=(3,))
+    env = make("tsp", num_nodes=5, batch_size=(3,))
     state = stepped(env, 2)
     state["action"] = torch.tensor(action)
     with pytest.raises(ArgumentError, match=words):
@@ -251,7 +254,7 @@ def test_a_compiled_step_is_one_graph_and_refuses():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_a_gpu_is_not_waited_for():
     """On a GPU a step reads no value, whatever the action is."""
-    env = TSPEnv(num_nodes=5, batch_size=(3,), device="cuda")
+    env = make("tsp", num_nodes=5, batch_size=(3,), device="cuda")
     state = env.rand_action(env.reset())
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -272,8 +275,8 @@ def test_a_missing_key_is_named(env):
 @BATCH_SIZES
 def test_an_instance_is_summed_once_and_anew_where_it_may_have_changed(batch_size, monkeypatch):
     """Steps from one to the next add up nothing again; copies are looked at, and what was written to is refused."""
-    env, summed = TSPEnv(num_nodes=5, batch_size=batch_size), []
-    monkeypatch.setattr(env, "_sums", lambda numbers, keys: summed.append(keys) or TSPEnv._sums(numbers, keys))
+    env, summed = make("tsp", num_nodes=5, batch_size=batch_size), []
+    monkeypatch.setattr(env, "_sums", lambda numbers, keys: summed.append(keys) or Env._sums(numbers, keys))
     state = stepped(env, 2, 0)
     assert len(summed) == 1
     state["action"] = torch.full(batch_size, 1)
@@ -291,7 +294,7 @@ def test_an_instance_is_summed_once_and_anew_where_it_may_have_changed(batch_siz
 
 def test_memory_that_is_filled_anew_holds_another_instance():
     """What numpy writes into the tensors of an instance between two resets is nobody's change in mid-episode."""
-    env, locs = TSPEnv(num_nodes=5), np.random.default_rng(0).random((5, 2), dtype=np.float32)
+    env, locs = make("tsp", num_nodes=5), np.random.default_rng(0).random((5, 2), dtype=np.float32)
     for _ in range(2):
         state = env.reset(TensorDict({"locs": torch.from_numpy(locs)}, batch_size=[]))
         env.step(env.rand_action(state).clone())
@@ -304,7 +307,7 @@ def test_memory_that_is_filled_anew_holds_another_instance():
 )
 def test_reset_goes_on_from_a_saved_state(batch_size, wrap):
     """A state in mid-episode is gone on from, with TorchRL's warning where ``set_state`` is not said."""
-    env = wrap(TSPEnv(num_nodes=5, batch_size=batch_size))
+    env = wrap(make("tsp", num_nodes=5, batch_size=batch_size))
     saved = stepped(env, 2, 0)
     env.reset()
     with pytest.warns(FutureWarning, match="set_state"):
@@ -320,7 +323,7 @@ def test_reset_goes_on_from_a_saved_state(batch_size, wrap):
 def test_a_wrapped_environment_begins_with_instances_of_ones_own(env, rng):
     """TorchRL's transforms pass on the instances that ``reset`` is given."""
     instances = env.generate(3, rng)
-    found = TransformedEnv(TSPEnv(num_nodes=5, batch_size=(3,)), RewardSum()).reset(instances.clone())
+    found = TransformedEnv(make("tsp", num_nodes=5, batch_size=(3,)), RewardSum()).reset(instances.clone())
     assert torch.equal(found["locs"], instances["locs"])
     assert found["num_left"].eq(5).all()
 
@@ -332,7 +335,7 @@ def test_a_mask_leaves_the_actions_what_they_are(env):
     assert masked == env.action_spec
     assert masked.is_in(torch.tensor(0))
     assert not masked.is_in(torch.tensor(5))
-    assert masked != TSPEnv(num_nodes=6).action_spec
+    assert masked != make("tsp", num_nodes=6).action_spec
 
 
 def test_a_step_leaves_its_input_alone(env):
@@ -353,9 +356,9 @@ def test_set_seed_decides_instances_and_actions():
     """The same seed gives the same random rollout, another seed another; two environments do not share a generator."""
     runs = []
     for seed in (3, 3, 4):
-        env = TSPEnv(num_nodes=5, batch_size=(2,))
+        env = make("tsp", num_nodes=5, batch_size=(2,))
         env.set_seed(seed)
-        TSPEnv(num_nodes=5, batch_size=(2,)).reset()
+        make("tsp", num_nodes=5, batch_size=(2,)).reset()
         runs.append(env.rollout(5))
     for key in ("locs", "action"):
         assert torch.equal(runs[0][key], runs[1][key])
@@ -365,7 +368,7 @@ def test_set_seed_decides_instances_and_actions():
 def test_unseeded_environments_differ():
     """Where nobody has seeded torch, environments and processes draw their own instances; a seed of torch counts."""
     code = (
-        "import torch; from ncogym.envs.tsp import TSPEnv; draw = lambda: TSPEnv(5).reset()['locs'][0, 0].item();"
+        "import torch, ncogym; draw = lambda: ncogym.make('tsp', num_nodes=5).reset()['locs'][0, 0].item();"
         "print(draw(), draw()); torch.manual_seed(3); print(draw(), draw())"
     )
     runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True) for _ in range(2)]
@@ -382,7 +385,7 @@ def test_forked_workers_differ(monkeypatch):
             torch.manual_seed(0)
             monkeypatch.setattr(multiprocessing, "parent_process", lambda: True)
             monkeypatch.setattr(multiprocessing.current_process(), "name", name)
-            draws.add(TSPEnv(5).reset()["locs"][0, 0].item())
+            draws.add(make("tsp", num_nodes=5).reset()["locs"][0, 0].item())
     assert len(draws) == 2
 
 
@@ -407,11 +410,11 @@ def test_the_global_generator_is_left_alone():
 def test_a_seeded_set_is_built_from_its_entry(monkeypatch):
     """By default a published set is what `seeded` gives for its arguments, seed and count."""
     entry = ReferenceSet({"num_nodes": 4, "distribution": "clustered"}, 7, 3, "", "mine")
-    monkeypatch.setattr(TSPEnv, "reference_sets", {"mine": entry, "other": entry._replace(seed=None)})
-    found = TSPEnv.reference_set("mine")
-    assert torch.equal(found["locs"], TSPEnv(4, "clustered").seeded(3, 7)["locs"])
+    monkeypatch.setattr(TSP, "reference_sets", {"mine": entry, "other": entry._replace(seed=None)})
+    found = TSP.reference_set("mine")
+    assert torch.equal(found["locs"], TSP(4, "clustered").seeded(3, 7)["locs"])
     with pytest.raises(NotImplementedError, match="tsp: other has no seed"):
-        TSPEnv.reference_set("other")
+        TSP.reference_set("other")
 
 
 def test_each_set_gets_its_own_fingerprint():
@@ -425,9 +428,9 @@ def test_each_set_gets_its_own_fingerprint():
 
 def test_a_problem_need_read_no_arrays():
     """What the contract gives by default reads no arrays and knows no solution."""
-    assert ConstructiveEnv.from_arrays({"locs": None}) is None
-    assert ConstructiveEnv.published_objective(make("knapsack"), "a.kp", TensorDict({})) is None
-    assert ConstructiveEnv.reference_sets == {}
+    assert Problem.from_arrays({"locs": None}) is None
+    assert Problem.published_objective(make("knapsack"), "a.kp", TensorDict({})) is None
+    assert Problem.reference_sets == {}
 
 
 # ---------------------------------------------------------------------- what solvers may read
@@ -436,15 +439,15 @@ def test_a_problem_need_read_no_arrays():
 def test_a_model_is_of_one_class_alone(rng):
     """A subclass may ask for more, so it shows solvers nothing until it says itself what there is to see."""
 
-    class Windows(TSPEnv):
+    class Windows(TSP):
         pass
 
-    class Renamed(TSPEnv):
-        model = TSPEnv.model
+    class Renamed(TSP):
+        model = TSP.model
 
-    instances = TSPEnv(5).generate(1, rng)
+    instances = TSP(5).generate(1, rng)
     assert Windows(5).model(instances) is None
-    assert type(Renamed(5).model(instances)) is type(TSPEnv(5).model(instances)) is Tour
+    assert type(Renamed(5).model(instances)) is type(TSP(5).model(instances)) is Tour
     assert Windows(5).answer(instances, torch.arange(5)) is None
 
 

@@ -13,14 +13,14 @@ from tensordict import TensorDict
 
 from ncogym.baselines import SOLVERS
 from ncogym.envs import geometry
-from ncogym.envs.cvrp import CVRPEnv, routes_of
+from ncogym.envs.cvrp import CVRP, routes_of
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.laws import check_env
 
 DISTRIBUTIONS = ("uniform", "centre", "clustered", "x", "mixed")
 
 
-class FileLike(CVRPEnv):
+class FileLike(CVRP):
     """Instances as a file could hold them: whole distances in `dists`, demands of one decimal in float64."""
 
     def generate(self, batch_size, rng, device=None):
@@ -32,13 +32,13 @@ class FileLike(CVRPEnv):
 @pytest.fixture
 def cross(data):
     """A depot in the middle of a cross with arms of 3 and 4; demands 2, 3, 4, 5 counter-clockwise, capacity 7."""
-    return CVRPEnv(4).read(data / "cross4.vrp")
+    return CVRP(4).read(data / "cross4.vrp")
 
 
 @pytest.fixture
 def env():
     """Four customers."""
-    return CVRPEnv(4)
+    return CVRP(4)
 
 
 def plans(*each):
@@ -71,7 +71,7 @@ def cheapest(instance: TensorDict) -> float:
 @pytest.mark.parametrize("kind", [*DISTRIBUTIONS, "file"])
 def test_the_laws_hold(kind):
     """Every law holds, and the best of all action sequences is what trying every order and every cut finds."""
-    env, tiny = (FileLike(9), FileLike(4)) if kind == "file" else (CVRPEnv(9, kind), CVRPEnv(4, kind))
+    env, tiny = (FileLike(9), FileLike(4)) if kind == "file" else (CVRP(9, kind), CVRP(4, kind))
     solvers = [solver() for solver in SOLVERS.values()]
     checked = check_env(env, seed=3, tiny=tiny, brute_force=cheapest, solvers=solvers)
     assert {"enumeration finds the optimum", "solvers solve what they take"} <= {*checked}
@@ -112,7 +112,7 @@ def test_a_vehicle_is_filled_to_the_brim():
         "demand": torch.tensor([[0.0, 0.2, 0.2, 0.2]], dtype=torch.float64),
         "capacity": torch.tensor([0.6], dtype=torch.float64),
     }
-    env, instance = CVRPEnv(3), TensorDict(values, batch_size=[1])
+    env, instance = CVRP(3), TensorDict(values, batch_size=[1])
     state = env.start(instance)
     for node in (1, 2, 3):
         assert state.action_mask[0, 0, node]
@@ -171,7 +171,7 @@ def test_violations_are_told_in_words(env, cross, plan, words):
 @given(data=st.data(), n=st.integers(3, 12), kind=st.sampled_from(DISTRIBUTIONS))
 def test_a_mutation_is_named(data, n, kind):
     """A sound solution has no violation; each way to break it gives that violation, at that row."""
-    env = CVRPEnv(n, kind)
+    env = CVRP(n, kind)
     instance = env.generate(2, torch.Generator().manual_seed(data.draw(st.integers(0, 99), label="seed")))
     demand, capacity = instance["demand"][1].tolist(), float(instance["capacity"][1])
     order = data.draw(st.permutations(range(1, n + 1)), label="order")
@@ -226,7 +226,7 @@ def test_solvers_see_what_the_objective_and_the_referee_read(env, cross):
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 def test_instances_are_sound(distribution, rng):
     """Nodes lie in the unit box, demands are whole, the depot has none, and every customer fits the vehicle."""
-    drawn = CVRPEnv(40, distribution).generate(64, rng)
+    drawn = CVRP(40, distribution).generate(64, rng)
     locs, demand, capacity = (drawn[key] for key in ("locs", "demand", "capacity"))
     assert (locs.shape, demand.shape, capacity.shape) == ((64, 41, 2), (64, 41), (64,))
     assert all(value.dtype == torch.float32 for value in drawn.values())
@@ -245,14 +245,14 @@ def test_clustered_customers_are_closer(rng):
     """Neighbours are much nearer in clusters than in a uniform field."""
     near = {}
     for kind in ("uniform", "clustered"):
-        locs = CVRPEnv(100, kind).generate(100, rng)["locs"]
+        locs = CVRP(100, kind).generate(100, rng)["locs"]
         near[kind] = (torch.cdist(locs, locs) + 9 * torch.eye(101)).amin(-1).mean()
     assert near["clustered"] < 0.6 * near["uniform"]
 
 
 def test_the_x_set_has_its_attributes(rng):
     """Depots, customers, demands and route lengths have the shares and bounds of the paper; mixed holds a quarter."""
-    drawn = CVRPEnv(200, "x").generate(3000, rng)
+    drawn = CVRP(200, "x").generate(3000, rng)
     locs, demand, capacity = drawn["locs"], drawn["demand"][:, 1:], drawn["capacity"]
     for share in ((locs[:, 0] == 0.5).all(-1), (locs[:, 0] == 0).all(-1)):
         assert share.float().mean() == pytest.approx(1 / 3, abs=0.03)
@@ -271,7 +271,7 @@ def test_the_x_set_has_its_attributes(rng):
     assert (length - rounding / 2).mean() == pytest.approx((3 + 6 + 25) / 3, abs=0.4)
     nearest = (torch.cdist(locs[:500, 1:], locs[:500, 1:]) + 9 * torch.eye(200)).amin(-1).mean(-1)
     assert (nearest < 0.027).float().mean() == pytest.approx(1 / 3, abs=0.07)  # clustered; half clustered are as random
-    mixed = CVRPEnv(200, "mixed").generate(2000, rng)
+    mixed = CVRP(200, "mixed").generate(2000, rng)
     assert (mixed["capacity"] != 70).float().mean() == pytest.approx(0.25, abs=0.03)
 
 
@@ -284,9 +284,9 @@ def test_the_x_set_has_its_attributes(rng):
 )
 def test_capacities_are_the_fields(size, capacity):
     """The field's sizes have the field's capacities, others lie on straight lines, and an argument overrules both."""
-    assert CVRPEnv(size).generate(1, torch.Generator())["capacity"].item() == capacity
-    assert CVRPEnv(20).resized(size).generate(1, torch.Generator())["capacity"].item() == capacity
-    assert CVRPEnv(20, capacity=44).resized(size).generate(1, torch.Generator())["capacity"].item() == 44
+    assert CVRP(size).generate(1, torch.Generator())["capacity"].item() == capacity
+    assert CVRP(20).resized(size).generate(1, torch.Generator())["capacity"].item() == capacity
+    assert CVRP(20, capacity=44).resized(size).generate(1, torch.Generator())["capacity"].item() == 44
 
 
 @pytest.mark.parametrize(("seed", "whole"), [(1234, 10_000), (1235, 1000)])
@@ -295,14 +295,14 @@ def test_seeded_instances_are_kools(seed, whole):
     np.random.seed(seed)  # noqa: NPY002 - the recipe itself
     depot, loc = np.random.uniform(size=(whole, 2)), np.random.uniform(size=(whole, 20, 2))  # noqa: NPY002
     demand = np.random.randint(1, 10, size=(whole, 20))  # noqa: NPY002
-    found = CVRPEnv(20).seeded(3, seed)
+    found = CVRP(20).seeded(3, seed)
     assert found["locs"].dtype == torch.float64
     assert np.array_equal(found["locs"][:, 0], depot[:3])
     assert np.array_equal(found["locs"][:, 1:], loc[:3])
     assert np.array_equal(found["demand"][:, 1:], demand[:3])
     assert found["capacity"].tolist() == [30] * 3
     with pytest.raises(ArgumentError, match=f"the set of seed {seed} has {whole}"):
-        CVRPEnv(20).seeded(whole + 1, seed)
+        CVRP(20).seeded(whole + 1, seed)
 
 
 @pytest.mark.parametrize("size", [20, 50, 100])
@@ -310,7 +310,7 @@ def test_reference_solutions_have_their_cost(size, shared_instances):
     """The published validation set is the seed's, to the last bit, and its HGS solutions cost what they say."""
     with np.load(shared_instances / "nco" / f"cvrp{size}_seed4321.npz") as file:
         published = {key: torch.from_numpy(file[key]) for key in file.files}
-    env = CVRPEnv(size)
+    env = CVRP(size)
     instances = env.seeded(len(published["loc"]), 4321)
     assert torch.equal(instances["locs"], torch.cat([published["depot"][:, None], published["loc"]], dim=1))
     assert torch.equal(instances["demand"][:, 1:], published["demand"].float())
@@ -335,14 +335,14 @@ def test_reference_solutions_have_their_cost(size, shared_instances):
 def test_bad_arguments_are_refused(arguments, words):
     """A value outside of what is allowed is refused in one line that names it."""
     with pytest.raises(ArgumentError, match=words):
-        CVRPEnv(**arguments)
+        CVRP(**arguments)
 
 
 def test_an_env_can_be_resized():
     """An environment tells its size and that of given instances, and keeps its arguments in another size."""
-    other = CVRPEnv(5, "clustered", 50).resized(8)
+    other = CVRP(5, "clustered", 50).resized(8)
     assert other.arguments() == {"num_customers": 8, "distribution": "clustered", "capacity": 50}
-    assert other.size == CVRPEnv(5).instance_size(other.seeded(2, 0)) == 8
+    assert other.size == CVRP(5).instance_size(other.seeded(2, 0)) == 8
 
 
 # ---------------------------------------------------------------------- files
@@ -391,17 +391,17 @@ def test_arrays_are_read_with_and_without_the_depot():
     locs, demand = rng.uniform(size=(2, 4, 2)), np.array([[0, 3, 2, 4], [0, 1, 1, 1]], dtype=np.int16)
     known = {"ref_cost": np.array([3.5, 4]), "ref_actions": np.array([[1, 0, 2, 3, 0]] * 2)}
     capacity = np.array([9, 8])
-    one = CVRPEnv.from_arrays({"locs": locs, "demand": demand, "capacity": capacity, **known})
+    one = CVRP.from_arrays({"locs": locs, "demand": demand, "capacity": capacity, **known})
     apart = {"depot": locs[:, 0], "loc": locs[:, 1:], "demand": demand[:, 1:], "capacity": capacity}
-    other = CVRPEnv.from_arrays(apart)
+    other = CVRP.from_arrays(apart)
     for key in ("locs", "demand", "capacity"):
         assert torch.equal(one.instances[key], other.instances[key])
     assert np.array_equal(one.instances["demand"].numpy(), demand)
     assert (one.best_known.tolist(), one.actions.tolist()) == ([3.5, 4], [[1, 0, 2, 3, 0]] * 2)
     assert other[1:] == (None, None, None)
-    assert CVRPEnv.from_arrays({"locs": locs}) is None
+    assert CVRP.from_arrays({"locs": locs}) is None
     with pytest.raises(InstanceError, match="instance 1: node 2 has the demand 9, allowed are 0 to the CAPACITY 8"):
-        CVRPEnv.from_arrays({**apart, "demand": np.array([[3, 2, 4], [9, 1, 1]])})
+        CVRP.from_arrays({**apart, "demand": np.array([[3, 2, 4], [9, 1, 1]])})
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -418,7 +418,7 @@ def test_arrays_of_rl4co_are_read(form, dtype, env):
         arrays["demand"] = (demand / dtype(30)).astype(dtype)
     if form == "shares and capacities":
         arrays["capacity"] = capacity[:, None].astype(dtype)
-    instances = CVRPEnv.from_arrays(arrays).instances
+    instances = CVRP.from_arrays(arrays).instances
     assert torch.equal(instances["locs"][:, 1:], torch.from_numpy(arrays["locs"]))
     assert torch.equal(instances["locs"][:, 0], torch.from_numpy(arrays["depot"]))
     assert instances["demand"][:, 1:].tolist() == demand.tolist()
@@ -431,14 +431,14 @@ def test_demands_that_could_be_shares_or_amounts_are_refused():
     """What can be read in two ways, or has no unit, is refused in words; shares of no whole amount stay shares."""
     apart = {"depot": np.zeros((1, 2)), "locs": np.ones((1, 2, 2))}
     with pytest.raises(InstanceError, match="array demand can be read in two ways, as amounts, and as shares"):
-        CVRPEnv.from_arrays({**apart, "demand": np.array([[0.1, 0.5]]), "capacity": np.array([10])})
+        CVRP.from_arrays({**apart, "demand": np.array([[0.1, 0.5]]), "capacity": np.array([10])})
     with pytest.raises(InstanceError, match="array capacity is missing; without it demands must be shares"):
-        CVRPEnv.from_arrays({**apart, "demand": np.array([[1, 5]])})
+        CVRP.from_arrays({**apart, "demand": np.array([[1, 5]])})
     with pytest.raises(InstanceError, match=r"array capacity has the shape \[1, 2\]"):
-        CVRPEnv.from_arrays({**apart, "demand": np.array([[1, 5]]), "capacity": np.array([[10, 10]])})
-    found = CVRPEnv.from_arrays({**apart, "demand": np.array([[0.3183098, 0.7071067]])}).instances
+        CVRP.from_arrays({**apart, "demand": np.array([[1, 5]]), "capacity": np.array([[10, 10]])})
+    found = CVRP.from_arrays({**apart, "demand": np.array([[0.3183098, 0.7071067]])}).instances
     assert (found["demand"].tolist(), found["capacity"].tolist()) == ([[0, 0.3183098, 0.7071067]], [1])
-    found = CVRPEnv.from_arrays({**apart, "demand": np.array([[0.7, 0.9]]), "capacity": np.array([1.6])}).instances
+    found = CVRP.from_arrays({**apart, "demand": np.array([[0.7, 0.9]]), "capacity": np.array([1.6])}).instances
     assert (found["demand"].tolist(), found["capacity"].tolist()) == ([[0, 0.7, 0.9]], [1.6])
 
 
@@ -487,7 +487,7 @@ def test_features_are_in_the_unit_box(env, cross):
 
 def test_features_are_free_of_units(rng):
     """An instance in other units of length and load shows the same numbers, before and after a step."""
-    env = CVRPEnv(12)
+    env = CVRP(12)
     drawn = env.generate(3, rng)
     scaled = {"locs": 700 * drawn["locs"] + 50, "demand": 13 * drawn["demand"], "capacity": 13 * drawn["capacity"]}
     other = TensorDict(scaled, batch_size=[3])
@@ -611,7 +611,7 @@ def test_a_sketch_has_the_routes_and_their_legs(env, cross):
 
 def test_an_answer_counts_nodes_as_the_file_does(data, rng) -> None:
     """The depot of the file is its third node, and stays that in an answer, while actions count customers."""
-    env = CVRPEnv()
+    env = CVRP()
     cross = env.read(data / "cross4.vrp")
     answer = env.answer(cross, torch.tensor([1, 2, 0, 3, 0, 4]))
     assert answer == [{"depot": 2, "visits": [0, 1]}, {"depot": 2, "visits": [3]}, {"depot": 2, "visits": [4]}]

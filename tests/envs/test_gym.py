@@ -122,7 +122,7 @@ def test_rewards_of_an_episode_sum_to_the_objective(name, arguments):
 @pytest.mark.parametrize(("name", "arguments"), CASES)
 def test_a_seed_decides_an_episode(name, arguments):
     """The same seed gives the same instance, another seed and a second reset give others."""
-    env, key = gymnasium.make(environment_id(name), **arguments), next(iter(make(name, **arguments)._instance_keys))
+    env, key = gymnasium.make(environment_id(name), **arguments), next(iter(make(name, **arguments).instance_keys))
     first, again, other = (env.reset(seed=seed)[0][key] for seed in (3, 3, 4))
     env.reset(seed=3)
     assert np.array_equal(first, again)

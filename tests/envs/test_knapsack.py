@@ -10,7 +10,7 @@ import torch
 from tensordict import TensorDict
 
 from ncogym.baselines import SOLVERS
-from ncogym.envs.knapsack import KnapsackEnv, Pisinger
+from ncogym.envs.knapsack import Knapsack, Pisinger
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.laws import check_env
 
@@ -20,7 +20,7 @@ CLASSES = get_args(Pisinger)
 @pytest.fixture
 def env():
     """Knapsacks of four items."""
-    return KnapsackEnv(4)
+    return Knapsack(4)
 
 
 @pytest.fixture
@@ -62,13 +62,13 @@ def steps(env, instance, *actions):
 @pytest.mark.parametrize("distribution", ["uniform", "mixed", *CLASSES])
 def test_the_laws_hold(distribution):
     """Every law holds, and the best of all action sequences is the most valuable subset that brute force finds."""
-    env, tiny = KnapsackEnv(9, distribution), KnapsackEnv(5, distribution)
+    env, tiny = Knapsack(9, distribution), Knapsack(5, distribution)
     solvers = [solver() for solver in SOLVERS.values()]
     checked = check_env(env, seed=3, tiny=tiny, brute_force=best_subset, solvers=solvers)
     assert {"enumeration finds the optimum", "solvers solve what they take"} <= {*checked}
 
 
-class Weightless(KnapsackEnv):
+class Weightless(Knapsack):
     """Knapsacks of which about a third of the items weigh nothing."""
 
     def generate(self, batch_size, rng, device=None):
@@ -145,7 +145,7 @@ def test_whole_numbers_are_exact(env):
 
 def test_decimals_fill_the_knapsack(data):
     """0.1 and 0.2 fit into 0.3, whose binary form is less than their sum; a millionth more does not."""
-    env = KnapsackEnv(3)
+    env = Knapsack(3)
     instance = env.read(data / "decimal3.kp")
     assert steps(env, instance, 0)[-1].action_mask[0, 0].tolist() == [False, True, False, False]
     assert env.violations(instance, packings([0, 1, 3])) == []
@@ -160,9 +160,9 @@ def test_decimals_fill_the_knapsack(data):
 @pytest.mark.parametrize(("items", "capacity"), [(2, 1), (20, 5), (50, 12.5), (75, 18.75), (100, 25), (200, 25)])
 def test_uniform_capacities_are_the_fields(items, capacity, rng):
     """A quarter of the number of items, 25 at most and 1 at least; a given one comes first."""
-    drawn = KnapsackEnv(items).generate(3, rng)
+    drawn = Knapsack(items).generate(3, rng)
     assert drawn["capacity"].tolist() == [capacity] * 3
-    assert KnapsackEnv(items, capacity=2.5).generate(1, rng)["capacity"].item() == 2.5
+    assert Knapsack(items, capacity=2.5).generate(1, rng)["capacity"].item() == 2.5
     assert drawn["weight"].dtype == torch.float32
     assert drawn["weight"].min() > 0
     assert drawn["weight"].max() <= 1
@@ -185,7 +185,7 @@ RELATIONS = {
 @pytest.mark.parametrize("distribution", CLASSES)
 def test_pisingers_classes(distribution, rng):
     """Numbers are whole and related as the class says; capacities vary, and every item fits alone."""
-    drawn = KnapsackEnv(60, distribution).generate(50, rng)
+    drawn = Knapsack(60, distribution).generate(50, rng)
     weight, value, capacity = (drawn[key].double() for key in ("weight", "value", "capacity"))
     assert all((number == number.round()).all() for number in (weight, value, capacity))
     assert RELATIONS[distribution](weight, value).all()
@@ -204,7 +204,7 @@ def test_pisingers_classes(distribution, rng):
 
 def test_mixed_has_every_class_and_half_uniform(rng):
     """Half of the rows are uniform; the rest have whole numbers of several scales."""
-    drawn = KnapsackEnv(30, "mixed").generate(400, rng)
+    drawn = Knapsack(30, "mixed").generate(400, rng)
     uniform = drawn["weight"].amax(-1) <= 1
     assert uniform.float().mean().item() == pytest.approx(0.5, abs=0.1)
     rest = drawn[~uniform]
@@ -215,22 +215,22 @@ def test_mixed_has_every_class_and_half_uniform(rng):
 
 def test_the_seeded_set_is_the_fields():
     """Uniform sets come from numpy's legacy generator in blocks of ten thousand, weights first, in float64."""
-    instances = KnapsackEnv(20).seeded(5, 4321)
+    instances = Knapsack(20).seeded(5, 4321)
     np.random.seed(4321)  # noqa: NPY002 - the published recipe
     drawn = np.random.uniform(size=(10_000, 20, 2))[:5]  # noqa: NPY002
     assert np.array_equal(instances["weight"].numpy(), drawn[..., 0])
     assert np.array_equal(instances["value"].numpy(), drawn[..., 1])
     assert instances["capacity"].tolist() == [5.0] * 5
     assert instances["capacity"].dtype == torch.float64
-    assert KnapsackEnv(20, "strongly").seeded(5, 1).batch_size == (5,)
+    assert Knapsack(20, "strongly").seeded(5, 1).batch_size == (5,)
     with pytest.raises(ArgumentError, match="instances: 10001 is not allowed"):
-        KnapsackEnv(20).seeded(10_001, 1)
+        Knapsack(20).seeded(10_001, 1)
 
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_pisingers_sets_are_series(kind):
     """A published set of a class has one instance for each capacity of the series, h of 101 parts of all weights."""
-    found = KnapsackEnv.reference_set(f"pisinger-{kind}-50")
+    found = Knapsack.reference_set(f"pisinger-{kind}-50")
     weight, value = found["weight"].double(), found["value"].double()
     assert (len(found), weight.shape[1]) == (100, 50)
     assert RELATIONS[kind](weight, value).all()
@@ -242,7 +242,7 @@ def test_pisingers_sets_are_series(kind):
 
 def test_uniform_sets_are_seeded_ones():
     """The uniform sets are those that seed 1234 stands for."""
-    found, expected = KnapsackEnv.reference_set("uniform-kp50"), KnapsackEnv(50).seeded(10_000, 1234)
+    found, expected = Knapsack.reference_set("uniform-kp50"), Knapsack(50).seeded(10_000, 1234)
     assert all(torch.equal(found[key], expected[key]) for key in ("weight", "value", "capacity"))
 
 
@@ -250,24 +250,24 @@ def test_arrays_are_read():
     """Selections become the items taken and then the stop; proofs are taken where they are there."""
     items = {"weight": np.array([[1.0, 2, 3]] * 2), "value": np.array([[3, 2, 1]] * 2), "capacity": np.array([4, 9])}
     selected = np.array([[1, 0, 1], [1, 1, 1]], dtype=bool)
-    found = KnapsackEnv.from_arrays(
+    found = Knapsack.from_arrays(
         {**items, "ref_value": np.array([4, 6]), "ref_select": selected, "proven": np.array([False, True])}
     )
     assert found.actions.tolist() == [[0, 2, 3], [0, 1, 2]]
     assert (found.best_known.tolist(), found.proven.tolist()) == ([4, 6], [False, True])
-    assert KnapsackEnv().objective(found.instances, found.actions[:, None]).flatten().tolist() == [4, 6]
-    assert KnapsackEnv.from_arrays(items)[1:] == (None, None, None)
-    assert KnapsackEnv.from_arrays({"weight": items["weight"]}) is None
+    assert Knapsack().objective(found.instances, found.actions[:, None]).flatten().tolist() == [4, 6]
+    assert Knapsack.from_arrays(items)[1:] == (None, None, None)
+    assert Knapsack.from_arrays({"weight": items["weight"]}) is None
     with pytest.raises(InstanceError, match="instance 1: weight -1 of item 2 is not allowed"):
-        KnapsackEnv.from_arrays({**items, "weight": np.array([[1.0, 2, 3], [1, 2, -1]])})
-    assert KnapsackEnv.from_arrays({**items, "weight": np.zeros((2, 3))}).instances["weight"].sum() == 0
+        Knapsack.from_arrays({**items, "weight": np.array([[1.0, 2, 3], [1, 2, -1]])})
+    assert Knapsack.from_arrays({**items, "weight": np.zeros((2, 3))}).instances["weight"].sum() == 0
 
 
 @pytest.mark.parametrize("items", [50, 100, 200])
 def test_the_seeded_set_is_the_published_one(items, shared_instances):
     """The regenerated sets equal the reference files, and their selections are worth what they say."""
     published = np.load(shared_instances / "nco" / f"kp{items}_seed4321.npz")
-    env = KnapsackEnv(items)
+    env = Knapsack(items)
     instances = env.seeded(64, 4321)
     for key in ("weight", "value", "capacity"):
         assert np.array_equal(instances[key].numpy(), published[key])
@@ -292,12 +292,12 @@ def test_the_seeded_set_is_the_published_one(items, shared_instances):
 def test_bad_arguments_are_refused(arguments, words):
     """A bad argument is named with its value and with what is allowed."""
     with pytest.raises(ArgumentError, match=words):
-        KnapsackEnv(**arguments)
+        Knapsack(**arguments)
 
 
 def test_a_resized_env_keeps_its_distribution():
     """Another size is another env of the same distribution, with the field's capacity for its size."""
-    other = KnapsackEnv(20, "circle").resized(30)
+    other = Knapsack(20, "circle").resized(30)
     assert other.arguments() == {"num_items": 30, "distribution": "circle", "capacity": None}
     assert other.size == 30
 
@@ -305,7 +305,7 @@ def test_a_resized_env_keeps_its_distribution():
 @pytest.mark.parametrize("distribution", ["uniform", "similar-weights"])
 def test_a_written_instance_is_read_again(distribution, rng, tmp_path):
     """The file holds every digit: the same numbers and objective come back, in float64."""
-    env = KnapsackEnv(7, distribution)
+    env = Knapsack(7, distribution)
     instance = env.generate(1, rng)
     env.write(instance, tmp_path / "x.kp")
     again = env.read(tmp_path / "x.kp")
@@ -326,7 +326,7 @@ def test_output_has_the_items_without_stops(env, exact):
 @pytest.mark.parametrize("distribution", ["uniform", "mixed"])
 def test_features_are_free_of_units(distribution, rng):
     """Weights in grams and values in cents show the same numbers, at the start and later."""
-    env = KnapsackEnv(12, distribution)
+    env = Knapsack(12, distribution)
     instances = env.generate(20, rng)
     # powers of two, so that what fits exactly goes on doing so
     other = instances.clone().update({key: instances[key] * 1024 for key in ("weight", "capacity")})
@@ -376,7 +376,7 @@ def test_step_features_by_hand(env, exact):
 
 def test_a_policy_that_takes_the_relaxations_best_is_the_greedy(rng):
     """Going by the ratio that a step shows packs what going by ratio packs."""
-    env = KnapsackEnv(30)
+    env = Knapsack(30)
     instances = env.generate(10, rng)
     state, chosen = env.start(instances), []
     for _ in range(env.horizon(instances)):
@@ -400,7 +400,7 @@ def test_a_policy_that_takes_the_relaxations_best_is_the_greedy(rng):
 @pytest.mark.parametrize("weight", [[1.0, 2, 3], [0.0, 2, 3], [1.0, 0, 0], [0.0, 0, 0]])
 def test_odd_instances_have_finite_features(weight, value, capacity):
     """Items worth nothing or without weight, and a knapsack that holds all, divide nothing by zero."""
-    env = KnapsackEnv(3)
+    env = Knapsack(3)
     instance = knapsack(weight, value, capacity)
     assert all(feature.values.isfinite().all() for feature in env.instance_features(instance))
     for state in steps(env, instance, 0, 1):
@@ -412,7 +412,7 @@ def test_odd_instances_have_finite_features(weight, value, capacity):
 
 def test_items_without_weight_come_first():
     """They fit when nothing is left, the relaxation packs them, and what is seen of the others stays as it was."""
-    env = KnapsackEnv(3)
+    env = Knapsack(3)
     instance = knapsack([3.0, 0, 2], [9.0, 1, 2], 3.0)
     plain = env.instance_features(knapsack([3.0, 2], [9.0, 2], 3.0))[0].values[0]
     values = env.instance_features(instance)[0].values[0]
@@ -447,7 +447,7 @@ def test_starts_are_each_rows_own(env, rng):
 
 def test_equivalent_actions_are_the_orders(rng):
     """A packing of three items has six orders, all of them drawn, with the stops behind."""
-    env = KnapsackEnv(5)
+    env = Knapsack(5)
     instance = knapsack([1.0] * 5, [1.0] * 5, 3.0)
     drawn = env.equivalent_actions(instance, torch.tensor([[4, 0, 2, 5, 5]]), 100, rng)[0].tolist()
     assert {tuple(row) for row in drawn} == {(*order, 5, 5) for order in itertools.permutations((0, 2, 4))}
@@ -455,7 +455,7 @@ def test_equivalent_actions_are_the_orders(rng):
 
 def test_neighbourhoods_are_random_items(rng):
     """Every item is open as often as the others, and the stops are behind them."""
-    env = KnapsackEnv(20)
+    env = Knapsack(20)
     instance = knapsack([1.0] * 20, [20.0 - item for item in range(20)], 10.0)
     solutions = torch.tensor([*range(10), 20, 20]).expand(1, 500, -1)
     part = env.neighbourhood(instance, solutions, 4, rng)

@@ -117,7 +117,7 @@ def test_ppo_trains(collector):
 def test_the_collector_plays_whole_episodes(env, collector):
     """Actions are allowed, rows go on with new instances once they are done, and rewards sum to the objective."""
     collector, _, _ = collector
-    data, key = next(iter(collector)), env._instance_keys[0]
+    data, key = next(iter(collector)), env.instance_keys[0]
     assert data["action_mask"].gather(-1, data["action"].unsqueeze(-1)).all()
     done = data["next", "done"][..., 0]
     changed = (data[key][:, 1:] != data[key][:, :-1]).flatten(2).any(-1)
@@ -126,7 +126,7 @@ def test_the_collector_plays_whole_episodes(env, collector):
     for row in range(BATCH):
         end = int(done[row].long().argmax()) + 1
         played = data[row, :end]
-        instance = played[:1].select(*env._instance_keys, strict=False)
+        instance = played[:1].select(*env.instance_keys, strict=False)
         objective = env.objective(instance, played["action"][None, None]).item()
         total = played["next", "reward"].sum().item()
         assert total == pytest.approx(-objective if env.sense == "min" else objective, rel=1e-5)

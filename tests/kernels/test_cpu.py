@@ -279,7 +279,7 @@ def test_what_it_cannot_do_is_said(rng):
     with pytest.raises(ArgumentError, match="acting: 'kernel' is not allowed here; it samples without top-k and top-p"):
         run(tsp, policy, Sample(top_k=3), "kernel", rng)
     assert run(tsp, policy, Sample(top_k=3), "auto", rng).actions.shape == (3, 7, 35)
-    with pytest.raises(ArgumentError, match="JSSPEnv offers no walk"):
+    with pytest.raises(ArgumentError, match="jssp offers no walk"):
         run(shop, GraphPolicy(shop.feature_dims, dim=16), Greedy(), "kernel", rng)
     with pytest.raises(ArgumentError, match="heads of width 6 are not a multiple of 4"):
         run(tsp, make_policy(tsp, dim=12), Greedy(), "kernel", rng)

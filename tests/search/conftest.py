@@ -8,24 +8,24 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from ncogym.envs import ConstructiveEnv, make
+from ncogym.envs import Problem, make
 from ncogym.policies import AttentionPolicy, GraphPolicy, Policy
 
 
 @pytest.fixture(scope="session")
-def env() -> ConstructiveEnv:
+def env() -> Problem:
     """Tours of seven nodes."""
     return make("tsp", num_nodes=7)
 
 
 @pytest.fixture
-def instances(env: ConstructiveEnv, rng: torch.Generator) -> TensorDict:
+def instances(env: Problem, rng: torch.Generator) -> TensorDict:
     """Three instances."""
     return env.generate(3, rng)
 
 
 @pytest.fixture(scope="session")
-def policy(env: ConstructiveEnv) -> Policy:
+def policy(env: Problem) -> Policy:
     """An attention policy of random weights, the same in each run."""
     with torch.random.fork_rng():
         torch.random.manual_seed(0)
@@ -65,7 +65,7 @@ PROBLEMS = {
 
 
 @pytest.fixture(params=PROBLEMS)
-def tiny(request: pytest.FixtureRequest) -> tuple[ConstructiveEnv, Policy]:
+def tiny(request: pytest.FixtureRequest) -> tuple[Problem, Policy]:
     """Each problem at a size whose solutions can be counted, with an untrained policy for it."""
     arguments, kind = PROBLEMS[request.param]
     env = make(request.param, **arguments)

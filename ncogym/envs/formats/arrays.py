@@ -9,37 +9,20 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.lib import format as npy
 from numpy.typing import NDArray
-from tensordict import TensorDict
 from torch import Tensor
 
 from ncogym.errors import InstanceError
+from ncogym.problem import Arrays
 
-Arrays = Mapping[str, NDArray[Any]]
 MAX_BYTES = 1 << 20  # more only of a file that is large itself:
 MAX_RATIO = 20  # instances of small whole numbers, each in 8 bytes, shrink to an eighth; zeros to a thousandth
 HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
-
-
-class Contents(NamedTuple):
-    """What an ``.npz`` file holds.
-
-    Attributes:
-        instances: batch size ``[batch]``.
-        best_known: float64 ``[batch]``, NaN where nothing is known; None where the file has none at all.
-        actions: int64 ``[batch, steps]``, a solution of each instance whose ``best_known`` is known, or None.
-        proven: bool ``[batch]``, True = ``best_known`` is an optimum; None where the file does not say.
-    """
-
-    instances: TensorDict
-    best_known: Tensor | None = None
-    actions: Tensor | None = None
-    proven: Tensor | None = None
 
 
 def read_arrays(path: str | os.PathLike[str]) -> dict[str, NDArray[Any]]:
