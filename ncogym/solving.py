@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -9,7 +10,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from tensordict import TensorDict
@@ -46,7 +47,7 @@ from ncogym.pretrained import Pretrained, find_policy, load_policy
 from ncogym.problem import Problem
 from ncogym.records import PLACES, check_free, places_of, write_record
 from ncogym.rollout import MEMORY_SHARE, check_memory
-from ncogym.search import READS, SEARCHES, Compose, Greedy, MultiStart, Reconstruct, Sampling, Symmetry
+from ncogym.search import SEARCHES, Compose, Greedy, MultiStart, Reconstruct, Sampling, Search, Symmetry
 from ncogym.sets import open_set, recognise
 from ncogym.solution import Solution, Solutions, gap_percent, stacked
 from ncogym.solver import Improver, Solver
@@ -63,20 +64,7 @@ FIRST = 0.5  # of what is left then, by which the policy must have built a solut
 BEGINNING = 0.25  # of a budget that each beginning but the first may take
 
 
-# what builds solutions with a policy
-BUILDERS: dict[frozenset[str], Callable[[Policy], Solver]] = {
-    frozenset(): Greedy,
-    frozenset({"greedy"}): Greedy,
-    frozenset({"sampling"}): Sampling,
-    frozenset({"multistart"}): MultiStart,
-    frozenset({"multistart", "sampling"}): lambda policy: MultiStart(policy, Sample()),
-    **{
-        frozenset({name}): SEARCHES[name]
-        for name in ("stochastic-beam", "beam", "sgbs", "reconstruct", "active", "eas", "eas-lay", "eas-tab", *READS)
-    },
-}
-IMPROVERS = ("reconstruct", "active", "eas", "eas-lay", "eas-tab", "ortools", "pyvrp", "cp-sat")
-FOLLOWERS = ("symmetry", "two-opt")  # a greedy rollout stands before them where nothing does
+SAMPLED = {"multistart", "sampling"}  # parts that together are one search: samples from each start
 
 
 class Auto:
@@ -156,31 +144,67 @@ class Auto:
         return rebuilt if env.multi_start else Compose(Symmetry(Sampling(self.policy, samples=SAMPLES)), rebuilt)
 
 
+def solvers() -> dict[str, Callable[..., Any]]:
+    """Return all that a solver may be composed of, by name: searches, then baselines."""
+    return SEARCHES | SOLVERS
+
+
+def _kind(name: str) -> type:
+    """Return the class of a part, which says what it is."""
+    made = solvers()[name]
+    kind: Any = made.func if isinstance(made, functools.partial) else made
+    return cast(type, kind)
+
+
+def _wraps(name: str) -> bool:
+    """Say whether a part runs the solver that stands before it."""
+    kind = _kind(name)
+    return issubclass(kind, Search) and kind.wraps
+
+
+def _goes_on(name: str) -> bool:
+    """Say whether a part goes on from solutions; called alone it makes a start of its own."""
+    return Improver in _kind(name).__mro__
+
+
+def _follows(name: str) -> bool:
+    """Say whether a part builds nothing: a greedy rollout stands before it where nothing does."""
+    return _wraps(name) or (_goes_on(name) and cast(type[Improver], _kind(name)).brief)
+
+
+def _policies(name: str) -> tuple[type[Policy], ...]:
+    """Return the classes of policies that a part reads; none of one that takes those without conditions."""
+    kind = _kind(name)
+    return kind.policies if issubclass(kind, Search) else ()
+
+
 def needs_policy(name: str) -> bool:
     """Return whether the solver of that name uses a policy: all do but baselines and what is composed of them alone."""
     parts = name.split("+")
-    return name not in SOLVERS and (any(p not in SOLVERS for p in parts if p != "symmetry") or not _built(parts))
+    if name == AUTO or any(part not in solvers() for part in parts):
+        return True
+    return name not in SOLVERS and (any(p not in SOLVERS and not _wraps(p) for p in parts) or not _built(parts))
 
 
 def _built(parts: list[str]) -> list[str]:
     """Return what builds the first solutions: what neither wraps nor improves what stands before it."""
-    return [part for place, part in enumerate(parts) if part not in FOLLOWERS and not (place and part in IMPROVERS)]
+    return [part for place, part in enumerate(parts) if not _follows(part) and not (place and _goes_on(part))]
 
 
 def classes(name: str) -> tuple[type[Policy], ...]:
     """Return the classes of conditioned policies that the solver of that name reads; none where it takes plain ones."""
-    return next((READS[part] for part in name.split("+") if part in READS), ())
+    return next((kinds for part in name.split("+") if part in SEARCHES and (kinds := _policies(part))), ())
 
 
 def _check_takes(name: str, policy: Policy) -> None:
     """Refuse a policy that a search of that solver cannot read."""
     kind = type(policy).__name__
-    for part in [part for part in name.split("+") if part in SEARCHES and part != "symmetry"] or [name]:
-        kinds = READS.get(part, ())
+    for part in [part for part in name.split("+") if part in SEARCHES and not _wraps(part)] or [name]:
+        kinds = _policies(part) if part in SEARCHES else ()
         if isinstance(policy, kinds) if kinds else not isinstance(policy, Conditioned):
             continue
         allowed = " or ".join(each.__name__ for each in kinds) or "one without conditions"
-        able = ", ".join(solver for solver, taken in READS.items() if isinstance(policy, taken))
+        able = ", ".join(each for each in SEARCHES if _policies(each) and isinstance(policy, _policies(each)))
         raise ArgumentError(
             f"solver: {part} cannot use a policy of class {kind}; it takes {allowed}"
             + (f" ({kind} is for {able})" if able else "")
@@ -198,7 +222,7 @@ def make_solver(name: str, policy: Policy | None = None) -> Solver:
     Args:
         name: ``auto``; a baseline (`ncogym.baselines.SOLVERS`); or parts composed with ``+``. The first part, a search
             or a baseline, says how solutions are built (also ``multistart+sampling``). The others follow in their
-            order: ``symmetry`` wraps what stands before it, ``two-opt`` and those of `IMPROVERS` go on from what was
+            order: ``symmetry`` wraps what stands before it, ``two-opt`` and other improvers go on from what was
             found, under one budget (`ncogym.search.Compose`). ``multistart+symmetry+two-opt`` improves the best of all
             images, ``multistart+two-opt+symmetry`` the best of each.
         policy: what the searches use.
@@ -206,33 +230,42 @@ def make_solver(name: str, policy: Policy | None = None) -> Solver:
     Raises:
         ArgumentError: a part is unknown, the parts do not compose, a search has no policy, or it cannot use that one.
     """
-    parts = name.split("+")
+    if name == AUTO:
+        if policy is None:
+            raise ArgumentError(f"solver: {name!r} is a search and needs a policy")
+        _check_takes(name, policy)
+        return Auto(policy)
+    parts, table = name.split("+"), solvers()
     for part in parts:
-        if part not in SEARCHES and part not in SOLVERS and name != AUTO:
-            allowed = ", ".join([AUTO, *SEARCHES, *SOLVERS])
+        if part not in table:
+            allowed = ", ".join([AUTO, *table])
             raise ArgumentError(f"solver: {part!r} is not known; allowed are {allowed}, composed with +")
     if name in SOLVERS:
         return SOLVERS[name]()
-    built = [] if name == AUTO else _built(parts)
-    baseline = built[0] if len(built) == 1 and built[0] in SOLVERS else None
-    if len(set(parts)) < len(parts) or not (baseline or frozenset(built) in BUILDERS):
-        allowed = ", ".join([*FOLLOWERS, *IMPROVERS])
+    built = _built(parts)
+    if len(set(parts)) < len(parts) or not (len(built) < 2 or set(built) == SAMPLED):
+        followers = sorted(filter(_follows, table), key=lambda part: not _wraps(part))
+        allowed = ", ".join([*followers, *(part for part in table if _goes_on(part) and not _follows(part))])
         raise ArgumentError(f"solver: {name!r} does not compose; after what builds solutions may come {allowed}")
     if policy is None and needs_policy(name):
         raise ArgumentError(f"solver: {name!r} is a search and needs a policy")
     if policy is not None and needs_policy(name):
         _check_takes(name, policy)
     reads: Any = policy  # None where nothing below reads it
-    if name == AUTO:
-        return Auto(reads)
-    solver: Any = SOLVERS[baseline]() if baseline else BUILDERS[frozenset(built)](reads)
+
+    def make(part: str) -> Any:
+        return table[part]() if part in SOLVERS else table[part](reads)
+
+    if set(built) == SAMPLED:
+        solver: Any = MultiStart(reads, Sample())
+    else:
+        solver = make(built[0]) if built else Greedy(reads)
     for part in parts:
-        if part == "symmetry":
-            solver = Symmetry(solver)
+        if _wraps(part):
+            solver = table[part](solver)
         elif part not in built:
-            improver: Any = SOLVERS[part]() if part in SOLVERS else SEARCHES[part](reads)
-            solver = Compose(*(solver.stages if isinstance(solver, Compose) else (solver,)), improver)
-    return solver
+            solver = Compose(*(solver.stages if isinstance(solver, Compose) else (solver,)), make(part))
+    return cast(Solver, solver)
 
 
 def check_reads(pretrained: Pretrained, env: Problem) -> None:

@@ -15,7 +15,7 @@ from ncogym.envs import make
 from ncogym.errors import CheckpointError
 from ncogym.policies import AttentionPolicy, Latent, Policy, PolyNet, Population
 from ncogym.pretrained import available, find_policy, load_card, load_policy, save_policy
-from ncogym.search import READS
+from ncogym.search import SEARCHES
 from ncogym.solving import make_solver
 
 CARD = {"env": {"name": "tsp", "arguments": {"num_nodes": 5}}, "sizes": [4, 9], "training": {"steps": 3}}
@@ -279,7 +279,8 @@ def test_every_shipped_policy_beats_a_simple_rule(name: str) -> None:
     rules = ("nearest-neighbour", "ratio-greedy", "dispatch:MWKR")
     rule = next(solver for solver in (SOLVERS[rule]() for rule in rules) if solver.supports(env, instances))
     plain = [s.objective for s in rule(env, instances, None, rng)]
-    solver = next((search for search, kinds in READS.items() if isinstance(loaded.policy, kinds)), "auto")
+    able = [n for n, s in SEARCHES.items() if isinstance(s, type) and isinstance(loaded.policy, s.policies or ())]
+    solver = next(iter(able), "auto")
     found = make_solver(solver, loaded.policy)(env, instances, MaxRollouts(32), rng)
     assert all(s.feasible for s in found)
     better = sum(s.objective for s in found) - sum(plain)

@@ -600,7 +600,7 @@ def test_a_kernel_that_is_compiled_counts_in_the_budget(
             return super().__call__(env, instances, None, rng)
 
     monkeypatch.setattr(solving.kernels, "prepare", lambda *_: takes)
-    monkeypatch.setitem(solving.BUILDERS, frozenset({"greedy"}), Watched)
+    monkeypatch.setitem(solving.SEARCHES, "greedy", Watched)
     given = Budget()
     file = Path(__file__).parent / "data" / "square4.tsp"
     with warnings.catch_warnings(record=True) as told:

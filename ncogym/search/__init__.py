@@ -4,8 +4,8 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from ncogym.policies import Latent, Policy, PolyNet, Population
 from ncogym.search.active import Active
+from ncogym.search.base import Search
 from ncogym.search.beam import Beam
 from ncogym.search.compose import Compose
 from ncogym.search.eas import EAS
@@ -19,7 +19,7 @@ from ncogym.search.sgbs import SGBS
 from ncogym.search.stochastic_beam import StochasticBeam
 from ncogym.search.symmetry import Symmetry
 
-SEARCHES: dict[str, Callable[..., Any]] = {
+SEARCHES: dict[str, Callable[..., Any]] = {  # each is built from a policy; what it is, its class says (`Search`)
     "greedy": Greedy,
     "sampling": Sampling,
     "multistart": MultiStart,
@@ -37,16 +37,8 @@ SEARCHES: dict[str, Callable[..., Any]] = {
     "compass-random": functools.partial(Compass, adapted=False),
 }
 
-# the policies of those that search under conditions; the others take policies of none
-READS: dict[str, tuple[type[Policy], ...]] = {
-    "poppy": (Population, PolyNet),
-    "compass": (Latent,),
-    "compass-random": (Latent,),
-}
-
 __all__ = [
     "EAS",
-    "READS",
     "SEARCHES",
     "SGBS",
     "Active",
@@ -58,6 +50,7 @@ __all__ = [
     "Poppy",
     "Reconstruct",
     "Sampling",
+    "Search",
     "StochasticBeam",
     "Symmetry",
 ]

@@ -24,12 +24,12 @@ from ncogym.errors import ArgumentError
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Sample
 from ncogym.rollout import check_memory
-from ncogym.search.base import apart, descend, recording, rounds
+from ncogym.search.base import Search, apart, descend, recording, rounds
 from ncogym.solution import Solutions
 from ncogym.solver import Improver
 
 
-class Active(Improver):
+class Active(Search, Improver):
     """Solve by tuning a copy of all the policy's weights to each instance.
 
     Instances come one after the other, each with the budget of one. Encoders that count edges (a graph's) cannot be

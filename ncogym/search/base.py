@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float64, Int64
@@ -19,6 +19,21 @@ from ncogym.books import Pace, Progress
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Decoding, Sample
 from ncogym.rollout import LOOK_EVERY, Clock, Rollouts, act, log_probs, rollouts_in_memory
+
+
+class Search:
+    """What a search says of itself, by which `ncogym.solving.make_solver` composes it with others.
+
+    A search is built from a policy, and is a `ncogym.solver.Solver`. One that goes on from solutions is an
+    `ncogym.solver.Improver` besides.
+
+    Attributes:
+        policies: classes of the policies that it reads; none stands for any policy that takes no conditions.
+        wraps: whether it is built from another solver instead, which it runs.
+    """
+
+    policies: ClassVar[tuple[type[Policy], ...]] = ()
+    wraps: ClassVar[bool] = False
 
 
 @contextmanager

@@ -21,11 +21,11 @@ from ncogym.budget import Budget
 from ncogym.errors import ArgumentError
 from ncogym.policies.base import Policy
 from ncogym.rollout import encode, rollouts_in_memory
-from ncogym.search.base import grow
+from ncogym.search.base import Search, grow
 from ncogym.solution import Solutions
 
 
-class Beam:
+class Beam(Search):
     """Solve by beams of growing width, from 1, which is the greedy rollout, to twice as many each time.
 
     It draws nothing, so it ends before its budget where a wider beam does not fit into what is left or into memory, or

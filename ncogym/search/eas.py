@@ -42,7 +42,7 @@ from ncogym.errors import ArgumentError, UnsupportedFeatures
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Sample
 from ncogym.rollout import encode, steps_seen
-from ncogym.search.base import apart, descend, recording, rounds
+from ncogym.search.base import Search, apart, descend, recording, rounds
 from ncogym.solver import Improver
 
 Variant = Literal["embeddings", "layer", "table"]
@@ -52,7 +52,7 @@ SHARED = ("scalars", *LAYER)  # weights of layers, which are the same for all in
 RATES = {"embeddings": 3.2e-3, "layer": 1e-3}  # of learning; a table has none
 
 
-class EAS(Improver):
+class EAS(Search, Improver):
     """Solve by tuning to each instance what a policy's decoder reads of it.
 
     Args:

@@ -12,10 +12,11 @@ from ncogym.budget import Budget
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Greedy as GreedyDecoding
 from ncogym.rollout import act, encode
+from ncogym.search.base import Search
 from ncogym.solution import Solutions
 
 
-class Greedy:
+class Greedy(Search):
     """Solve by one greedy rollout of a policy.
 
     Args:

@@ -29,12 +29,12 @@ from ncogym.errors import ArgumentError
 from ncogym.policies import Latent
 from ncogym.policies.decoding import Greedy, Sample
 from ncogym.rollout import act, encode, rollouts_in_memory
-from ncogym.search.base import stretch
+from ncogym.search.base import Search, stretch
 from ncogym.search.cmaes import CMAES, centroids
 from ncogym.solution import Solutions
 
 
-class Compass:
+class Compass(Search):
     """Solve under the latents that a CMA-ES tries, or random ones (the control), for as long as the budget lasts.
 
     Args:
@@ -47,6 +47,8 @@ class Compass:
         sigma: first step size, in units of the box, which goes from -1 to 1.
         adapted: False draws every latent from the prior instead: the control.
     """
+
+    policies = (Latent,)
 
     def __init__(
         self,

@@ -19,10 +19,11 @@ from ncogym.errors import ArgumentError
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Decoding, Greedy
 from ncogym.rollout import act, encode, rollouts_in_memory
+from ncogym.search.base import Search
 from ncogym.solution import Solutions
 
 
-class MultiStart:
+class MultiStart(Search):
     """Solve by a rollout from every start; starts in random order where the budget may not pay for all.
 
     Args:

@@ -27,11 +27,11 @@ from ncogym.errors import ArgumentError
 from ncogym.policies import PolyNet, Population
 from ncogym.policies.decoding import Decoding, Greedy, Sample
 from ncogym.rollout import act, encode, rollouts_in_memory
-from ncogym.search.base import stretch
+from ncogym.search.base import Search, stretch
 from ncogym.solution import Solutions
 
 
-class Poppy:
+class Poppy(Search):
     """Solve by all members of a population.
 
     Each member makes a greedy rollout from each start, or one where starts do not pay. What a finite budget leaves is
@@ -44,6 +44,8 @@ class Poppy:
             them.
         decoding: of the sampled rollouts: temperature, top-k and top-p.
     """
+
+    policies = (Population, PolyNet)
 
     name = "poppy"
 

@@ -34,7 +34,7 @@ from ncogym.errors import ArgumentError
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Greedy, Sample
 from ncogym.rollout import act, encode, rollouts_in_memory, search_memory
-from ncogym.search.base import starts
+from ncogym.search.base import Search, starts
 from ncogym.solver import Improver
 
 LENGTHS = (15, 25, 40, 60)  # decisions of a part
@@ -43,7 +43,7 @@ FEWEST = 4  # rollouts of each solution in a round; where it has less, the best 
 STARTS = 2  # samples for each solution that is kept, where solutions may not begin anywhere
 
 
-class Reconstruct(Improver):
+class Reconstruct(Search, Improver):
     """Improve solutions by rebuilding parts of them.
 
     Args:

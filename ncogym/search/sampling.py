@@ -13,10 +13,11 @@ from ncogym.errors import ArgumentError
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Sample
 from ncogym.rollout import act, encode, rollouts_in_memory
+from ncogym.search.base import Search
 from ncogym.solution import Solutions
 
 
-class Sampling:
+class Sampling(Search):
     """Solve by sampling a policy until the budget is spent.
 
     Args:

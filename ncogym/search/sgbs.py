@@ -29,11 +29,11 @@ from ncogym.errors import ArgumentError
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Greedy
 from ncogym.rollout import act, encode, rollouts_in_memory
-from ncogym.search.base import gathered
+from ncogym.search.base import Search, gathered
 from ncogym.solution import Solutions
 
 
-class SGBS:
+class SGBS(Search):
     """Solve by simulation-guided beam search; its first rollout is the greedy one.
 
     It draws nothing, so it ends before its budget where a wider beam does not fit into memory or would keep no more.

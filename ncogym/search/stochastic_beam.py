@@ -31,11 +31,11 @@ from ncogym.errors import ArgumentError
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Sample
 from ncogym.rollout import encode, rollouts_in_memory
-from ncogym.search.base import grow
+from ncogym.search.base import Search, grow
 from ncogym.solution import Solutions
 
 
-class StochasticBeam:
+class StochasticBeam(Search):
     """Solve by sampling a policy without replacement, one round of distinct sequences after another.
 
     Args:

@@ -20,11 +20,12 @@ from tensordict import TensorDict
 from ncogym.books import Progress
 from ncogym.budget import Budget
 from ncogym.errors import ArgumentError, NoSolutionFound
+from ncogym.search.base import Search
 from ncogym.solution import Solutions, stacked
 from ncogym.solver import Solver
 
 
-class Symmetry:
+class Symmetry(Search):
     """Run another solver on symmetric images of each instance; each image gets an equal share of what is left.
 
     A problem may have fewer images, down to the instance itself alone; then these share the budget.
@@ -34,6 +35,8 @@ class Symmetry:
         images: images per instance, the instance itself first (8: the dihedral group of the square).
         endless: go on with random images for as long as a finite budget lasts.
     """
+
+    wraps = True
 
     def __init__(self, inner: Solver, images: int = 8, endless: bool = False) -> None:
         if images < 1:
