@@ -7,21 +7,66 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what a type checker reads; at run time `__getattr__` brings the same names
-    from ncogym import baselines, envs, errors, laws, search
+    from ncogym import algorithms, baselines, envs, errors, laws, models, policies, rollout, search, training
+    from ncogym.budget import Budget, MaxRollouts, MaxSeconds, NoImprovement
     from ncogym.envs import make
     from ncogym.evaluation import evaluate
-    from ncogym.pretrained import load_policy
-    from ncogym.solving import solve
+    from ncogym.learning import train
+    from ncogym.plugins import register
+    from ncogym.pretrained import load_policy, save_policy
+    from ncogym.problem import Problem
+    from ncogym.sets import open_set
+    from ncogym.solution import Solution
+    from ncogym.solving import Solved, make_solver, solve
 
 __version__ = "0.1.0"
 
-__all__ = ["baselines", "envs", "errors", "evaluate", "laws", "load_policy", "make", "search", "solve"]
+__all__ = [
+    "Budget",
+    "MaxRollouts",
+    "MaxSeconds",
+    "NoImprovement",
+    "Problem",
+    "Solution",
+    "Solved",
+    "algorithms",
+    "baselines",
+    "envs",
+    "errors",
+    "evaluate",
+    "laws",
+    "load_policy",
+    "make",
+    "make_solver",
+    "models",
+    "open_set",
+    "policies",
+    "register",
+    "rollout",
+    "save_policy",
+    "search",
+    "solve",
+    "train",
+    "training",
+]
 
 _HOME = {
+    "Budget": "ncogym.budget",
+    "MaxRollouts": "ncogym.budget",
+    "MaxSeconds": "ncogym.budget",
+    "NoImprovement": "ncogym.budget",
+    "Problem": "ncogym.problem",
+    "Solution": "ncogym.solution",
+    "Solved": "ncogym.solving",
     "evaluate": "ncogym.evaluation",
     "load_policy": "ncogym.pretrained",
     "make": "ncogym.envs",
+    "make_solver": "ncogym.solving",
+    "open_set": "ncogym.sets",
+    "register": "ncogym.plugins",
+    "save_policy": "ncogym.pretrained",
     "solve": "ncogym.solving",
+    "train": "ncogym.learning",
 }
 
 

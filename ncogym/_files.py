@@ -23,8 +23,12 @@ def whole(path: str | Path) -> Iterator[Path]:
     The file has the name of ``path`` and lies in a hidden folder beside it, which is gone afterwards.
 
     Example:
-        >>> with whole("a.txt") as path:
-        ...     path.write_text("all of it")
+        >>> import tempfile
+        >>> from ncogym._files import whole
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with whole(f"{folder}/a.txt") as path:
+        ...         path.write_text("all of it")
+        9
 
     Raises:
         OSError: as in `staged`.

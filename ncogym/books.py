@@ -29,6 +29,17 @@ from ncogym.solution import Solution, Solutions, TracePoint, picked, stacked
 class Progress:
     """The clock, the counter and the best solutions of one call of a solver over a batch of instances.
 
+    Example:
+        >>> import torch
+        >>> from ncogym.books import Progress
+        >>> from ncogym.budget import MaxRollouts
+        >>> from ncogym.envs import build_problem
+        >>> env = build_problem("tsp", num_nodes=5)
+        >>> progress = Progress(env, env.seeded(1, seed=0), MaxRollouts(2))
+        >>> _ = progress.offer(torch.tensor([[[0, 1, 2, 3, 4], [0, 2, 1, 3, 4]]]))
+        >>> progress.spent, progress.solutions("by hand")[0].feasible
+        (True, True)
+
     Args:
         env: the problem; scores and checks.
         instances: a TensorDict of batch size ``[batch]``.

@@ -17,6 +17,12 @@ class Budget:
 
     Build one with `MaxSeconds`, `MaxRollouts` or `NoImprovement`, and join two with ``|``.
 
+    Example:
+        >>> from ncogym.budget import MaxRollouts, MaxSeconds
+        >>> both = MaxSeconds(2) | MaxRollouts(100)
+        >>> both.seconds, both.rollouts
+        (2, 100)
+
     Attributes:
         seconds: wall-clock seconds per instance; a batch of n instances has n times as much.
         rollouts: complete solutions per instance.

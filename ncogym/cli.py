@@ -23,6 +23,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
@@ -192,12 +193,11 @@ def train(*, env: Any, resolved: Mapping[str, Any], argv: list[str], **settings:
     Published runs are in configs/ (`ncogym list configs`); options after --config replace what it says.
     """
     from ncogym.distributed import is_main
-    from ncogym.solving import make_solver
-    from ncogym.training.run import train as run
+    from ncogym.learning import train as run
 
     folder = Path(settings["output"])
     try:
-        run(env, make_solver, config=dict(resolved), bar=_bar, **settings)
+        run(env, config=dict(resolved), bar=_bar, **settings)
     except KeyboardInterrupt as interrupt:
         if not is_main():
             return DONE  # the main process tells
@@ -512,8 +512,8 @@ COMMANDS: dict[str, Callable[..., int]] = {
     "list": list_,
     "bench": bench,
 }
+PARTS = "ncogym"  # the group of entry points (`ncogym.plugins`)
 CONFIGURED = (train, evaluate)  # which take their options from a file, too
-IMPORTING = (solve, train, evaluate)  # which read policies, so that they may be of classes of one's own
 
 
 # ---------------------------------------------------------------------- from arguments to a call
@@ -538,8 +538,11 @@ def _run(argv: list[str]) -> int:
     command = COMMANDS[name]
     rest = [re.sub(r"^--env(?==|$)", "--env.name", argument) for argument in rest]
     modules: list[str] = []
-    if command in IMPORTING:
-        rest, modules = _without_imports(rest)
+    if entry_points(group=PARTS):  # else nothing more is imported for it
+        from ncogym.plugins import load_installed
+
+        load_installed()
+    rest, modules = _without_imports(rest)
     if command in CONFIGURED:
         rest = _with_config_files(rest)
     try:
@@ -629,9 +632,8 @@ def _parser(name: str, command: Callable[..., int], argv: list[str], modules: li
             _add(parser, parameter, get_type_hints(command)[parameter.name], helps[parameter.name])
     if command in CONFIGURED:
         parser.add_argument("--config", action="config", help="YAML file of options; those after it replace its own")
-    if command in IMPORTING:
-        told_import = "Module of your own, whose policies and algorithms may then be named and loaded; may be repeated."
-        parser.add_argument("--import", metavar="MODULE", help=told_import)
+    told_import = "Module of your own, whose parts may then be named and loaded (`ncogym.register`); may be repeated."
+    parser.add_argument("--import", metavar="MODULE", help=told_import)
     if command is train:
         from ncogym.training.run import train as run
 

@@ -198,6 +198,17 @@ class Neighbourhood(NamedTuple):
 class Problem(abc.ABC):
     """A combinatorial problem whose solutions are built action by action: `Dynamics`, `Referee`, and what readers see.
 
+    Example:
+        >>> import torch
+        >>> from ncogym.envs import build_problem
+        >>> env = build_problem("knapsack", num_items=4)
+        >>> instances = env.generate(2, torch.Generator().manual_seed(0))
+        >>> state = env.start(instances, rollouts=3)
+        >>> state.action_mask.shape
+        torch.Size([2, 3, 5])
+        >>> [violation.reason for violation in env.violations(instances, torch.full((2, 1, 4), 4))]
+        []
+
     A subclass is one file in ``ncogym/envs``, with the methods in this order. It knows nothing of TorchRL:
     `ncogym.make` joins it with that (`ncogym.envs.env.Env`).
 

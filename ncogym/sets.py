@@ -225,7 +225,9 @@ def published_among(env: Problem, instances: TensorDict) -> dict[str, int]:
         instances: batch size ``[batch]``, all of one shape.
 
     Example:
-        >>> env = make("tsp", num_nodes=50)
+        >>> from ncogym.envs import build_problem
+        >>> from ncogym.sets import published_among
+        >>> env = build_problem("tsp", num_nodes=50)
         >>> published_among(env, env.seeded(3, 1234))
         {'kool-tsp50': 3}
     """

@@ -227,6 +227,16 @@ def make_solver(name: str, policy: Policy | None = None) -> Solver:
             images, ``multistart+two-opt+symmetry`` the best of each.
         policy: what the searches use.
 
+    Example:
+        >>> import torch
+        >>> from ncogym.envs import build_problem
+        >>> from ncogym.solving import make_solver
+        >>> env = build_problem("tsp", num_nodes=8)
+        >>> solver = make_solver("nearest-neighbour+two-opt")
+        >>> found = solver(env, env.seeded(2, seed=0), None, torch.Generator().manual_seed(0))
+        >>> [(solution.solver, solution.feasible) for solution in found]
+        [('nearest-neighbour+two-opt', True), ('nearest-neighbour+two-opt', True)]
+
     Raises:
         ArgumentError: a part is unknown, the parts do not compose, a search has no policy, or it cannot use that one.
     """

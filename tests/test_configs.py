@@ -278,7 +278,6 @@ def test_a_card_imports_nothing(sly: Path, tmp_path: Path, capsys: pytest.Captur
         ("train --config IMPORTS", "import: a config may not name modules; give --import MODULE on the command line"),
         ("evaluate --config IMPORTS --solvers two-opt", "import: a config may not name modules"),
         ("train --config NESTED", "config: a config may not name another; give both on the command line"),
-        ("generate --import sly --env tsp --output a.npz", "unrecognized arguments: --import"),
     ],
 )
 def test_imports_are_refused_in_words(

@@ -80,11 +80,13 @@ ROOMS = [
         f"_resources {GROUND} envs sets policies baselines pretrained references evaluation solving",
         "torch tensordict",
     ),
+    Room("plugins", "errors problem envs policies baselines algorithms search", packages=""),
+    Room("learning", "problem solving training", packages=""),
     Room("bench", "errors features kernels rollout policies algorithms", "torch tensordict"),
     Room(
         "cli",
         f"_configs _light _resources {GROUND} envs sets policies baselines rollout laws algorithms search pretrained "
-        "training references evaluation report solving study bench distributed _files",
+        "training references evaluation report solving learning plugins study bench distributed _files",
         "numpy torch tensordict rich jsonargparse docstring_parser yaml",
     ),
 ]
@@ -106,7 +108,11 @@ OWN_FILES = {  # packages that only these files may name
 ALWAYS_THERE = ("gymnasium", "lightning", "torchrl")
 APART = ("algorithms", "search")  # one file never imports another, but for COMMON; __init__.py lists them all
 COMMON = (["base"], ["cmaes"])  # what several searches are built of
-LATE = ("__init__.py", "_configs.py")  # import by name: the package's own homes, and modules that the user named
+LATE = (
+    "__init__.py",
+    "_configs.py",
+    "plugins.py",
+)  # import by name: own homes, and what users name
 READS_CARDS = ("pretrained", "solving")  # compare an env's name with the one on a policy's card, which is data
 
 

@@ -34,6 +34,19 @@ from ncogym.rollout import Outcome, Work
 class BOPO(Algorithm):
     """The best rollout against others.
 
+    Example:
+        >>> import torch
+        >>> from ncogym.algorithms import BOPO
+        >>> from ncogym.envs import build_problem
+        >>> from ncogym.policies import AttentionPolicy
+        >>> from ncogym.rollout import Work
+        >>> env, rng = build_problem("tsp", num_nodes=5), torch.Generator().manual_seed(0)
+        >>> policy = AttentionPolicy(env.feature_dims, dim=16, num_layers=1, num_heads=2)
+        >>> algorithm = BOPO(samples=8, kept=4)
+        >>> algorithm.attach(policy)
+        >>> algorithm.step(Work.alone(policy, env, env.generate(2, rng), rng)).loss.shape
+        torch.Size([])
+
     Args:
         samples: rollouts per instance from the policy's own first action (256 in the paper); 0 takes one from every
             start that the problem offers, as POMO does.

@@ -32,6 +32,19 @@ from ncogym.rollout import Outcome, Part, Work
 class POMO(Algorithm):
     """POMO's estimator, with the leader reward as an option.
 
+    Example:
+        >>> import torch
+        >>> from ncogym.algorithms import POMO
+        >>> from ncogym.envs import build_problem
+        >>> from ncogym.policies import AttentionPolicy
+        >>> from ncogym.rollout import Work
+        >>> env, rng = build_problem("tsp", num_nodes=5), torch.Generator().manual_seed(0)
+        >>> policy = AttentionPolicy(env.feature_dims, dim=16, num_layers=1, num_heads=2)
+        >>> algorithm = POMO()
+        >>> algorithm.attach(policy)
+        >>> algorithm.step(Work.alone(policy, env, env.generate(2, rng), rng)).loss.shape
+        torch.Size([])
+
     Args:
         starts: starts per instance; 0 takes every one that the problem offers.
         normalise: divide each instance's advantages by their standard deviation.

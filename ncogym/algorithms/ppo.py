@@ -68,6 +68,19 @@ class Memory(NamedTuple):
 class PPO(Algorithm):
     """Proximal policy optimisation.
 
+    Example:
+        >>> import torch
+        >>> from ncogym.algorithms import PPO
+        >>> from ncogym.envs import build_problem
+        >>> from ncogym.policies import AttentionPolicy
+        >>> from ncogym.rollout import Work
+        >>> env, rng = build_problem("tsp", num_nodes=5), torch.Generator().manual_seed(0)
+        >>> policy = AttentionPolicy(env.feature_dims, dim=16, num_layers=1, num_heads=2)
+        >>> algorithm = PPO(samples=4)
+        >>> algorithm.attach(policy)
+        >>> algorithm.step(Work.alone(policy, env, env.generate(2, rng), rng)).loss.shape
+        torch.Size([])
+
     Args:
         samples: rollouts per instance from the policy's own first action; 0 takes one from every start that the problem
             offers, as POMO does.

@@ -30,6 +30,19 @@ from ncogym.rollout import Outcome, Work
 class PO(Algorithm):
     """Preference optimisation.
 
+    Example:
+        >>> import torch
+        >>> from ncogym.algorithms import PO
+        >>> from ncogym.envs import build_problem
+        >>> from ncogym.policies import AttentionPolicy
+        >>> from ncogym.rollout import Work
+        >>> env, rng = build_problem("tsp", num_nodes=5), torch.Generator().manual_seed(0)
+        >>> policy = AttentionPolicy(env.feature_dims, dim=16, num_layers=1, num_heads=2)
+        >>> algorithm = PO(samples=4)
+        >>> algorithm.attach(policy)
+        >>> algorithm.step(Work.alone(policy, env, env.generate(2, rng), rng)).loss.shape
+        torch.Size([])
+
     Args:
         alpha: slope of the preference in the difference of log-probabilities (0.03 to 0.05 in the paper).
         samples: rollouts per instance from the policy's own first action; 0 takes one from every start that the problem

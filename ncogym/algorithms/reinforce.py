@@ -59,6 +59,19 @@ def advantage_leave_one_out(reward: Float[Tensor, "batch rollouts"]) -> Float[Te
 class Reinforce(Algorithm):
     """REINFORCE from the policy's own first action.
 
+    Example:
+        >>> import torch
+        >>> from ncogym.algorithms import Reinforce
+        >>> from ncogym.envs import build_problem
+        >>> from ncogym.policies import AttentionPolicy
+        >>> from ncogym.rollout import Work
+        >>> env, rng = build_problem("tsp", num_nodes=5), torch.Generator().manual_seed(0)
+        >>> policy = AttentionPolicy(env.feature_dims, dim=16, num_layers=1, num_heads=2)
+        >>> algorithm = Reinforce("shared", rollouts=4)
+        >>> algorithm.attach(policy)
+        >>> algorithm.step(Work.alone(policy, env, env.generate(2, rng), rng)).loss.shape
+        torch.Size([])
+
     Args:
         reward_baseline: what a reward is compared with: ``exponential`` (moving average of the batch mean),
             ``rollout`` (greedy rollout of the best policy so far, replaced when a one-sided paired t-test on a fresh

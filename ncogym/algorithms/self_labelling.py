@@ -24,6 +24,19 @@ from ncogym.rollout import Outcome, Work
 class SelfLabelling(Algorithm):
     """Cross-entropy on the best of the policy's own samples.
 
+    Example:
+        >>> import torch
+        >>> from ncogym.algorithms import SelfLabelling
+        >>> from ncogym.envs import build_problem
+        >>> from ncogym.policies import AttentionPolicy
+        >>> from ncogym.rollout import Work
+        >>> env, rng = build_problem("tsp", num_nodes=5), torch.Generator().manual_seed(0)
+        >>> policy = AttentionPolicy(env.feature_dims, dim=16, num_layers=1, num_heads=2)
+        >>> algorithm = SelfLabelling(samples=4)
+        >>> algorithm.attach(policy)
+        >>> algorithm.step(Work.alone(policy, env, env.generate(2, rng), rng)).loss.shape
+        torch.Size([])
+
     Args:
         samples: rollouts per instance, of which the best is imitated (256 in the paper, 32 to 128 also serve).
     """

@@ -32,6 +32,17 @@ from ncogym.solver import Improver
 class Active(Search, Improver):
     """Solve by tuning a copy of all the policy's weights to each instance.
 
+    Example:
+        >>> import torch
+        >>> from ncogym.budget import MaxRollouts
+        >>> from ncogym.envs import build_problem
+        >>> from ncogym.policies import AttentionPolicy
+        >>> from ncogym.search import Active
+        >>> env, rng = build_problem("tsp", num_nodes=6), torch.Generator().manual_seed(0)
+        >>> policy = AttentionPolicy(env.feature_dims, dim=16, num_layers=1, num_heads=2).eval()
+        >>> [found.feasible for found in Active(policy)(env, env.generate(2, rng), MaxRollouts(16), rng)]
+        [True, True]
+
     Instances come one after the other, each with the budget of one. Encoders that count edges (a graph's) cannot be
     mapped over sets of weights, and the weights, gradients and moments of one instance are all that is held at a time.
 

@@ -28,6 +28,17 @@ from ncogym.solution import Solutions
 class Beam(Search):
     """Solve by beams of growing width, from 1, which is the greedy rollout, to twice as many each time.
 
+    Example:
+        >>> import torch
+        >>> from ncogym.budget import MaxRollouts
+        >>> from ncogym.envs import build_problem
+        >>> from ncogym.policies import AttentionPolicy
+        >>> from ncogym.search import Beam
+        >>> env, rng = build_problem("tsp", num_nodes=6), torch.Generator().manual_seed(0)
+        >>> policy = AttentionPolicy(env.feature_dims, dim=16, num_layers=1, num_heads=2).eval()
+        >>> [found.feasible for found in Beam(policy, width=3)(env, env.generate(2, rng), MaxRollouts(16), rng)]
+        [True, True]
+
     It draws nothing, so it ends before its budget where a wider beam does not fit into what is left or into memory, or
     where a beam held every sequence there is.
 

@@ -55,6 +55,17 @@ RATES = {"embeddings": 3.2e-3, "layer": 1e-3}  # of learning; a table has none
 class EAS(Search, Improver):
     """Solve by tuning to each instance what a policy's decoder reads of it.
 
+    Example:
+        >>> import torch
+        >>> from ncogym.budget import MaxRollouts
+        >>> from ncogym.envs import build_problem
+        >>> from ncogym.policies import AttentionPolicy
+        >>> from ncogym.search import EAS
+        >>> env, rng = build_problem("tsp", num_nodes=6), torch.Generator().manual_seed(0)
+        >>> policy = AttentionPolicy(env.feature_dims, dim=16, num_layers=1, num_heads=2).eval()
+        >>> [found.feasible for found in EAS(policy)(env, env.generate(2, rng), MaxRollouts(16), rng)]
+        [True, True]
+
     Args:
         policy: what every instance starts from; it is not changed.
         variant: ``embeddings``, ``layer`` or ``table``.

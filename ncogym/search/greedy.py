@@ -19,6 +19,17 @@ from ncogym.solution import Solutions
 class Greedy(Search):
     """Solve by one greedy rollout of a policy.
 
+    Example:
+        >>> import torch
+        >>> from ncogym.budget import MaxRollouts
+        >>> from ncogym.envs import build_problem
+        >>> from ncogym.policies import AttentionPolicy
+        >>> from ncogym.search import Greedy
+        >>> env, rng = build_problem("tsp", num_nodes=6), torch.Generator().manual_seed(0)
+        >>> policy = AttentionPolicy(env.feature_dims, dim=16, num_layers=1, num_heads=2).eval()
+        >>> [found.feasible for found in Greedy(policy)(env, env.generate(2, rng), MaxRollouts(16), rng)]
+        [True, True]
+
     Args:
         policy: in evaluation mode.
     """

@@ -46,6 +46,17 @@ STARTS = 2  # samples for each solution that is kept, where solutions may not be
 class Reconstruct(Search, Improver):
     """Improve solutions by rebuilding parts of them.
 
+    Example:
+        >>> import torch
+        >>> from ncogym.budget import MaxRollouts
+        >>> from ncogym.envs import build_problem
+        >>> from ncogym.policies import AttentionPolicy
+        >>> from ncogym.search import Reconstruct
+        >>> env, rng = build_problem("tsp", num_nodes=6), torch.Generator().manual_seed(0)
+        >>> policy = AttentionPolicy(env.feature_dims, dim=16, num_layers=1, num_heads=2).eval()
+        >>> [found.feasible for found in Reconstruct(policy, rounds=2)(env, env.generate(2, rng), MaxRollouts(16), rng)]
+        [True, True]
+
     Args:
         policy: in evaluation mode.
         solutions: that live side by side, of each instance: the incumbent, and the best of a greedy rollout from each

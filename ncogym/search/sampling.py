@@ -20,6 +20,17 @@ from ncogym.solution import Solutions
 class Sampling(Search):
     """Solve by sampling a policy until the budget is spent.
 
+    Example:
+        >>> import torch
+        >>> from ncogym.budget import MaxRollouts
+        >>> from ncogym.envs import build_problem
+        >>> from ncogym.policies import AttentionPolicy
+        >>> from ncogym.search import Sampling
+        >>> env, rng = build_problem("tsp", num_nodes=6), torch.Generator().manual_seed(0)
+        >>> policy = AttentionPolicy(env.feature_dims, dim=16, num_layers=1, num_heads=2).eval()
+        >>> [found.feasible for found in Sampling(policy, samples=4)(env, env.generate(2, rng), MaxRollouts(16), rng)]
+        [True, True]
+
     Args:
         policy: in evaluation mode.
         samples: rollouts per instance where no budget limits them (1,280 in Kool et al. 2019).

@@ -38,6 +38,18 @@ from ncogym.solution import Solutions
 class StochasticBeam(Search):
     """Solve by sampling a policy without replacement, one round of distinct sequences after another.
 
+    Example:
+        >>> import torch
+        >>> from ncogym.budget import MaxRollouts
+        >>> from ncogym.envs import build_problem
+        >>> from ncogym.policies import AttentionPolicy
+        >>> from ncogym.search import StochasticBeam
+        >>> env, rng = build_problem("tsp", num_nodes=6), torch.Generator().manual_seed(0)
+        >>> policy = AttentionPolicy(env.feature_dims, dim=16, num_layers=1, num_heads=2).eval()
+        >>> search = StochasticBeam(policy, width=3)
+        >>> [found.feasible for found in search(env, env.generate(2, rng), MaxRollouts(16), rng)]
+        [True, True]
+
     Args:
         policy: in evaluation mode.
         width: sequences of a round, fewer where memory or the budget do not pay for them; one round where no budget

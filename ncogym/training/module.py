@@ -63,10 +63,20 @@ class TrainingModule(pl.LightningModule):
 
     Steps draw their instances themselves, clip by `Optimiser.gradient_clip`, and are whole: what a Trainer is told of
     other data, clipping or accumulation is refused when it begins to fit. The settings that are plain values are the
-    checkpoint's hyperparameters, so that `load_from_checkpoint` takes the other three:
+    checkpoint's hyperparameters, so that `load_from_checkpoint` takes the other three
+    (docs/clients.md).
 
     Example:
-        >>> module = TrainingModule.load_from_checkpoint(path, policy=policy, algorithm=POMO(), source=source)
+        >>> import ncogym
+        >>> from ncogym.algorithms import POMO
+        >>> from ncogym.policies import AttentionPolicy
+        >>> from ncogym.training.data import Generated
+        >>> from ncogym.training.module import Optimiser, TrainingModule
+        >>> env = ncogym.make("tsp", num_nodes=5)
+        >>> policy = AttentionPolicy(env.feature_dims, dim=16, num_layers=1, num_heads=2)
+        >>> module = TrainingModule(policy, POMO(), Generated(env, 5, 5, 20), Optimiser(), 10, 10, seed=0)
+        >>> [part.instances.shape for part in module.draw(0)]
+        [torch.Size([4])]
 
     Args:
         policy: what is trained.
