@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, Literal, Protocol, get_args
 
 import torch
@@ -145,6 +145,29 @@ def noise_for(
     device = next(iter(instances.values())).device
     shape = (env.horizon(instances), instances.batch_size[0], rollouts)
     return torch.rand(shape, generator=nearby(rng, device), device=device)
+
+
+def whole_rollouts(
+    env: Problem,
+    policy: Policy,
+    encoded: Encoded,
+    instances: TensorDict,
+    decoding: Decoding,
+    rollouts: int,
+    starts: Int64[Tensor, "batch rollouts"] | None,
+    noise: Float32[Tensor, "steps batch rollouts"] | None,
+    log_prob: bool,
+) -> Rollouts:
+    """Let a policy build solutions in the plain loop, to the horizon and without a look at any number."""
+    batch = instances.batch_size[0]
+    given = torch.zeros(batch, rollouts, 0, dtype=torch.int64, device=next(iter(instances.values())).device)
+    if starts is not None:
+        given = starts.unsqueeze(-1)
+    with torch.no_grad():
+        loop = _Loop(env, policy, decoding, log_prob, "graph")
+        actions, chosen = loop(encoded, instances, given, noise)
+        reward = reward_of(env, instances, actions)
+    return Rollouts(instances, actions, reward, given.shape[-1], chosen if log_prob else None)
 
 
 class _Loop:
@@ -297,10 +320,14 @@ def products_in(precision: Precision) -> Iterator[None]:
 
 def uncached_autocast(device: torch.device, like: Any = None) -> AbstractContextManager[Any]:
     """Autocast as it is now (or as ``like`` has it), without its cache, whose casts would know of no gradient."""
+    if device.type == "meta":  # which has no autocast, and no numbers
+        return nullcontext()
     enabled, dtype = like or autocast_state(device)
     return torch.autocast(device.type, dtype=dtype, enabled=enabled, cache_enabled=False)
 
 
 def autocast_state(device: torch.device) -> tuple[bool, torch.dtype]:
     """Return whether autocast is on there now, and its dtype."""
+    if device.type == "meta":
+        return False, torch.float32
     return torch.is_autocast_enabled(device.type), torch.get_autocast_dtype(device.type)
