@@ -19,8 +19,9 @@ from tensordict import TensorDict
 
 from ncogym.errors import ArgumentError
 from ncogym.evaluation import Evaluation, Record, Summary
-from ncogym.plotting import Histogram, Sketch, linear_below
+from ncogym.plotting import Histogram, linear_below
 from ncogym.sets import InstanceSet
+from ncogym.sketch import Sketch
 from ncogym.solution import gap_percent
 
 TEMPLATE = Path(__file__).parent / "data" / "page.html"

@@ -1,9 +1,9 @@
-"""Pictures: a tour, routes, a Gantt chart, a packing, anytime curves, histograms of gaps.
+"""Pictures: solutions, anytime curves, histograms of gaps.
 
 matplotlib is imported inside the functions, so that importing this module costs nothing, and only through its object
 interface: no global state, no window, no backend to choose. The path's suffix chooses the picture's format.
 
-A `Sketch` is a solution in plain numbers and lists, for those who draw without knowing the problem.
+Solutions are drawn from a `ncogym.sketch.Sketch`, whatever the problem.
 """
 
 from __future__ import annotations
@@ -20,98 +20,17 @@ import numpy as np
 
 from ncogym._files import named
 from ncogym.errors import ArgumentError
+from ncogym.sketch import Line, Sketch
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 INK, MUTED, ACCENT = "#1f2933", "#7b8794", "#d1495b"
 COLOURS = ("#2f6690", "#d1495b", "#3a9d7c", "#e29030", "#7b5ea7", "#52b2cf", "#8c6d46", "#5f6b76")  # apart in grey, too
 LINES = ("-", "--", ":", "-.")
 
-SIDE = 1000  # of a sketch of places
-
 Axis = Literal["seconds", "rollouts"]  # what anytime curves move with
-
-
-# ---------------------------------------------------------------------- sketches
-
-
-class Line(NamedTuple):
-    """A line through points of a sketch.
-
-    Attributes:
-        points: their indices, in order; the line home of a tour ends where it began.
-        colour: lines of one number are of one colour.
-        style: "solid", "dashed", or "arrows" for a line that shows its direction.
-    """
-
-    points: list[int]
-    colour: int
-    style: str
-
-
-class Mark(NamedTuple):
-    """Points of a sketch that stand out.
-
-    Attributes:
-        points: their indices.
-        colour: marks of one number are of one colour.
-        style: "disc" or "square".
-    """
-
-    points: list[int]
-    colour: int
-    style: str
-
-
-class Bar(NamedTuple):
-    """A rectangle of a sketch, from its lower left corner.
-
-    Attributes:
-        colour: bars of one number are of one colour.
-        label: a short word inside of it, where there is room.
-    """
-
-    x: float
-    y: float
-    width: float
-    height: float
-    colour: int
-    label: str
-
-
-class Sketch(NamedTuple):
-    """A solution as points, lines and bars in the box from (0, 0) to (width, height), y upwards.
-
-    Attributes:
-        width: of the box; of two solutions of an instance, the smaller box is drawn smaller.
-        height: of the box.
-        proportional: whether x and y are of one unit, so that the box may not be stretched.
-        points: ``[x, y]`` each; all are drawn as small dots, whether or not anything goes through them.
-        lines: drawn below the points.
-        marks: drawn above the points.
-        bars: drawn below all else.
-    """
-
-    width: float
-    height: float
-    proportional: bool
-    points: list[list[float]]
-    lines: list[Line]
-    marks: list[Mark]
-    bars: list[Bar]
-
-
-def sketch_places(locs: np.ndarray) -> Sketch:
-    """Return a sketch of places alone, in whole thousandths of the longer side of their bounding box.
-
-    Args:
-        locs: ``[nodes, 2]``, coordinates in any unit.
-    """
-    low, high = locs.min(0), locs.max(0)
-    scale = SIDE / max(float((high - low).max()), 1e-30)
-    width, height = np.rint((high - low) * scale).astype(int).tolist()
-    return Sketch(width, height, True, np.rint((locs - low) * scale).astype(int).tolist(), [], [], [])
 
 
 def plain(text: str) -> str:
@@ -127,191 +46,90 @@ def plain(text: str) -> str:
 # ---------------------------------------------------------------------- pictures of solutions
 
 
-def draw_tour(locs: np.ndarray, tour: np.ndarray, path: str | Path, title: str = "", arrows: bool = False) -> None:
-    """Draw a closed tour through points of the plane, its start marked.
+def draw(sketch: Sketch, path: str | Path, title: str = "") -> None:
+    """Draw a solution.
 
     Args:
-        locs: ``[nodes, 2]``, coordinates in any unit.
-        tour: int ``[steps]``, the nodes in the order of their visit, or none; the way home is drawn too.
+        sketch: the solution.
         path: where the picture goes; the suffix is the format, such as ``.png``, ``.svg`` or ``.pdf``.
         title: one line above the picture.
-        arrows: show the direction of each leg.
 
     Raises:
-        ArgumentError: the suffix or the folder is unknown, or the shapes or nodes do not fit.
+        ArgumentError: the suffix or the folder is unknown.
     """
-    locs, tour = np.asarray(locs), np.asarray(tour)
-    if locs.ndim != 2 or locs.shape[1] != 2:
-        raise ArgumentError(f"locs: shape {list(locs.shape)} is not allowed; it must be [nodes, 2]")
-    if tour.ndim != 1 or ((tour < 0) | (tour >= len(locs))).any():
-        raise ArgumentError(f"tour: {tour.tolist()} is not allowed; it must name nodes from 0 to {len(locs) - 1}")
-    figure = _figure(path, (6.0, 6.0))
-    axes = figure.add_axes((0.03, 0.03, 0.94, 0.94 if not title else 0.89))
-    axes.set_aspect("equal")
-    axes.set_axis_off()
-    axes.margins(0.03)
-    # ink per node shrinks with their number, so that 20 nodes look neither lost nor 2,000 clotted
-    width, area = np.clip(14 / math.sqrt(len(locs)), 0.35, 2.0), np.clip(2400 / len(locs), 1.0, 48.0)
-    axes.plot(
-        *locs[np.append(tour, tour[:1])].T, color=COLOURS[0], linewidth=width, solid_joinstyle="round", gid="tour"
-    )
-    if arrows:  # their heads stand near the middle of the legs, where no node hides them
-        legs = 0.55 * (np.roll(locs[tour], -1, axis=0) - locs[tour])
-        exact: dict[str, Any] = {"angles": "xy", "scale_units": "xy", "scale": 1.0, "minlength": 0.0}
-        axes.quiver(*locs[tour].T, *legs.T, color=COLOURS[0], width=0.0023 * width, headwidth=5, gid="arrows", **exact)
-    x, y = locs.T
-    axes.scatter(x, y, s=area, color=INK, edgecolors="white", linewidths=width / 3, zorder=2, gid="nodes")
-    x, y = locs[tour[:1]].T
-    axes.scatter(x, y, s=max(2.2 * area, 24), marker="s", color=ACCENT, edgecolors="white", zorder=3, gid="start")
-    if title:
-        figure.suptitle(plain(title), y=0.97, fontsize=12, color=INK)
-    _save(figure, path)
-
-
-def draw_gantt(start: np.ndarray, duration: np.ndarray, machine: np.ndarray, path: str | Path, title: str = "") -> None:
-    """Draw a schedule of jobs on machines: a row a machine, a bar an operation, a colour a job.
-
-    A bar bears the number of its job where that fits.
-
-    Args:
-        start: int ``[jobs, machines]``, when each operation begins, in processing order.
-        duration: int ``[jobs, machines]``.
-        machine: int ``[jobs, machines]``, the machine of each; below 0 is no operation.
-        path: where the picture goes; the suffix is the format.
-        title: one line above the picture.
-
-    Raises:
-        ArgumentError: the suffix or the folder is unknown, or the shapes do not fit or hold no operation.
-    """
-    start, duration, machine = np.asarray(start), np.asarray(duration), np.asarray(machine)
-    if start.ndim != 2 or not start.shape == duration.shape == machine.shape:
-        shapes = f"{list(start.shape)}, {list(duration.shape)}, {list(machine.shape)}"
-        raise ArgumentError(f"start, duration, machine: shapes {shapes} are not allowed; all must be [jobs, machines]")
-    jobs, places = np.nonzero(machine >= 0)
-    if not len(jobs):
-        raise ArgumentError("machine: no operation is there; at least one must be")
-    rows, begins, lengths = (values[jobs, places] for values in (machine, start, duration))
-    makespan, num_rows = max(int((begins + lengths).max()), 1), int(rows.max()) + 1
-    figure = _figure(path, (9.0, min(1.4 + 0.34 * num_rows, 12.0)))
+    figure = _figure(path, (9.0, min(1.8 + 0.34 * sketch.height, 12.0)) if sketch.rows else (6.4, 6.4))
     figure.set_layout_engine("constrained")
     axes = figure.add_subplot()
-    # neighbouring jobs lie far apart on the colour circle; those that share a tone differ in lightness
-    shades = [COLOURS[job % len(COLOURS)] for job in jobs]
-    fade = [1.0 - 0.22 * (job // len(COLOURS) % 4) for job in jobs]
-    bars = axes.barh(rows, lengths, left=begins, height=0.82, color=shades, edgecolor="white", linewidth=0.5)
-    for bar, alpha, job, length in zip(bars, fade, jobs, lengths, strict=True):
-        bar.set(alpha=alpha, gid=f"job{job}")
-        if length > 0.011 * makespan * len(str(job)) and num_rows <= 30:
-            x, y = bar.get_x() + bar.get_width() / 2, bar.get_y() + bar.get_height() / 2
-            axes.text(x, y, str(job), ha="center", va="center", fontsize=7, color="white", clip_on=True)
-    axes.set_xlim(0, makespan)
-    axes.set_ylim(num_rows - 0.5, -0.5)
-    axes.set_yticks(range(0, num_rows, 1 + num_rows // 30))
-    axes.set_xlabel("time", color=INK)
-    axes.set_ylabel("machine", color=INK)
-    axes.set_title(plain(title), loc="left", fontsize=12, color=INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(colors=MUTED, which="both")
-    _save(figure, path)
-
-
-def draw_routes(locs: np.ndarray, routes: Sequence[Sequence[int]], path: str | Path, title: str = "") -> None:
-    """Draw routes from a depot and back, a colour each; the legs to and from the depot are dashed and pale.
-
-    Args:
-        locs: ``[nodes, 2]``, coordinates in any unit; node 0 is the depot.
-        routes: the customers of each route in the order of their visit, counted from 1.
-        path: where the picture goes; the suffix is the format.
-        title: one line above the picture.
-
-    Raises:
-        ArgumentError: the suffix or the folder is unknown, or the shapes or customers do not fit.
-    """
-    locs = np.asarray(locs)
-    if locs.ndim != 2 or locs.shape[1] != 2:
-        raise ArgumentError(f"locs: shape {list(locs.shape)} is not allowed; it must be [nodes, 2]")
-    for number, route in enumerate(routes, 1):
-        if not len(route) or min(route) < 1 or max(route) >= len(locs):
-            allowed = f"it must name customers from 1 to {len(locs) - 1}"
-            raise ArgumentError(f"routes: {list(route)} of route {number} is not allowed; {allowed}")
-    figure = _figure(path, (6.0, 6.0))
-    axes = figure.add_axes((0.03, 0.03, 0.94, 0.94 if not title else 0.89))
-    axes.set_aspect("equal")
-    axes.set_axis_off()
-    axes.margins(0.03)
-    width, area = np.clip(14 / math.sqrt(len(locs)), 0.35, 2.0), np.clip(2400 / len(locs), 1.0, 48.0)
-    for number, route in enumerate(routes):
-        look: dict[str, Any] = {"color": COLOURS[number % len(COLOURS)], "linewidth": width}
-        x, y = locs[list(route)].T
-        axes.plot(x, y, solid_joinstyle="round", gid=f"route-{number + 1}", **look)
-        legs = locs[[route[0], 0, route[-1]]].T
-        axes.plot(*legs, linestyle=(0, (4, 3)), alpha=0.45, zorder=1, gid=f"legs-{number + 1}", **look)
-        axes.scatter(x, y, s=area, color=look["color"], edgecolors="white", linewidths=width / 3, zorder=2)
-    x, y = locs[:1].T
-    axes.scatter(x, y, s=max(2.2 * area, 60), marker="s", color=INK, edgecolors="white", zorder=3, gid="depot")
-    if title:
-        figure.suptitle(plain(title), y=0.97, fontsize=12, color=INK)
-    _save(figure, path)
-
-
-def draw_packing(
-    weight: np.ndarray, value: np.ndarray, chosen: np.ndarray, capacity: float, path: str | Path, title: str = ""
-) -> None:
-    """Draw items by weight and value, those packed filled, over a bar of how full the knapsack is.
-
-    In the bar every packed item is a segment as long as its weight, by value per weight, the best first. A line through
-    the origin has the items of one ratio: what is packed lies mostly above what is left out.
-
-    Args:
-        weight: ``[items]``, in any unit.
-        value: ``[items]``, in any unit.
-        chosen: int ``[packed]``, items from 0.
-        capacity: in the unit of the weights.
-        path: where the picture goes; the suffix is the format.
-        title: one line above the picture.
-
-    Raises:
-        ArgumentError: the suffix or the folder is unknown, or the shapes or items do not fit.
-    """
-    weight, value, chosen = np.asarray(weight), np.asarray(value), np.asarray(chosen, dtype=np.int64)
-    if weight.ndim != 1 or not weight.size or weight.shape != value.shape:
-        shapes = f"{list(weight.shape)}, {list(value.shape)}"
-        raise ArgumentError(f"weight, value: shapes {shapes} are not allowed; both must be [items]")
-    if chosen.ndim != 1 or (chosen.size and not 0 <= chosen.min() <= chosen.max() < len(weight)):
-        raise ArgumentError(f"chosen: {chosen.tolist()} is not allowed; it must name items from 0 to {len(weight) - 1}")
-    figure = _figure(path, (6.4, 6.4))
-    figure.set_layout_engine("constrained")
-    axes, bar = figure.subplots(2, height_ratios=[14, 1])
-    packed = np.isin(np.arange(len(weight)), chosen)
-    # ink per item shrinks with their number, so that 20 items look neither lost nor 2,000 clotted
-    area, line = np.clip(3600 / len(weight), 5.0, 60.0), np.clip(14 / math.sqrt(len(weight)), 0.5, 1.2)
-    for part, face, gid, label in ((~packed, "none", "left-out", "left out"), (packed, COLOURS[0], "packed", "packed")):
-        edge = MUTED if face == "none" else "white"
-        name = f"{label}: {part.sum()}"
-        axes.scatter(
-            weight[part], value[part], s=area, color=face, edgecolors=edge, linewidths=line, label=name, gid=gid
-        )
-    axes.set_xlabel("weight", color=INK)
-    axes.set_ylabel("value", color=INK)
-    axes.set_xlim(left=0 if 2 * weight.min() < weight.max() else None)
-    axes.set_ylim(bottom=0)
-    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False, labelcolor=INK, borderpad=0)
-    ratio = np.divide(value, weight, out=np.full(len(weight), np.inf), where=weight > 0)
-    order = chosen[np.argsort(-ratio[chosen], kind="stable")]
-    ends = weight[order].cumsum()
-    edges = {"color": COLOURS[0], "edgecolor": "white", "linewidth": line if len(order) <= 200 else 0}
-    bar.barh(np.zeros(len(order)), weight[order], left=ends - weight[order], height=1, **edges, gid="load")
-    bar.axvline(capacity, color=ACCENT, linewidth=2, gid="capacity")
-    load = float(weight[chosen].sum())
-    bar.set_xlim(0, 1.02 * max(capacity, load))
-    bar.set_yticks([])
-    bar.set_xlabel(f"load {load:.6g} of {capacity:.6g}, value {value[chosen].sum():.6g}", color=INK)
-    for each in (axes, bar):
-        each.spines[["top", "right"]].set_visible(False)
-        each.tick_params(colors=MUTED)
+    # ink per point shrinks with their number, so that 20 look neither lost nor 2,000 clotted
+    count = max(len(sketch.points), 1)
+    width, area = np.clip(14 / math.sqrt(count), 0.35, 2.0), np.clip(2400 / count, 1.0, 48.0)
+    places = np.array(sketch.points, dtype=float).reshape(-1, 2)
+    _draw_bars(axes, sketch)
+    for number, line in enumerate(sketch.lines):
+        _draw_line(axes, places[line.points], line, float(width), f"line-{number}")
+    shown: dict[str, Any] = {"edgecolors": "white", "linewidths": width / 3}
+    x, y = places.T
+    axes.scatter(x, y, s=area, color=INK if sketch.lines else MUTED, zorder=3, gid="points", **shown)
+    for number, mark in enumerate(sketch.marks):
+        is_square = mark.style == "square"
+        size, colour = max(2.2 * area, 30) if is_square else 1.6 * area, _colour(mark.colour)
+        marker = "s" if is_square else "o"
+        x, y = places[mark.points].T
+        axes.scatter(x, y, s=size, color=colour, marker=marker, zorder=4, gid=f"mark-{number}", **shown)
+    if sketch.proportional:
+        axes.set_aspect("equal")
+        axes.margins(0.03)
+    else:
+        margin = 0.0 if sketch.rows else 0.03
+        axes.set_xlim(-margin * sketch.width, (1 + margin) * sketch.width or 1.0)
+        axes.set_ylim(-margin * sketch.height, (1 + margin) * sketch.height or 1.0)
+    if sketch.across or sketch.upwards:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(colors=MUTED, which="both")
+        steps = 1 + len(sketch.rows) // 30
+        axes.set_yticks([row + 0.5 for row in range(len(sketch.rows))][::-steps], sketch.rows[::-steps])
+        if not sketch.rows:  # units of the sketch mean nothing
+            axes.set_xticks([])
+    else:
+        axes.set_axis_off()
+    axes.set_xlabel("\n".join(filter(None, [sketch.across, plain(sketch.note)])), color=INK)
+    axes.set_ylabel(sketch.upwards, color=INK)
     if title:
         figure.suptitle(plain(title), fontsize=12, color=INK)
     _save(figure, path)
+
+
+def _colour(number: int) -> str:
+    return COLOURS[number % len(COLOURS)]
+
+
+def _draw_line(axes: Axes, points: np.ndarray, line: Line, width: float, gid: str) -> None:
+    """Draw a line through points; a dashed one is pale."""
+    look: dict[str, Any] = {"color": _colour(line.colour), "linewidth": width, "gid": gid}
+    if line.style == "dashed":
+        axes.plot(*points.T, linestyle=(0, (4, 3)), alpha=0.45, zorder=1, **look)
+        return
+    axes.plot(*points.T, solid_joinstyle="round", zorder=2, **look)
+    if line.style == "arrows":  # their heads stand near the middle of the legs, where no point hides them
+        legs = 0.55 * np.diff(points, axis=0)
+        exact: dict[str, Any] = {"angles": "xy", "scale_units": "xy", "scale": 1.0, "minlength": 0.0}
+        x, y = points[:-1].T
+        axes.quiver(x, y, *legs.T, color=look["color"], width=0.0023 * width, headwidth=5, gid=f"{gid}-arrows", **exact)
+
+
+def _draw_bars(axes: Axes, sketch: Sketch) -> None:
+    """Draw the bars, each with its label where that fits; those that share a tone differ in lightness."""
+    from matplotlib.patches import Rectangle
+
+    for bar in sketch.bars:
+        alpha = 1.0 - 0.22 * (bar.colour // len(COLOURS) % 4)
+        look: dict[str, Any] = {"facecolor": _colour(bar.colour), "edgecolor": "white", "linewidth": 0.5}
+        height = (0.82 if sketch.rows else 1.0) * bar.height  # rows stand apart
+        low = bar.y + (bar.height - height) / 2
+        axes.add_patch(Rectangle((bar.x, low), bar.width, height, gid=f"bar-{bar.colour}", alpha=alpha, **look))
+        if bar.width > 0.011 * sketch.width * len(bar.label) and sketch.height <= (30 if sketch.rows else math.inf):
+            middle = bar.x + bar.width / 2, bar.y + bar.height / 2
+            axes.text(*middle, bar.label, ha="center", va="center", fontsize=7, color="white", clip_on=True)
 
 
 # ---------------------------------------------------------------------- pictures of evaluations

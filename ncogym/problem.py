@@ -19,7 +19,7 @@ from torch import Tensor
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.features import FeatureDims, InstanceFeatures, StepFeatures, Walk
 from ncogym.models import Model
-from ncogym.plotting import Sketch
+from ncogym.sketch import Sketch
 
 
 class Violation(NamedTuple):
@@ -385,10 +385,6 @@ class Problem(abc.ABC):
             number: of the image; where all images share their actions, as on a plane, it does not matter.
         """
         return actions
-
-    @abc.abstractmethod
-    def render(self, instance: TensorDict, actions: Tensor, path: str | Path, title: str = "") -> None:
-        """Draw the solution ``actions`` ``[steps]`` of an instance of batch size ``[1]`` to a picture file."""
 
     def sketch(self, instance: TensorDict, actions: Int64[Tensor, " steps"]) -> Sketch | None:
         """Return the solution ``actions`` of an instance of batch size ``[1]`` as a `Sketch`, which pages can draw.

@@ -41,6 +41,7 @@ from ncogym.errors import (
     UnsupportedProblem,
 )
 from ncogym.known import AS_GOOD, published_solution
+from ncogym.plotting import draw
 from ncogym.policies import Conditioned, Latent, Policy
 from ncogym.policies.decoding import Sample
 from ncogym.pretrained import Pretrained, find_policy, load_policy
@@ -401,7 +402,16 @@ class Solved:
             with named(target.with_suffix(self.env.solution_suffix or "")):
                 self.env.write_solution(self.data, actions, target, _printable(self.instance) or self.env.name)
             title = f"{self.instance}: {_shown(self.solution.objective)}"
-            self.env.render(self.data, actions, target.with_suffix(".png"), title)
+            _draw(self.env, self.data, actions, target.with_suffix(".png"), title)
+
+
+def _draw(env: Problem, data: TensorDict, actions: Tensor, path: Path, title: str) -> None:
+    """Draw a solution, or say that its problem has no picture."""
+    sketch = env.sketch(data, actions)
+    if sketch is None:
+        warnings.warn(f"{env.name} has no picture, so none is drawn", NcogymWarning, stacklevel=3)
+    else:
+        draw(sketch, path, title)
 
 
 def _plain(value: float) -> float | int:
@@ -583,7 +593,7 @@ def render(record: str | Path, picture: str | Path) -> None:
             faults.append(error)
             continue
         with whole(picture) as made:
-            env.render(data, actions, made, f"{Path(file).stem}: {_shown(again)}")
+            _draw(env, data, actions, made, f"{Path(file).stem}: {_shown(again)}")
         return
     raise faults[0]
 

@@ -113,9 +113,6 @@ class Orienteering(Problem):
     def symmetries(self, instance, count=8, rng=None):
         return [instance]
 
-    def render(self, instance, actions, path, title=""):
-        raise NotImplementedError
-
     @property
     def size(self):
         return self.num_nodes

@@ -13,20 +13,16 @@ from matplotlib.text import Text
 from ncogym.errors import ArgumentError
 from ncogym.plotting import (
     COLOURS,
-    MUTED,
     Histogram,
+    draw,
     draw_anytime,
-    draw_gantt,
     draw_histogram,
-    draw_packing,
     draw_population,
-    draw_routes,
-    draw_tour,
     gap_histogram,
     linear_below,
     plain,
-    sketch_places,
 )
+from ncogym.sketch import Bar, Line, Mark, Sketch, sketch_places
 
 CURVES = {"slow": [(1.0, 9.0), (2.0, 4.0), (50.0, 3.0)], "quick": [(0.1, 7.0)], "never": []}
 SQUARE = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
@@ -49,18 +45,24 @@ def ink(png: Path, colour: str) -> np.ndarray:
     return np.argwhere(np.abs(imread(png)[..., :3] - wanted).max(-1) < 0.02)
 
 
+def tour(locs: np.ndarray, nodes: list[int], style: str = "solid") -> Sketch:
+    """Return a sketch of a tour, its start marked."""
+    line = Line(nodes + nodes[:1], 0, style)
+    return sketch_places(locs)._replace(lines=[line], marks=[Mark(nodes[:1], 1, "square")])
+
+
 @pytest.mark.parametrize("nodes", [4, 20, 150])
-def test_tour_has_a_marker_per_node(nodes: int, tmp_path: Path) -> None:
+def test_every_point_is_drawn(nodes: int, tmp_path: Path) -> None:
     """A picture shows every node once, and one start."""
-    draw_tour(circle(nodes), np.arange(nodes), tmp_path / "tour.svg")
-    assert group(tmp_path / "tour.svg", "nodes").count("<use") == nodes
-    assert group(tmp_path / "tour.svg", "start").count("<use") == 1
+    draw(tour(circle(nodes), list(range(nodes))), tmp_path / "tour.svg")
+    assert group(tmp_path / "tour.svg", "points").count("<use") == nodes
+    assert group(tmp_path / "tour.svg", "mark-0").count("<use") == 1
 
 
-def test_tour_is_closed(tmp_path: Path) -> None:
-    """The line goes through the nodes in the order of their visit, and home."""
-    draw_tour(SQUARE, np.array([2, 0, 1, 3]), tmp_path / "tour.svg")
-    drawn = re.findall(r"[ML] ([\d.]+) ([\d.]+)", group(tmp_path / "tour.svg", "tour"))
+def test_a_line_goes_through_its_points(tmp_path: Path) -> None:
+    """In the order of their visit, and home."""
+    draw(tour(SQUARE, [2, 0, 1, 3]), tmp_path / "tour.svg")
+    drawn = re.findall(r"[ML] ([\d.]+) ([\d.]+)", group(tmp_path / "tour.svg", "line-0"))
     points = np.array(drawn, dtype=float)
     assert len(points) == 5
     assert (points[0] == points[-1]).all()
@@ -68,28 +70,35 @@ def test_tour_is_closed(tmp_path: Path) -> None:
     assert points[:4].tolist() == [[right, top], [left, bottom], [right, bottom], [left, top]]
 
 
-def test_tour_keeps_proportions(tmp_path: Path) -> None:
+def test_proportions_are_kept(tmp_path: Path) -> None:
     """A field ten times as wide as high is drawn so, not stretched."""
-    draw_tour(SQUARE * [10, 1], np.arange(4), tmp_path / "tour.png")
+    draw(tour(SQUARE * [10, 1], [0, 1, 2, 3]), tmp_path / "tour.png")
     rows, columns = np.ptp(ink(tmp_path / "tour.png", COLOURS[0]), axis=0)
     assert columns / rows == pytest.approx(10, rel=0.1)
 
 
 @pytest.mark.parametrize("nodes", [20, 150, 3000])
-def test_tour_picture_is_neither_blank_nor_clotted(nodes: int, tmp_path: Path) -> None:
+def test_a_picture_is_neither_blank_nor_clotted(nodes: int, tmp_path: Path) -> None:
     """A PNG is large enough to look at, and its ink covers a part of it that lets one see the tour."""
     locs = np.random.RandomState(0).uniform(size=(nodes, 2))
-    draw_tour(locs, np.lexsort([locs[:, 1], (locs[:, 0] * 10).astype(int)]), tmp_path / "tour.png", "a tour")
+    order = np.lexsort([locs[:, 1], (locs[:, 0] * 10).astype(int)]).tolist()
+    draw(tour(locs, order), tmp_path / "tour.png", "a tour")
     pixels = imread(tmp_path / "tour.png")[..., :3]
-    assert pixels.shape[:2] == (900, 900)
+    assert pixels.shape[:2] == (960, 960)
     assert 0.004 < (pixels.min(-1) < 0.9).mean() < 0.35
     assert len(ink(tmp_path / "tour.png", COLOURS[0])) > 500
+
+
+def test_arrows_show_the_way(tmp_path: Path) -> None:
+    """A line of arrows has a head a leg."""
+    draw(tour(SQUARE, [0, 1, 2, 3], "arrows"), tmp_path / "tour.svg")
+    assert group(tmp_path / "tour.svg", "line-0-arrows").count("<path") == 4
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
 def test_suffix_chooses_the_format(suffix: str, tmp_path: Path) -> None:
     """A file begins as its suffix promises."""
-    draw_tour(SQUARE, np.arange(4), tmp_path / f"tour{suffix}")
+    draw(tour(SQUARE, [0, 1, 2, 3]), tmp_path / f"tour{suffix}")
     start = (tmp_path / f"tour{suffix}").read_bytes()[:8]
     assert start.startswith({".png": b"\x89PNG", ".svg": b"<?xml", ".pdf": b"%PDF"}[suffix])
 
@@ -98,7 +107,7 @@ def test_suffix_chooses_the_format(suffix: str, tmp_path: Path) -> None:
 def test_unknown_suffix_is_refused(name: str, tmp_path: Path) -> None:
     """A suffix that stands for no picture is refused in one line that lists those that do, and nothing is written."""
     with pytest.raises(ArgumentError, match=r"^path: suffix .* is not allowed; .*\.pdf.*\.png.*\.svg") as refusal:
-        draw_tour(SQUARE, np.arange(4), tmp_path / name)
+        draw(tour(SQUARE, [0, 1, 2, 3]), tmp_path / name)
     with pytest.raises(ArgumentError, match=r"^path: suffix"):
         draw_anytime(CURVES, tmp_path / name, "gap (%)", "")
     assert "\n" not in str(refusal.value)
@@ -108,62 +117,29 @@ def test_unknown_suffix_is_refused(name: str, tmp_path: Path) -> None:
 def test_missing_folder_is_refused(tmp_path: Path) -> None:
     """A folder that does not exist is named."""
     with pytest.raises(ArgumentError, match=r"none/tour.png is not allowed; its folder does not exist"):
-        draw_tour(SQUARE, np.arange(4), tmp_path / "none" / "tour.png")
-
-
-@pytest.mark.parametrize(
-    ("locs", "tour", "words"),
-    [
-        (SQUARE, np.array([0, 1, 4]), "tour: .* nodes from 0 to 3"),
-        (SQUARE, np.array([-1, 1, 2]), "tour: .* nodes from 0 to 3"),
-        (SQUARE, np.arange(4)[None], "tour: "),
-        (SQUARE[0], np.arange(2), r"locs: shape \[2\]"),
-        (np.zeros((4, 3)), np.arange(4), r"locs: shape \[4, 3\]"),
-    ],
-)
-def test_tour_that_does_not_fit_is_refused(locs: np.ndarray, tour: np.ndarray, words: str, tmp_path: Path) -> None:
-    """Nodes that are not there and wrong shapes are refused in words."""
-    with pytest.raises(ArgumentError, match=words):
-        draw_tour(locs, tour, tmp_path / "tour.png")
+        draw(tour(SQUARE, [0, 1, 2, 3]), tmp_path / "none" / "tour.png")
 
 
 def test_a_tour_that_has_not_begun_is_points_alone(tmp_path: Path) -> None:
     """Before the first step there are nodes, and no start."""
-    draw_tour(SQUARE, np.array([], dtype=int), tmp_path / "none.svg")
-    draw_tour(SQUARE, np.arange(4), tmp_path / "tour.svg")
-    none, tour = ((tmp_path / name).read_text().count("<use") for name in ("none.svg", "tour.svg"))
-    assert none == tour - 1
+    draw(tour(SQUARE, []), tmp_path / "none.svg")
+    draw(tour(SQUARE, [0, 1, 2, 3]), tmp_path / "tour.svg")
+    none, whole = ((tmp_path / name).read_text().count("<use") for name in ("none.svg", "tour.svg"))
+    assert none == whole - 1
 
 
-def test_routes_have_a_colour_each_and_dashed_depot_legs(tmp_path: Path) -> None:
+def test_lines_have_a_colour_each_and_dashes_where_they_are_dashed(tmp_path: Path) -> None:
     """Each route is a line of its own colour through its customers; its way from the depot and back is dashed."""
-    locs = np.concatenate([[[0.0, 0.0]], circle(12)])
     routes = [[1, 2, 3, 4], [5], list(range(6, 13))]
-    draw_routes(locs, routes, tmp_path / "routes.svg", "three routes")
-    for number, route in enumerate(routes):
-        line, legs = (group(tmp_path / "routes.svg", f"{gid}-{number + 1}") for gid in ("route", "legs"))
-        for drawn, points in ((line, len(route)), (legs, 3)):
-            assert COLOURS[number] in drawn
-            assert len(re.findall(r"[ML] [\d.]+ [\d.]+", drawn)) == points
-        assert "stroke-dasharray" in legs
-        assert "stroke-dasharray" not in line
-    assert group(tmp_path / "routes.svg", "depot").count("<use") == 1
-
-
-@pytest.mark.parametrize(
-    ("locs", "routes", "words"),
-    [
-        (SQUARE[:, :1], [[1]], r"locs: shape \[4, 1\] is not allowed; it must be \[nodes, 2\]"),
-        (SQUARE, [[1], [2, 4]], r"routes: \[2, 4\] of route 2 is not allowed; it must name customers from 1 to 3"),
-        (SQUARE, [[0, 1]], r"routes: \[0, 1\] of route 1 is not allowed"),
-        (SQUARE, [[]], r"routes: \[\] of route 1 is not allowed"),
-    ],
-)
-def test_bad_routes_are_refused(locs: np.ndarray, routes: list, words: str, tmp_path: Path) -> None:
-    """What cannot be drawn is refused in words, and no file is left behind."""
-    with pytest.raises(ArgumentError, match=words):
-        draw_routes(locs, routes, tmp_path / "routes.png")
-    assert not list(tmp_path.iterdir())
+    ways = [Line(route, number, "solid") for number, route in enumerate(routes)]
+    legs = [Line([route[0], 0, route[-1]], number, "dashed") for number, route in enumerate(routes)]
+    places = sketch_places(np.concatenate([[[0.0, 0.0]], circle(12)]))
+    draw(places._replace(lines=[*ways, *legs]), tmp_path / "routes.svg", "three routes")
+    for number, line in enumerate([*ways, *legs]):
+        drawn = group(tmp_path / "routes.svg", f"line-{number}")
+        assert COLOURS[line.colour] in drawn
+        assert len(re.findall(r"[ML] [\d.]+ [\d.]+", drawn)) == len(line.points)
+        assert ("stroke-dasharray" in drawn) == (line.style == "dashed")
 
 
 def test_anytime_shows_every_solver_that_found_something(tmp_path: Path) -> None:
@@ -333,60 +309,40 @@ def test_places_of_a_sketch_may_coincide() -> None:
 # ---------------------------------------------------------------------- schedules, packings
 
 
-def test_gantt_has_a_bar_per_operation_in_its_row(tmp_path: Path) -> None:
-    """Bars stand by machine from top to bottom, as wide as they last; what is no operation has none."""
-    start, duration = np.array([[0, 3], [4, -1]]), np.array([[3, 2], [4, 0]])
-    draw_gantt(start, duration, np.array([[0, 1], [0, -1]]), tmp_path / "chart.svg", "two jobs")
-    bars = re.findall(r'<g id="job(\d)">\s*<path d="([^"]*)"', (tmp_path / "chart.svg").read_text())
-    assert [job for job, _ in bars] == ["0", "0", "1"]
-    corners = [np.array(re.findall(r"[ML] ([\d.]+) ([\d.]+)", path), dtype=float) for _, path in bars]
+def test_bars_stand_in_their_rows(tmp_path: Path) -> None:
+    """Bars are as wide as they last, in the rows that they name, and the axes say what is what."""
+    bars = [Bar(0, 1, 3, 1, 0, "0"), Bar(3, 0, 2, 1, 0, "0"), Bar(4, 1, 4, 1, 1, "1")]
+    chart = Sketch(8, 2, False, [], [], [], bars, "time", "machine", ["1", "0"])
+    draw(chart, tmp_path / "chart.svg", "two jobs")
+    text = (tmp_path / "chart.svg").read_text()
+    drawn = re.findall(r'<g id="bar-(\d)">\s*<path d="([^"]*)"', text)
+    assert [job for job, _ in drawn] == ["0", "0", "1"]
+    corners = [np.array(re.findall(r"[ML] ([\d.]+) ([\d.]+)", path), dtype=float) for _, path in drawn]
     widths = np.array([np.ptp(points[:, 0]) for points in corners])
     assert widths / widths[0] == pytest.approx([1, 2 / 3, 4 / 3], rel=1e-3)
     tops = [points[:, 1].min() for points in corners]
     assert tops[0] == tops[2] < tops[1]
     assert corners[1][:, 0].min() == pytest.approx(corners[0][:, 0].max(), abs=0.01)
-
-
-def test_gantt_of_nothing_is_refused(tmp_path: Path) -> None:
-    """Shapes that differ and charts without an operation are refused in words."""
-    zeros = np.zeros((2, 2), dtype=int)
-    with pytest.raises(ArgumentError, match=r"start, duration, machine: shapes \[2, 2\], \[2, 2\], \[2, 1\]"):
-        draw_gantt(zeros, zeros, zeros[:, :1], tmp_path / "chart.png")
-    with pytest.raises(ArgumentError, match="machine: no operation is there"):
-        draw_gantt(zeros, zeros, zeros - 1, tmp_path / "chart.png")
+    assert {"<!-- time -->", "<!-- machine -->", "<!-- two jobs -->"} <= set(re.findall("<!-- .* -->", text))
 
 
 @pytest.mark.parametrize("items", [5, 2000])
-def test_packing_shows_every_item_and_the_load(items: int, tmp_path: Path) -> None:
-    """Items packed and left out are marked apart, one marker each; in the bar packed items are segments."""
-    weight, value, chosen = np.arange(1.0, items + 1), np.full(items, 7.0), np.array([3, 0])
-    draw_packing(weight, value, chosen, 10.0, tmp_path / "packing.svg")
-    assert group(tmp_path / "packing.svg", "packed").count("<use") == 2
-    assert group(tmp_path / "packing.svg", "left-out").count("<use") == items - 2
-    assert (tmp_path / "packing.svg").read_text().count('<g id="load"') == 2
-    assert "load 5 of 10, value 14" in (tmp_path / "packing.svg").read_text()
+def test_marks_and_a_note(items: int, tmp_path: Path) -> None:
+    """Points that stand out are marked, one marker each, and a line below says the numbers."""
+    points = [[place, place] for place in range(items)]
+    packing = Sketch(
+        items, items, False, points, [], [Mark([3, 0], 0, "disc")], [], "weight", "value", [], "load 5 of 10"
+    )
+    draw(packing, tmp_path / "packing.svg")
+    assert group(tmp_path / "packing.svg", "mark-0").count("<use") == 2
+    assert group(tmp_path / "packing.svg", "points").count("<use") == items
+    assert "load 5 of 10" in (tmp_path / "packing.svg").read_text()
 
 
-def test_packing_of_nothing_can_be_drawn(tmp_path: Path) -> None:
-    """An empty knapsack is a picture, too."""
-    draw_packing(np.ones(3), np.ones(3), np.empty(0), 0.5, tmp_path / "packing.png")
-    assert len(ink(tmp_path / "packing.png", MUTED)) > 0
-
-
-@pytest.mark.parametrize(
-    ("weight", "value", "chosen", "words"),
-    [
-        (np.ones(3), np.ones(2), [0], r"weight, value: shapes \[3\], \[2\] are not allowed"),
-        (np.ones(0), np.ones(0), [], r"weight, value: shapes \[0\], \[0\] are not allowed"),
-        (np.ones(3), np.ones(3), [3], r"chosen: \[3\] is not allowed; it must name items from 0 to 2"),
-        (np.ones(3), np.ones(3), [-1], r"chosen: \[-1\] is not allowed"),
-    ],
-)
-def test_packing_that_does_not_fit_is_refused(weight, value, chosen, words, tmp_path: Path) -> None:
-    """Items that are not there are refused in words, and no picture is left behind."""
-    with pytest.raises(ArgumentError, match=words):
-        draw_packing(weight, value, np.array(chosen), 1.0, tmp_path / "packing.png")
-    assert not (tmp_path / "packing.png").exists()
+def test_nothing_can_be_drawn(tmp_path: Path) -> None:
+    """An empty sketch is a picture, too."""
+    draw(Sketch(0, 0, False, [], [], [], []), tmp_path / "nothing.png")
+    assert imread(tmp_path / "nothing.png").ndim == 3
 
 
 def test_population_shows_members_and_winners(tmp_path: Path) -> None:
@@ -418,18 +374,15 @@ HOSTILE = ["$\\frac{$", "$a$ $b", r"\$1$", "caf\udce9", "a\x01\tb", "$\\unknown$
 @pytest.mark.parametrize("name", HOSTILE)
 def test_any_name_can_be_drawn(name: str, suffix: str, tmp_path: Path) -> None:
     """A title, a solver or a reference may be called what a file may be called."""
-    nodes, rows = np.arange(4), np.array([[0, 1]])
-    paths = [tmp_path / f"{number}{suffix}" for number in range(7)]
+    paths = [tmp_path / f"{number}{suffix}" for number in range(5)]
     log = tmp_path / "metrics.csv"
     columns = ["step", "best_of_members", "mean_member", "share_won_most", "share_won_least", "unique_winners"]
     log.write_text(f"{','.join(columns)}\n{','.join(['1'] * 6)}\n")
-    draw_tour(SQUARE, nodes, paths[0], name)
-    draw_gantt(rows, rows + 1, rows, paths[1], name)
-    draw_routes(SQUARE, [[1, 2], [3]], paths[2], name)
-    draw_packing(np.ones(2), np.ones(2), np.array([1]), 1.0, paths[3], name)
-    draw_histogram(gap_histogram({name: [1.0, 0.0]}, 1e-6), paths[4], name)
-    draw_anytime({name: [(1.0, 2.0)]}, paths[5], f"gap to {name}", name)
-    draw_population(log, paths[6], f"mean {name}", name)
+    draw(tour(SQUARE, [0, 1, 2, 3]), paths[0], name)
+    draw(Sketch(1, 1, False, [], [], [], [Bar(0, 0, 1, 1, 0, "0")], "time", "machine", ["0"], name), paths[1], name)
+    draw_histogram(gap_histogram({name: [1.0, 0.0]}, 1e-6), paths[2], name)
+    draw_anytime({name: [(1.0, 2.0)]}, paths[3], f"gap to {name}", name)
+    draw_population(log, paths[4], f"mean {name}", name)
     for path in paths:
         if suffix == ".svg":
             ET.parse(path)

@@ -29,7 +29,7 @@ class Room(NamedTuple):
 
 
 BOOKS = "models problem solution budget books solver"
-GROUND = f"errors features {BOOKS} plotting"
+GROUND = f"errors features sketch {BOOKS} plotting"
 ROOMS = [
     Room("__init__", packages=""),  # names its homes in text and imports them late
     Room("__main__", "cli", packages=""),

@@ -25,8 +25,8 @@ from ncogym.envs.formats.arrays import holds, real, refuse
 from ncogym.envs.tsp import TSP
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.features import EdgeFeatures, FeatureDims, InstanceFeatures, NodeFeatures
-from ncogym.plotting import Sketch
 from ncogym.problem import Arrays, Contents, Problem, ReferenceSet
+from ncogym.sketch import Sketch
 
 Distribution = Literal["uniform", "noisy"]
 
@@ -192,16 +192,8 @@ class ATSP(TSP):
         """Return the tours backwards for the image with all distances turned round."""
         return actions.flip(-1) if number % 2 else actions
 
-    def render(self, instance: TensorDict, actions: Tensor, path: str | Path, title: str = "") -> None:
-        """Draw the tour with arrows, nodes placed so that their distances resemble the mean of there and back."""
-        from ncogym.plotting import draw_tour
-
-        dists = geometry.distances(instance)
-        places = geometry.scaled_coordinates((dists + dists.mT) / 2)
-        draw_tour(places[0].numpy(), actions.numpy(), path, title, arrows=True)
-
     def sketch(self, instance: TensorDict, actions: Int64[Tensor, " steps"]) -> Sketch:
-        """Return the tour with arrows, nodes placed as in `render`."""
+        """Return the tour with arrows, nodes placed so that their distances resemble the mean of there and back."""
         dists = geometry.distances(instance)
         placed = TensorDict({"locs": geometry.scaled_coordinates((dists + dists.mT) / 2)}, batch_size=[1])
         drawn = super().sketch(placed, actions)

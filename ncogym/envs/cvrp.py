@@ -35,8 +35,8 @@ from ncogym.envs.formats.arrays import holds, real, refuse, whole
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.features import EdgeFeatures, FeatureDims, InstanceFeatures, NodeFeatures, StepFeatures, Walk
 from ncogym.models import Routes
-from ncogym.plotting import Line, Mark, Sketch, sketch_places
 from ncogym.problem import Arrays, Contents, Neighbourhood, Problem, ReferenceSet, Violation
+from ncogym.sketch import Line, Mark, Sketch, sketch_places
 
 Distribution = Literal["uniform", "centre", "clustered", "x", "mixed"]
 
@@ -465,11 +465,6 @@ class CVRP(Problem):
     def model(self, instance: TensorDict) -> Routes:
         demand, capacity = instance["demand"].double(), instance["capacity"].double()
         return Routes(geometry.distances_of(instance), demand, capacity, labels=instance.get(LABELS, None))
-
-    def render(self, instance: TensorDict, actions: Tensor, path: str | Path, title: str = "") -> None:
-        from ncogym.plotting import draw_routes
-
-        draw_routes(instance["locs"][0].numpy(), routes_of(actions.tolist()), path, title)
 
     def sketch(self, instance: TensorDict, actions: Int64[Tensor, " steps"]) -> Sketch:
         """Return the places, a line a route, its legs from and to the depot dashed, and the depot as a square."""

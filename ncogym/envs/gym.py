@@ -39,6 +39,7 @@ from ncogym.envs import PROBLEMS, make
 from ncogym.envs.env import refused_action
 from ncogym.errors import ArgumentError
 from ncogym.features import EdgeFeatures, InstanceFeatures, NodeFeatures, StepFeatures
+from ncogym.plotting import draw
 
 try:
     import gymnasium
@@ -150,7 +151,10 @@ class _Episodes:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "frame.png"
             instance = self.state.instance.select(*self.shapes)[:1].cpu()
-            self.env.render(instance, self.actions[0].cpu(), path)
+            sketch = self.env.sketch(instance, self.actions[0].cpu())
+            if sketch is None:
+                raise ArgumentError(f"render_mode: {self.env.name} has no picture; None is allowed")
+            draw(sketch, path)
             with Image.open(path) as drawn:
                 return np.array(ImageOps.pad(drawn.convert("RGB"), PIXELS, color="white"))
 

@@ -30,8 +30,8 @@ from ncogym.envs.formats.jobshop import TAILLARD_SEEDS, matrices_fault
 from ncogym.errors import ArgumentError
 from ncogym.features import FeatureDims, InstanceFeatures, OperationGraph, StepFeatures
 from ncogym.models import Shop
-from ncogym.plotting import Bar, Sketch
 from ncogym.problem import Arrays, Contents, Neighbourhood, Problem, ReferenceSet, Violation
+from ncogym.sketch import Bar, Sketch
 
 Distribution = Literal["l2d", "taillard"]
 
@@ -602,12 +602,6 @@ class JSSP(Problem):
     def model(self, instance: TensorDict) -> Shop:
         return Shop(instance["duration"], instance["machine"])
 
-    def render(self, instance: TensorDict, actions: Tensor, path: str | Path, title: str = "") -> None:
-        from ncogym.plotting import draw_gantt
-
-        start = self.schedule(instance, actions[None, None])[0, 0]
-        draw_gantt(start.numpy(), instance["duration"][0].numpy(), instance["machine"][0].numpy(), path, title)
-
     def sketch(self, instance: TensorDict, actions: Int64[Tensor, " steps"]) -> Sketch:
         """Return the Gantt chart: a row a machine, the first on top, a bar an operation, a colour a job."""
         start = self.schedule(instance, actions[None, None])[0, 0]
@@ -619,7 +613,8 @@ class JSSP(Problem):
             for begin, duration, machine in zip(*operations, strict=True)
             if begin >= 0 and duration > 0
         ]
-        return Sketch(max((bar.x + bar.width for bar in bars), default=0), rows, False, [], [], [], bars)
+        makespan, names = max((bar.x + bar.width for bar in bars), default=0), [str(row) for row in range(rows)]
+        return Sketch(makespan, rows, False, [], [], [], bars, "time", "machine", names[::-1])
 
 
 class _Window:

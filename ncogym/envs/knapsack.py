@@ -38,8 +38,8 @@ from ncogym.envs.formats.arrays import holds, real, refuse
 from ncogym.errors import ArgumentError
 from ncogym.features import FeatureDims, InstanceFeatures, NodeFeatures, StepFeatures
 from ncogym.models import Packing
-from ncogym.plotting import SIDE, Bar, Mark, Sketch
 from ncogym.problem import Arrays, Contents, Neighbourhood, Problem, ReferenceSet, Violation
+from ncogym.sketch import SIDE, Bar, Mark, Sketch
 
 Pisinger = Literal[
     "uncorrelated",
@@ -432,13 +432,6 @@ class Knapsack(Problem):
         whole = (weight == weight.round()).all(-1) & (capacity == capacity.round())
         return torch.where(whole, capacity, capacity * (1 + ALLOWANCE / 10))
 
-    def render(self, instance: TensorDict, actions: Tensor, path: str | Path, title: str = "") -> None:
-        from ncogym.plotting import draw_packing
-
-        weight, value = (view(instance)[0].cpu().numpy() for view in (self.weights, self.values))
-        chosen = np.array(self.plain_actions(instance, actions), dtype=np.int64)
-        draw_packing(weight, value, chosen, float(instance["capacity"]), path, title)
-
     def sketch(self, instance: TensorDict, actions: Int64[Tensor, " steps"]) -> Sketch:
         """Return the items by weight and value, those packed marked, above bars of the load and the capacity."""
         weight, value = (view(instance)[0] for view in (self.weights, self.values))
@@ -450,7 +443,9 @@ class Knapsack(Problem):
         unit = SIDE / max(load, capacity, tiny)
         bars = [Bar(0, 60, round(load * unit), 50, 0, "load"), Bar(0, 0, round(capacity * unit), 50, 7, "capacity")]
         points = torch.stack([across, upwards], dim=-1).round().long().tolist()
-        return Sketch(SIDE, SIDE, False, points, [], [Mark(packed, 0, "disc")], bars)
+        worth = float(value[packed].sum())
+        note = f"{len(packed)} of {len(weight)} items, load {load:.6g} of {capacity:.6g}, value {worth:.6g}"
+        return Sketch(SIDE, SIDE, False, points, [], [Mark(packed, 0, "disc")], bars, "weight", "value", [], note)
 
 
 def _broken(taken: list[int], weights: list[float], capacity: float) -> str | None:

@@ -28,8 +28,8 @@ from ncogym.envs.formats.arrays import holds, real, whole
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.features import EdgeFeatures, FeatureDims, InstanceFeatures, NodeFeatures, StepFeatures, Walk
 from ncogym.models import Tour
-from ncogym.plotting import Line, Mark, Sketch, sketch_places
 from ncogym.problem import Arrays, Contents, Neighbourhood, Problem, ReferenceSet, Violation
+from ncogym.sketch import Line, Mark, Sketch, sketch_places
 
 Distribution = Literal["uniform", "clustered", "explosion", "mixed"]
 
@@ -320,11 +320,6 @@ class TSP(Problem):
 
     def model(self, instance: TensorDict) -> Tour:
         return Tour(geometry.distances_of(instance))
-
-    def render(self, instance: TensorDict, actions: Tensor, path: str | Path, title: str = "") -> None:
-        from ncogym.plotting import draw_tour
-
-        draw_tour(self._coordinates(instance)[0].numpy(), actions.numpy(), path, title)
 
     def sketch(self, instance: TensorDict, actions: Int64[Tensor, " steps"]) -> Sketch:
         """Return the places, the closed tour and a mark at its start."""

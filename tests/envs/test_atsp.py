@@ -18,6 +18,7 @@ from ncogym.envs import PROBLEMS, geometry
 from ncogym.envs.atsp import ATSP
 from ncogym.errors import ArgumentError, InstanceError, UnsupportedProblem
 from ncogym.laws import check_env
+from ncogym.plotting import draw
 from ncogym.policies.attention import AttentionPolicy
 
 DISTRIBUTIONS = ("uniform", "noisy")
@@ -352,9 +353,9 @@ def test_a_tour_can_be_drawn(key, ring, rng, tmp_path):
     """A picture has an arrow for each leg, and needs no coordinates."""
     pytest.importorskip("matplotlib")
     instance = ring if key == "read" else ATSP(3).generate(1, rng)
-    ATSP(3).render(instance, torch.tensor([2, 0, 1]), tmp_path / "tour.svg", title="a ring")
+    draw(ATSP(3).sketch(instance, torch.tensor([2, 0, 1])), tmp_path / "tour.svg", "a ring")
     text = (tmp_path / "tour.svg").read_text()
-    assert text.split('id="arrows"')[1].split("</g>")[0].count("<path") == 3
+    assert text.split('id="line-0-arrows"')[1].split("</g>")[0].count("<path") == 3
 
 
 def test_a_sketch_has_arrows(ring):

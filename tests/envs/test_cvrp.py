@@ -16,6 +16,7 @@ from ncogym.envs import geometry
 from ncogym.envs.cvrp import CVRP, routes_of
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.laws import check_env
+from ncogym.plotting import draw
 
 DISTRIBUTIONS = ("uniform", "centre", "clustered", "x", "mixed")
 
@@ -592,7 +593,7 @@ def test_shorter_solutions_are_padded_by_the_depot(env, cross):
 
 def test_routes_can_be_drawn(env, cross, tmp_path):
     """A picture file is written."""
-    env.render(cross, torch.tensor([1, 4, 0, 2, 3, 0]), tmp_path / "cross.png", title="a cross")
+    draw(env.sketch(cross, torch.tensor([1, 4, 0, 2, 3, 0])), tmp_path / "cross.png", "a cross")
     assert (tmp_path / "cross.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -15,6 +15,7 @@ from ncogym.envs.jssp import JSSP, stack_instances, taillard_instance
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.features import join_steps
 from ncogym.laws import check_env
+from ncogym.plotting import draw
 
 OPTIONS = ({}, {"distribution": "taillard"}, {"non_delay": True}, {"insertion": True})
 
@@ -695,7 +696,7 @@ def test_other_schedules_have_no_mirror(option, rng):
 def test_a_schedule_can_be_drawn(env, crossing, tmp_path):
     """A picture file is written."""
     pytest.importorskip("matplotlib")
-    env.render(crossing, torch.tensor([0, 1, 1, 0]), tmp_path / "chart.png", title="two jobs")
+    draw(env.sketch(crossing, torch.tensor([0, 1, 1, 0])), tmp_path / "chart.png", "two jobs")
     assert (tmp_path / "chart.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -13,6 +13,7 @@ from ncogym.baselines import SOLVERS
 from ncogym.envs.knapsack import Knapsack, Pisinger
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.laws import check_env
+from ncogym.plotting import draw
 
 CLASSES = get_args(Pisinger)
 
@@ -468,7 +469,7 @@ def test_neighbourhoods_are_random_items(rng):
 def test_a_packing_can_be_drawn(env, exact, tmp_path):
     """A picture file is written."""
     pytest.importorskip("matplotlib")
-    env.render(exact, torch.tensor([1, 2, 4, 4]), tmp_path / "x.png", title="full")
+    draw(env.sketch(exact, torch.tensor([1, 2, 4, 4])), tmp_path / "x.png", "full")
     assert (tmp_path / "x.png").read_bytes().startswith(b"\x89PNG")
 
 

@@ -13,6 +13,7 @@ from ncogym.envs import geometry
 from ncogym.envs.tsp import TSP
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.laws import check_env
+from ncogym.plotting import draw
 from ncogym.policies.attention import AttentionPolicy
 
 DISTRIBUTIONS = ("uniform", "clustered", "explosion", "mixed")
@@ -499,7 +500,7 @@ def test_a_tour_can_be_drawn(env, rectangle, tmp_path):
     pytest.importorskip("matplotlib")
     dists = TensorDict({"dists": geometry.distances(rectangle)}, batch_size=[1])
     for name, instance in (("locs.png", rectangle), ("dists.png", dists)):
-        env.render(instance, torch.tensor([0, 1, 2, 3]), tmp_path / name, title="a rectangle")
+        draw(env.sketch(instance, torch.tensor([0, 1, 2, 3])), tmp_path / name, "a rectangle")
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
 
 
