@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tensordict import TensorDict
 from torch import Tensor
 
-from ncogym.errors import ArgumentError, InstanceError
+from ncogym.errors import ArgumentError, InstanceError, UnsupportedProblem
 from ncogym.features import FeatureDims, InstanceFeatures, StepFeatures, Walk
 from ncogym.models import Model
 from ncogym.sketch import Sketch
@@ -94,6 +94,9 @@ class Dynamics(Protocol):
 
     def walk(self, instance: TensorDict) -> Walk | None:
         """Say the dynamics and the step features as a `Walk`, by which kernels run whole rollouts, or return None."""
+
+    def log_parents(self, state: Any) -> Float32[Tensor, "batch rollouts"]:
+        """Return the logarithm of the number of states from which an action leads to this one."""
 
 
 @runtime_checkable
@@ -314,6 +317,16 @@ class Problem(abc.ABC):
     def walk(self, instance: TensorDict) -> Walk | None:
         """Say the dynamics and the step features as a `Walk`, by which kernels run whole rollouts, or return None."""
         return None
+
+    def log_parents(self, state: Any) -> Float32[Tensor, "batch rollouts"]:
+        """Return the logarithm of the number of states from which an action leads to this one.
+
+        Only those count that the dynamics can reach: a set of n elements has up to n.
+
+        Raises:
+            UnsupportedProblem: the problem does not say, as none does until it defines this.
+        """
+        raise UnsupportedProblem(f"{self.name} does not say how many parents its states have (`log_parents`)")
 
     def first_actions(self, instance: TensorDict, rng: torch.Generator | None = None) -> Int64[Tensor, "batch starts"]:
         """Return the first actions of a multi-start, int64 ``[batch, starts]``, in random order if ``rng`` is given.

@@ -6,8 +6,9 @@ from functools import partial
 
 import pytest
 import torch
+from problems import IndependentSet
 
-from ncogym.algorithms import BOPO, PO, POMO, PPO, Compass, Imitation, Poppy, Reinforce, SelfLabelling
+from ncogym.algorithms import BOPO, PO, POMO, PPO, Compass, FlowBalance, Imitation, Poppy, Reinforce, SelfLabelling
 from ncogym.algorithms.base import Algorithm
 from ncogym.device_law import EXCEPTIONS, check_training_step
 from ncogym.envs import PROBLEMS, build_problem
@@ -67,6 +68,12 @@ def test_steps_under_conditions_keep_to_their_device(policy, algorithm) -> None:
     """So do members and latents."""
     env = problem("tsp")
     assert stepped(env, policy(env.feature_dims, base=SMALL), algorithm()) is None
+
+
+def test_flows_keep_to_their_device() -> None:
+    """So do the flows of a graph's states."""
+    env = IndependentSet(5)
+    assert stepped(env, SMALL(env.feature_dims, edge_attention=True), FlowBalance(2)) is None
 
 
 @pytest.mark.parametrize("name", PROBLEMS)

@@ -3,6 +3,7 @@
 from ncogym.algorithms.base import Algorithm
 from ncogym.algorithms.bopo import BOPO
 from ncogym.algorithms.compass import Compass
+from ncogym.algorithms.flow import FlowBalance
 from ncogym.algorithms.imitation import Imitation
 from ncogym.algorithms.pomo import POMO
 from ncogym.algorithms.poppy import Poppy
@@ -21,6 +22,7 @@ ALGORITHMS: dict[str, type[Algorithm]] = {
     "PPO": PPO,
     "Poppy": Poppy,
     "Compass": Compass,
+    "FlowBalance": FlowBalance,
 }
 
 __all__ = [
@@ -31,6 +33,7 @@ __all__ = [
     "PPO",
     "Algorithm",
     "Compass",
+    "FlowBalance",
     "Imitation",
     "Poppy",
     "Reinforce",

@@ -18,7 +18,7 @@ from ncogym.rollout.memory import (
     search_memory,
 )
 from ncogym.rollout.scoring import Decisions, score_steps
-from ncogym.rollout.trajectories import Rollouts, decision_rewards, replay, reward_of, steps_seen
+from ncogym.rollout.trajectories import Rollouts, decision_rewards, parents_seen, replay, reward_of, steps_seen
 from ncogym.rollout.work import Outcome, Part, Work
 
 __all__ = [
@@ -39,6 +39,7 @@ __all__ = [
     "encoding_memory",
     "free_memory",
     "log_probs",
+    "parents_seen",
     "replay",
     "reward_of",
     "rollouts_in_memory",

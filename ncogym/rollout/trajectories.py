@@ -68,6 +68,20 @@ def steps_seen(
 
 
 @torch.no_grad()
+def parents_seen(env: Dynamics, rollouts: Rollouts) -> Float32[Tensor, "batch rollouts decisions"]:
+    """Walk through rollouts and return the logarithm of the number of parents of the state after each decision.
+
+    Decisions are counted from the first that was not forced.
+    """
+    actions, forced = rollouts.actions, rollouts.forced
+    state, found = env.start(rollouts.instances, actions.shape[1]), []
+    for action in actions.unbind(-1):
+        state = env.advance(state, action)
+        found.append(env.log_parents(state))
+    return torch.stack(found[forced:], dim=-1)
+
+
+@torch.no_grad()
 def decision_rewards(
     env: Dynamics, rollouts: Rollouts
 ) -> tuple[Float32[Tensor, "batch rollouts decisions"], Bool[Tensor, "batch rollouts decisions"]]:
