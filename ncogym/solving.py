@@ -48,7 +48,7 @@ from ncogym.pretrained import Pretrained, find_policy, load_policy
 from ncogym.problem import Problem
 from ncogym.records import PLACES, check_free, places_of, write_record
 from ncogym.rollout import MEMORY_SHARE, check_memory
-from ncogym.search import SEARCHES, Compose, Greedy, MultiStart, Reconstruct, Sampling, Search, Symmetry
+from ncogym.search import SEARCHES, Compose, GreedySearch, MultiStart, Reconstruct, Sampling, Search, Symmetry
 from ncogym.sets import open_set, recognise
 from ncogym.solution import Solution, Solutions, gap_percent, stacked
 from ncogym.solver import Improver, Solver
@@ -270,7 +270,7 @@ def make_solver(name: str, policy: Policy | None = None) -> Solver:
     if set(built) == SAMPLED:
         solver: Any = MultiStart(reads, Sample())
     else:
-        solver = make(built[0]) if built else Greedy(reads)
+        solver = make(built[0]) if built else GreedySearch(reads)
     for part in parts:
         if _wraps(part):
             solver = table[part](solver)

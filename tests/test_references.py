@@ -23,7 +23,7 @@ from ncogym.envs import make
 from ncogym.errors import ArgumentError, InvalidSolution, NoSolutionFound
 from ncogym.policies import AttentionPolicy
 from ncogym.references import References, compute, ship, shipped
-from ncogym.search import Compose, Greedy
+from ncogym.search import Compose, GreedySearch
 from ncogym.solution import Solutions
 
 TOURS = make("tsp", num_nodes=6)
@@ -353,7 +353,7 @@ def test_what_differs_is_kept_apart(tmp_path: Path) -> None:
     small = AttentionPolicy(TOURS.feature_dims, dim=16, num_layers=1, num_heads=2, feedforward=16).eval()
     other = AttentionPolicy(TOURS.feature_dims, dim=16, num_layers=1, num_heads=2, feedforward=16).eval()
     chain = Compose(Drawn(), TwoOpt())
-    limited = (Drawn(), Drawn("other"), CpSat(), CpSat(2), TwoOpt(), chain, Greedy(small), Greedy(other))
+    limited = (Drawn(), Drawn("other"), CpSat(), CpSat(2), TwoOpt(), chain, GreedySearch(small), GreedySearch(other))
     for solver in limited:
         compute(TOURS, [tours(1)], solver, MaxSeconds(5), cache=tmp_path)
     for budget in (None, MaxRollouts(2)):

@@ -28,7 +28,7 @@ from ncogym.errors import (
 )
 from ncogym.policies import AttentionPolicy, GraphPolicy, Latent, Policy, PolyNet, Population
 from ncogym.pretrained import save_policy
-from ncogym.search import Greedy
+from ncogym.search import GreedySearch
 from ncogym.solution import Solution
 from ncogym.solving import Solved, check_output, choose_policy, make_solver, needs_policy, render, solve
 
@@ -594,7 +594,7 @@ def test_a_kernel_that_is_compiled_counts_in_the_budget(
     """Compiling comes off the seconds, but for half of them, and is told; finding what is compiled is neither."""
     budgets = []
 
-    class Watched(Greedy):
+    class Watched(GreedySearch):
         def __call__(self, env: Any, instances: Any, budget: Any, rng: Any) -> Any:
             budgets.append(budget)
             return super().__call__(env, instances, None, rng)
@@ -656,7 +656,7 @@ def test_a_proof_that_contradicts_the_best_known_is_loud(
 ) -> None:
     """Where a solver has proven an optimum that is worse than what is said to be known, one of the two is wrong."""
 
-    class Proving(Greedy):
+    class Proving(GreedySearch):
         def __call__(self, env: Any, *given: Any) -> Any:
             actions = torch.tensor([0, 2, 1, 3])
             return [Solution(actions, 14.0, True, None, 0.0, 1, (), "prover", proven=True)]

@@ -9,10 +9,10 @@ from ncogym.search.base import Search
 from ncogym.search.beam import Beam
 from ncogym.search.compose import Compose
 from ncogym.search.eas import EAS
-from ncogym.search.greedy import Greedy
-from ncogym.search.latent import Compass
+from ncogym.search.greedy import GreedySearch
+from ncogym.search.latent import LatentSearch
 from ncogym.search.multistart import MultiStart
-from ncogym.search.population import Poppy
+from ncogym.search.population import PopulationSearch
 from ncogym.search.reconstruct import Reconstruct
 from ncogym.search.sampling import Sampling
 from ncogym.search.sgbs import SGBS
@@ -20,7 +20,7 @@ from ncogym.search.stochastic_beam import StochasticBeam
 from ncogym.search.symmetry import Symmetry
 
 SEARCHES: dict[str, Callable[..., Any]] = {  # each is built from a policy; what it is, its class says (`Search`)
-    "greedy": Greedy,
+    "greedy": GreedySearch,
     "sampling": Sampling,
     "multistart": MultiStart,
     "symmetry": Symmetry,
@@ -32,9 +32,9 @@ SEARCHES: dict[str, Callable[..., Any]] = {  # each is built from a policy; what
     "eas": EAS,
     "eas-lay": functools.partial(EAS, variant="layer"),
     "eas-tab": functools.partial(EAS, variant="table"),
-    "poppy": Poppy,
-    "compass": Compass,
-    "compass-random": functools.partial(Compass, adapted=False),
+    "poppy": PopulationSearch,
+    "compass": LatentSearch,
+    "compass-random": functools.partial(LatentSearch, adapted=False),
 }
 
 __all__ = [
@@ -43,11 +43,11 @@ __all__ = [
     "SGBS",
     "Active",
     "Beam",
-    "Compass",
     "Compose",
-    "Greedy",
+    "GreedySearch",
+    "LatentSearch",
     "MultiStart",
-    "Poppy",
+    "PopulationSearch",
     "Reconstruct",
     "Sampling",
     "Search",

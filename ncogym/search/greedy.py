@@ -16,7 +16,7 @@ from ncogym.search.base import Search
 from ncogym.solution import Solutions
 
 
-class Greedy(Search):
+class GreedySearch(Search):
     """Solve by one greedy rollout of a policy.
 
     Example:
@@ -24,10 +24,10 @@ class Greedy(Search):
         >>> from ncogym.budget import MaxRollouts
         >>> from ncogym.envs import build_problem
         >>> from ncogym.policies import AttentionPolicy
-        >>> from ncogym.search import Greedy
+        >>> from ncogym.search import GreedySearch
         >>> env, rng = build_problem("tsp", num_nodes=6), torch.Generator().manual_seed(0)
         >>> policy = AttentionPolicy(env.feature_dims, dim=16, num_layers=1, num_heads=2).eval()
-        >>> [found.feasible for found in Greedy(policy)(env, env.generate(2, rng), MaxRollouts(16), rng)]
+        >>> [found.feasible for found in GreedySearch(policy)(env, env.generate(2, rng), MaxRollouts(16), rng)]
         [True, True]
 
     Args:

@@ -34,7 +34,7 @@ from ncogym.search.cmaes import CMAES, centroids
 from ncogym.solution import Solutions
 
 
-class Compass(Search):
+class LatentSearch(Search):
     """Solve under the latents that a CMA-ES tries, or random ones (the control), for as long as the budget lasts.
 
     Args:

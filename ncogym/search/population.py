@@ -31,7 +31,7 @@ from ncogym.search.base import Search, stretch
 from ncogym.solution import Solutions
 
 
-class Poppy(Search):
+class PopulationSearch(Search):
     """Solve by all members of a population.
 
     Each member makes a greedy rollout from each start, or one where starts do not pay. What a finite budget leaves is

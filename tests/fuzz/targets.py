@@ -30,7 +30,7 @@ from ncogym.envs import PROBLEMS, make
 from ncogym.errors import NcogymError
 from ncogym.policies import AttentionPolicy, GraphPolicy, Latent, PolyNet, Population
 from ncogym.pretrained import load_policy, save_policy
-from ncogym.search import Greedy
+from ncogym.search import GreedySearch
 from ncogym.sets import open_set, recognise, unnamed, write_labelled
 from ncogym.solving import render, solve
 
@@ -335,7 +335,7 @@ def _load(folder: Path, sampled: bool) -> None:
         env = make(name).resized(5)
         rng = torch.Generator().manual_seed(0)
         with contextlib.suppress(RuntimeError, NotImplementedError):  # another problem's widths; weights of NaN
-            Greedy(loaded.policy)(env, env.generate(1, rng), None, rng)
+            GreedySearch(loaded.policy)(env, env.generate(1, rng), None, rng)
 
 
 # ---------------------------------------------------------------------- records

@@ -6,7 +6,7 @@ import torch
 from ncogym.budget import Budget, MaxRollouts, MaxSeconds, NoImprovement
 from ncogym.envs import make
 from ncogym.errors import ArgumentError
-from ncogym.search import Beam, Greedy
+from ncogym.search import Beam, GreedySearch
 from ncogym.search.base import grow
 
 
@@ -27,7 +27,7 @@ def test_first_beam_is_greedy_and_wider_ones_only_help(tiny, rng) -> None:
     """The curve begins at the greedy objective, and the answer is at least as good."""
     env, policy = tiny
     instances = env.generate(4, rng)
-    greedy = Greedy(policy)(env, instances, None, rng)
+    greedy = GreedySearch(policy)(env, instances, None, rng)
     one, many = Beam(policy, 1)(env, instances, None, rng), Beam(policy, 8)(env, instances, None, rng)
     assert [s.objective for s in one] == [s.objective for s in greedy]
     assert [s.trace[0].objective for s in many] == [s.objective for s in greedy]

@@ -12,7 +12,7 @@ from ncogym import books as clocked
 from ncogym.books import Progress
 from ncogym.budget import Budget, MaxRollouts, MaxSeconds, NoImprovement
 from ncogym.errors import ArgumentError, NoSolutionFound
-from ncogym.search import EAS, Active, Compose, Greedy, Sampling, Symmetry
+from ncogym.search import EAS, Active, Compose, GreedySearch, Sampling, Symmetry
 from ncogym.solver import Improver
 
 
@@ -196,8 +196,8 @@ def test_nothing_follows_a_proof(clock, env, instances, rng) -> None:
 def test_what_cannot_improve_is_refused(policy) -> None:
     """A search that begins anew does not follow another."""
     with pytest.raises(ArgumentError, match="then: sampling is not allowed; it cannot go on from a solution"):
-        Compose(Greedy(policy), Sampling(policy))
-    assert not isinstance(Symmetry(Greedy(policy)), Improver)
+        Compose(GreedySearch(policy), Sampling(policy))
+    assert not isinstance(Symmetry(GreedySearch(policy)), Improver)
 
 
 IMPROVERS = {

@@ -15,7 +15,7 @@ from ncogym.errors import ArgumentError
 from ncogym.policies import AttentionPolicy, GraphPolicy, Latent, Policy
 from ncogym.policies.decoding import Greedy as GreedyDecoding
 from ncogym.rollout import act, encode
-from ncogym.search import SEARCHES, Compass, MultiStart, latent
+from ncogym.search import SEARCHES, LatentSearch, MultiStart, latent
 from ncogym.solving import make_solver
 
 TINY = {"dim": 16, "num_layers": 1, "num_heads": 2, "feedforward": 16}
@@ -126,7 +126,7 @@ def test_an_attempt_is_a_sample_where_starts_do_not_pay(problem, base, budget, r
     elites, made = [], latent.CMAES
     monkeypatch.setattr(latent, "CMAES", lambda *a, **k: (elites.append(k["elites"]), made(*a, **k))[1])
     env = make(**problem)
-    found = Compass(drawn(env, base))(env, env.generate(2, rng), budget, rng)
+    found = LatentSearch(drawn(env, base))(env, env.generate(2, rng), budget, rng)
     assert all(s.feasible and s.rollouts == rollouts for s in found)
     assert elites == [12]
 
@@ -148,7 +148,7 @@ def test_fitness_is_the_best_over_the_starts(env, steered, instances, rng, memor
     monkeypatch.setattr(latent.CMAES, "ask", asking)
     monkeypatch.setattr(latent.CMAES, "tell", telling)
     monkeypatch.setattr(latent, "rollouts_in_memory", lambda *_: memory)
-    Compass(steered, attempts=32)(env, instances, None, rng)
+    LatentSearch(steered, attempts=32)(env, instances, None, rng)
     assert len(told) == 2
     encoded, starts = encode(env, steered, instances), torch.arange(7).expand(3, -1)
     for points, fitness in zip(asked, told, strict=True):
@@ -163,7 +163,7 @@ def test_it_solves_every_problem(tiny, rng) -> None:
     env, plain = tiny
     policy, instances = drawn(env, type(plain)), env.generate(2, rng)
     for rollouts in (3, 100):
-        found = Compass(policy)(env, instances, MaxRollouts(rollouts), rng)
+        found = LatentSearch(policy)(env, instances, MaxRollouts(rollouts), rng)
         assert all(s.feasible and s.rollouts == rollouts for s in found)
 
 
@@ -173,7 +173,7 @@ def test_more_is_better_where_the_problem_says_so(rng, monkeypatch) -> None:
     tell = latent.CMAES.tell
     monkeypatch.setattr(latent.CMAES, "tell", lambda self, fitness: (told.append(fitness), tell(self, fitness))[1])
     env = make("knapsack", num_items=8)
-    found = Compass(drawn(env), attempts=16)(env, env.generate(3, rng), None, rng)
+    found = LatentSearch(drawn(env), attempts=16)(env, env.generate(3, rng), None, rng)
     assert (-told[0].amin(1)).tolist() == [s.objective for s in found]
 
 
@@ -181,7 +181,7 @@ def test_no_steering_is_the_base(env, policy, instances, rng) -> None:
     """Where latents do nothing, an attempt is the base policy from every start."""
     plain = drawn(env, scale=1e-9)
     plain.base.load_state_dict(policy.state_dict())
-    found = Compass(plain, attempts=1)(env, instances, None, rng)
+    found = LatentSearch(plain, attempts=1)(env, instances, None, rng)
     base = MultiStart(policy)(env, instances, None, rng)
     assert [s.objective for s in found] == [s.objective for s in base]
 
@@ -191,7 +191,7 @@ def test_random_latents_are_those_of_the_prior(env, steered, instances, rng, mon
     seen = []
     built = latent.act
     monkeypatch.setattr(latent, "act", lambda *a, **k: (seen.append(k["condition"]), built(*a, **k))[1])
-    Compass(steered, adapted=False, attempts=320)(env, instances, None, rng)
+    LatentSearch(steered, adapted=False, attempts=320)(env, instances, None, rng)
     z = torch.cat(seen, dim=1)
     assert z.shape == (3, 320, 4)
     assert z.abs().max() <= 1
@@ -202,7 +202,7 @@ def test_random_latents_are_those_of_the_prior(env, steered, instances, rng, mon
 
 def test_the_best_so_far_is_monotone(env, steered, instances, rng) -> None:
     """Along the anytime curve rollouts grow, the objective falls, and the last point is the answer."""
-    for solution in Compass(steered)(env, instances, MaxRollouts(1500), rng):
+    for solution in LatentSearch(steered)(env, instances, MaxRollouts(1500), rng):
         for before, after in pairwise(solution.trace):
             assert before.rollouts < after.rollouts <= 1500
             assert before.seconds <= after.seconds
@@ -212,7 +212,7 @@ def test_the_best_so_far_is_monotone(env, steered, instances, rng) -> None:
 
 def test_seconds_end_the_search(env, steered, instances, rng, ticking) -> None:
     """A budget in seconds is kept, with more than one generation in it."""
-    found = Compass(steered)(env, instances, MaxSeconds(1), rng)
+    found = LatentSearch(steered)(env, instances, MaxSeconds(1), rng)
     assert found[0].rollouts > 16 * 7
     assert 0.3 < found[0].seconds < 1.05
 
@@ -237,7 +237,7 @@ def test_cancelled_meanwhile_ends_soon(env, steered, instances, rng, monkeypatch
         return built(*given, **more)
 
     monkeypatch.setattr(latent, "act", interrupted)
-    assert all(s.feasible for s in Compass(steered)(env, instances, budget, rng))
+    assert all(s.feasible for s in LatentSearch(steered)(env, instances, budget, rng))
 
 
 def test_same_seed_same_answer(env, steered, instances) -> None:
@@ -245,7 +245,7 @@ def test_same_seed_same_answer(env, steered, instances) -> None:
     curves = [
         [
             [(p.rollouts, p.objective) for p in s.trace]
-            for s in Compass(steered)(env, instances, MaxRollouts(300), torch.Generator().manual_seed(seed))
+            for s in LatentSearch(steered)(env, instances, MaxRollouts(300), torch.Generator().manual_seed(seed))
         ]
         for seed in (1, 1, 2)
     ]
@@ -273,4 +273,4 @@ def test_it_composes(env, steered, instances, rng, name: str, budget) -> None:
 def test_numbers_that_make_no_sense_are_refused(steered, arguments, words: str) -> None:
     """A search that would build or learn nothing is refused, with the value."""
     with pytest.raises(ArgumentError, match=words):
-        Compass(steered, **arguments)
+        LatentSearch(steered, **arguments)

@@ -11,7 +11,7 @@ from ncogym.errors import ArgumentError
 from ncogym.policies.decoding import Greedy as GreedyDecoding
 from ncogym.policies.decoding import Sample
 from ncogym.rollout import act
-from ncogym.search import Greedy, MultiStart
+from ncogym.search import GreedySearch, MultiStart
 
 
 def test_best_of_all_starts(env, policy, instances, rng) -> None:
@@ -29,7 +29,7 @@ def test_best_of_all_starts(env, policy, instances, rng) -> None:
 def test_never_worse_than_greedy(env, policy, rng) -> None:
     """One of the starts is greedy's own first action, so no instance is solved worse."""
     instances = env.generate(20, rng)
-    greedy, multi = (search(policy)(env, instances, None, rng) for search in (Greedy, MultiStart))
+    greedy, multi = (search(policy)(env, instances, None, rng) for search in (GreedySearch, MultiStart))
     assert all(m.objective <= g.objective for m, g in zip(multi, greedy, strict=True))
     assert any(m.objective < g.objective for m, g in zip(multi, greedy, strict=True))
 

@@ -11,7 +11,7 @@ from ncogym.envs import make
 from ncogym.errors import ArgumentError
 from ncogym.policies import AttentionPolicy, GraphPolicy, PolyNet, Population
 from ncogym.policies.decoding import Sample
-from ncogym.search import MultiStart, Poppy, population
+from ncogym.search import MultiStart, PopulationSearch, population
 from ncogym.solving import make_solver
 
 TINY = {"dim": 16, "num_layers": 1, "num_heads": 2, "feedforward": 16}
@@ -65,7 +65,7 @@ def test_best_of_all_members_from_all_starts(env, members, instances, rng) -> No
     """Without a budget each member is greedy from each start, once, and the best counts; nothing is drawn."""
     alone = [MultiStart(members.member(number))(env, instances, None, rng) for number in range(3)]
     before = rng.get_state()
-    found = Poppy(members)(env, instances, None, rng)
+    found = PopulationSearch(members)(env, instances, None, rng)
     assert torch.equal(rng.get_state(), before)
     best = [min(each.objective for each in own) for own in zip(*alone, strict=True)]
     assert [s.objective for s in found] == pytest.approx(best, rel=1e-12)
@@ -79,7 +79,7 @@ def test_it_solves_every_problem(tiny, kind, arguments, rng) -> None:
     env, plain = tiny
     policy, instances = drawn(kind, env, type(plain), **arguments), env.generate(2, rng)
     for rollouts in (2, 40):
-        found = Poppy(policy)(env, instances, MaxRollouts(rollouts), rng)
+        found = PopulationSearch(policy)(env, instances, MaxRollouts(rollouts), rng)
         assert all(s.feasible and s.rollouts == rollouts for s in found)
 
 
@@ -88,10 +88,10 @@ def test_what_fits_into_memory_changes_no_greedy_answer(
     env, members, instances, rng, memory: int, monkeypatch, watched
 ) -> None:
     """Every pair is tried once, however few rollouts fit at a time, and never more."""
-    whole = Poppy(members)(env, instances, None, rng)
+    whole = PopulationSearch(members)(env, instances, None, rng)
     watched.clear()
     monkeypatch.setattr(population, "rollouts_in_memory", lambda *_: memory)
-    found = Poppy(members)(env, instances, None, rng)
+    found = PopulationSearch(members)(env, instances, None, rng)
     assert [s.objective for s in found] == [s.objective for s in whole]
     assert max(who.shape[1] for _, who, _, _ in watched) <= memory
     pairs = [(who[0].tolist(), first[0].tolist()) for _, who, first, _ in watched]
@@ -102,7 +102,7 @@ def test_what_fits_into_memory_changes_no_greedy_answer(
 @pytest.mark.parametrize("rollouts", [1, 2, 3, 7, 20, 21, 22, 23, 100, 1000])
 def test_rollouts_are_those_of_the_budget(env, members, instances, rng, rollouts: int) -> None:
     """Exactly as many rollouts are built as the budget allows, before the pairs are through and after."""
-    found = Poppy(members)(env, instances, MaxRollouts(rollouts), rng)
+    found = PopulationSearch(members)(env, instances, MaxRollouts(rollouts), rng)
     assert all(s.feasible and s.rollouts == rollouts for s in found)
 
 
@@ -118,7 +118,7 @@ def test_a_small_budget_is_spread_over_members_and_starts(
     monkeypatch.setattr(population, "rollouts_in_memory", lambda *_: memory)
     for rollouts in range(1, nodes * count + 1):
         watched.clear()
-        Poppy(policy)(env, instances, MaxRollouts(rollouts), rng)
+        PopulationSearch(policy)(env, instances, MaxRollouts(rollouts), rng)
         assert not any(sampled for sampled, *_ in watched)
         who = torch.cat([each for _, each, _, _ in watched], dim=1)[0]
         first = torch.cat([each for _, _, each, _ in watched], dim=1)[0]
@@ -130,7 +130,7 @@ def test_a_small_budget_is_spread_over_members_and_starts(
 
 def test_what_is_left_goes_to_the_best_pairs(env, members, instances, rng, watched) -> None:
     """After the greedy pass the three best pairs of each instance are sampled, equally often to within one."""
-    Poppy(members)(env, instances, MaxRollouts(21 + 3 * 40 + 2), rng)
+    PopulationSearch(members)(env, instances, MaxRollouts(21 + 3 * 40 + 2), rng)
     passed = [(who, first, built) for sampled, who, first, built in watched if not sampled]
     who, first = (torch.cat([each[place] for each in passed], dim=1) for place in (0, 1))
     tours = torch.cat([built.actions for *_, built in passed], dim=1)
@@ -152,7 +152,8 @@ def test_a_large_budget_improves_on_the_greedy_pass(env, members, rng) -> None:
     """Samples of the best pairs are never worse than these, and better on some instances."""
     instances = env.generate(20, rng)
     few, many = (
-        Poppy(members)(env, instances, budget, torch.Generator().manual_seed(1)) for budget in (None, MaxRollouts(500))
+        PopulationSearch(members)(env, instances, budget, torch.Generator().manual_seed(1))
+        for budget in (None, MaxRollouts(500))
     )
     assert all(m.objective <= f.objective for m, f in zip(many, few, strict=True))
     assert any(m.objective < f.objective for m, f in zip(many, few, strict=True))
@@ -168,7 +169,7 @@ def test_samples_where_starts_do_not_pay(problem, base, budget, rollouts: int, r
     arguments = {"num_machines": 2} if problem["name"] == "jssp" else {}
     env = make(**problem, **arguments)
     instances = env.generate(2, rng)
-    found = Poppy(drawn(Population, env, base, members=3), samples=10)(env, instances, budget, rng)
+    found = PopulationSearch(drawn(Population, env, base, members=3), samples=10)(env, instances, budget, rng)
     assert all(s.feasible and s.rollouts == rollouts for s in found)
     assert all(first is None for _, _, first, _ in watched)
     greedy = [who[0].tolist() for sampled, who, _, _ in watched if not sampled]
@@ -180,7 +181,7 @@ def test_samples_where_starts_do_not_pay(problem, base, budget, rollouts: int, r
 @pytest.mark.parametrize(("budget", "rollouts"), [(None, 128), (MaxRollouts(3), 3), (MaxRollouts(70), 70)])
 def test_vectors_are_sampled_without_starts(env, instances, rng, budget, rollouts: int, watched) -> None:
     """A PolyNet's vectors are sampled in turn, and again while the budget lasts; no first action is forced."""
-    found = Poppy(drawn(PolyNet, env, vectors=8, hidden=8))(env, instances, budget, rng)
+    found = PopulationSearch(drawn(PolyNet, env, vectors=8, hidden=8))(env, instances, budget, rng)
     assert all(s.feasible and s.rollouts == rollouts for s in found)
     assert all(sampled and first is None for sampled, _, first, _ in watched)
     often = torch.bincount(torch.cat([who[0] for _, who, _, _ in watched]), minlength=8)
@@ -189,7 +190,7 @@ def test_vectors_are_sampled_without_starts(env, instances, rng, budget, rollout
 
 def test_trace_only_improves(env, members, instances, rng, ticking) -> None:
     """Along the anytime curve rollouts grow, the objective falls, and the last point is the answer."""
-    for solution in Poppy(members)(env, instances, MaxSeconds(0.5), rng):
+    for solution in PopulationSearch(members)(env, instances, MaxSeconds(0.5), rng):
         _, rollouts, objectives = zip(*solution.trace, strict=True)
         assert list(rollouts) == sorted(rollouts)
         assert list(objectives) == sorted(set(objectives), reverse=True)
@@ -198,7 +199,7 @@ def test_trace_only_improves(env, members, instances, rng, ticking) -> None:
 
 def test_seconds_end_the_search(env, members, instances, rng, ticking) -> None:
     """A budget in seconds is kept, and goes beyond the greedy pass."""
-    (*_, solution) = Poppy(members)(env, instances, MaxSeconds(1), rng)
+    (*_, solution) = PopulationSearch(members)(env, instances, MaxSeconds(1), rng)
     assert solution.rollouts > 21
     assert 0.3 < solution.seconds < 1.05
 
@@ -207,7 +208,7 @@ def test_cancelled_search_returns_what_it_has(env, members, instances, rng) -> N
     """A cancel event that is set before the search leaves one round."""
     budget = Budget(seconds=60)
     budget.cancel.set()
-    assert all(s.feasible and s.rollouts <= 21 for s in Poppy(members)(env, instances, budget, rng))
+    assert all(s.feasible and s.rollouts <= 21 for s in PopulationSearch(members)(env, instances, budget, rng))
 
 
 def test_same_seed_same_answer(env, members, instances) -> None:
@@ -216,7 +217,9 @@ def test_same_seed_same_answer(env, members, instances) -> None:
     tours = [
         [
             s.trace
-            for s in Poppy(members, decoding=hot)(env, instances, MaxRollouts(30), torch.Generator().manual_seed(seed))
+            for s in PopulationSearch(members, decoding=hot)(
+                env, instances, MaxRollouts(30), torch.Generator().manual_seed(seed)
+            )
         ]
         for seed in (1, 1, 2)
     ]
@@ -236,4 +239,4 @@ def test_it_composes(env, members, instances, rng, name: str, budget) -> None:
 def test_no_samples_are_refused(members) -> None:
     """A search that would build nothing is refused, with the value."""
     with pytest.raises(ArgumentError, match=r"samples: 0 is not allowed; it must be at least 1"):
-        Poppy(members, samples=0)
+        PopulationSearch(members, samples=0)

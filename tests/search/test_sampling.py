@@ -8,7 +8,7 @@ import torch
 from ncogym.budget import Budget, MaxRollouts, MaxSeconds
 from ncogym.errors import ArgumentError
 from ncogym.policies.decoding import Sample
-from ncogym.search import Greedy, Sampling
+from ncogym.search import GreedySearch, Sampling
 
 
 @pytest.mark.parametrize("rollouts", [1, 2, 7, 50])
@@ -71,7 +71,7 @@ def test_cancelled_search_returns_what_it_has(env, policy, instances, rng) -> No
 def test_cold_samples_are_greedy(env, policy, instances, rng) -> None:
     """As the temperature goes to 0 sampling becomes the greedy search."""
     cold = Sampling(policy, 1, Sample(temperature=1e-6))(env, instances, None, rng)
-    greedy = Greedy(policy)(env, instances, None, rng)
+    greedy = GreedySearch(policy)(env, instances, None, rng)
     assert [s.actions.tolist() for s in cold] == [s.actions.tolist() for s in greedy]
 
 
@@ -79,7 +79,7 @@ def test_cold_samples_are_greedy(env, policy, instances, rng) -> None:
 def test_samples_of_the_likeliest_action_are_greedy(env, policy, instances, rng, decoding: Sample) -> None:
     """Where top-k or top-p leaves one action at each step, sampling is the greedy search."""
     found = Sampling(policy, 3, decoding)(env, instances, None, rng)
-    greedy = Greedy(policy)(env, instances, None, rng)
+    greedy = GreedySearch(policy)(env, instances, None, rng)
     assert [s.actions.tolist() for s in found] == [s.actions.tolist() for s in greedy]
 
 

@@ -8,7 +8,7 @@ from ncogym.budget import Budget, MaxRollouts, MaxSeconds
 from ncogym.errors import ArgumentError
 from ncogym.policies.decoding import Greedy as GreedyDecoding
 from ncogym.rollout import act, encode
-from ncogym.search import SGBS, Greedy
+from ncogym.search import SGBS, GreedySearch
 
 
 def by_hand(env, policy, instance, beta: int, gamma: int) -> dict[tuple[int, ...], float]:
@@ -65,7 +65,7 @@ def test_one_node_with_one_child_is_greedy(tiny, rng) -> None:
     env, policy = tiny
     instances = env.generate(4, rng)
     found = SGBS(policy, 1, 1)(env, instances, None, rng)
-    greedy = Greedy(policy)(env, instances, None, rng)
+    greedy = GreedySearch(policy)(env, instances, None, rng)
     assert [s.rollouts for s in found] == [1] * 4
     assert [s.objective for s in found] == [s.objective for s in greedy]
 
@@ -75,7 +75,7 @@ def test_never_worse_than_greedy_and_a_wider_beam_finds_more(tiny, rng) -> None:
     env, policy = tiny
     instances = env.generate(20, rng)
     sign = 1 if env.sense == "min" else -1
-    greedy = [sign * s.objective for s in Greedy(policy)(env, instances, None, rng)]
+    greedy = [sign * s.objective for s in GreedySearch(policy)(env, instances, None, rng)]
     found = SGBS(policy, 2, 2)(env, instances, None, rng)
     assert [sign * s.trace[0].objective for s in found] == greedy
     assert all(sign * s.objective <= g for s, g in zip(found, greedy, strict=True))

@@ -10,7 +10,7 @@ from ncogym.baselines import Dispatching, NearestNeighbour, Savings
 from ncogym.budget import Budget, MaxRollouts, MaxSeconds
 from ncogym.envs import make
 from ncogym.errors import ArgumentError, NoSolutionFound
-from ncogym.search import Greedy, MultiStart, Sampling, Symmetry
+from ncogym.search import GreedySearch, MultiStart, Sampling, Symmetry
 
 
 class Watched:
@@ -31,8 +31,8 @@ class Watched:
 def test_best_of_the_eight_images(env, policy, instances, rng) -> None:
     """The answer is the best that the inner search finds on the instance and its seven images, scored on the first."""
     images = env.symmetries(instances, 8)
-    each = [[s.objective for s in Greedy(policy)(env, image, None, rng)] for image in images]
-    found = Symmetry(Greedy(policy))(env, instances, None, rng)
+    each = [[s.objective for s in GreedySearch(policy)(env, image, None, rng)] for image in images]
+    found = Symmetry(GreedySearch(policy))(env, instances, None, rng)
     assert [s.objective for s in found] == pytest.approx([min(row) for row in zip(*each, strict=True)], rel=1e-6)
     actions = torch.stack([s.actions for s in found])
     assert [s.objective for s in found] == env.objective(instances, actions[:, None])[:, 0].tolist()
@@ -91,7 +91,7 @@ def test_image_that_cannot_end_in_time_is_not_begun(env, policy, instances, rng,
             now[0] += 0.2
             return super().__call__(*given)
 
-    inner = Slow(Greedy(policy))
+    inner = Slow(GreedySearch(policy))
     found = Symmetry(inner)(env, instances[:1], MaxSeconds(0.5), rng)
     assert len(inner.rollouts) == 2
     assert found[0].feasible
@@ -100,7 +100,7 @@ def test_image_that_cannot_end_in_time_is_not_begun(env, policy, instances, rng,
 @pytest.mark.parametrize("budget", [Budget(), MaxSeconds(60)])
 def test_cancel_reaches_the_inner_search(env, policy, instances, rng, budget: Budget) -> None:
     """The inner search sees the cancel event, with limits and without, and no image is begun after it is set."""
-    inner = Watched(Greedy(policy))
+    inner = Watched(GreedySearch(policy))
     budget.cancel.set()
     found = Symmetry(inner)(env, instances, budget, rng)
     assert [given.cancel for given in inner.budgets] == [budget.cancel]
@@ -119,7 +119,7 @@ def test_same_seed_same_answer(env, policy, instances) -> None:
 
 def test_trace_only_improves(env, policy, rng) -> None:
     """Along the anytime curve of each instance rollouts grow and the objective falls to the answer."""
-    found = Symmetry(Greedy(policy))(env, env.generate(20, rng), None, rng)
+    found = Symmetry(GreedySearch(policy))(env, env.generate(20, rng), None, rng)
     assert max(len(s.trace) for s in found) > 1
     for solution in found:
         assert all(a.rollouts < b.rollouts and a.objective > b.objective for a, b in pairwise(solution.trace))
@@ -128,14 +128,14 @@ def test_trace_only_improves(env, policy, rng) -> None:
 
 def test_name_tells_the_inner_search(policy) -> None:
     """The name is that of the command line; over a greedy search the images alone are named."""
-    assert Symmetry(Greedy(policy)).name == "symmetry"
+    assert Symmetry(GreedySearch(policy)).name == "symmetry"
     assert Symmetry(MultiStart(policy)).name == "multistart+symmetry"
 
 
 def test_no_images_are_refused(policy) -> None:
     """A search that would build nothing is refused, with the value."""
     with pytest.raises(ArgumentError, match=r"images: 0 is not allowed; it must be at least 1"):
-        Symmetry(Greedy(policy), images=0)
+        Symmetry(GreedySearch(policy), images=0)
 
 
 def test_an_image_without_a_solution_costs_none(env, policy, instances, rng) -> None:
@@ -147,8 +147,8 @@ def test_an_image_without_a_solution_costs_none(env, policy, instances, rng) -> 
                 raise NoSolutionFound("once: nothing")
             return super().__call__(*arguments)
 
-    assert all(s.feasible and s.rollouts == 1 for s in Symmetry(Once(Greedy(policy)))(env, instances, None, rng))
-    tired = Once(Greedy(policy))
+    assert all(s.feasible and s.rollouts == 1 for s in Symmetry(Once(GreedySearch(policy)))(env, instances, None, rng))
+    tired = Once(GreedySearch(policy))
     tired.budgets.append(None)
     with pytest.raises(NoSolutionFound, match="once: nothing"):
         Symmetry(tired)(env, instances, None, rng)
