@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+import ncogym.learning
 import ncogym.study
-import ncogym.training.run
 from ncogym import _configs
 from ncogym._resources import configs_folder
 from ncogym.cli import main
@@ -67,7 +67,7 @@ def test_published_configs_pass(
     """Each published config, of a run or of a study, is read within the bounds and names nothing that is refused."""
     monkeypatch.chdir(tmp_path)
     command = "evaluate" if path.parent.name == "results" else "train"
-    home, name = (ncogym.study, "study") if command == "evaluate" else (ncogym.training.run, "train")
+    home, name = (ncogym.study, "study") if command == "evaluate" else (ncogym.learning, "train")
 
     def told(*_: object, **settings: object) -> None:
         raise ArgumentError(f"it came to {name}")

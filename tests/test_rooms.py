@@ -56,7 +56,7 @@ ROOMS = [
     Room("laws", f"errors features envs {BOOKS}"),
     Room("rollout", "errors features problem solution kernels policies"),
     Room("algorithms", "errors features problem rollout policies"),
-    Room("device_law", "errors laws problem policies rollout algorithms", "torch tensordict"),
+    Room("device_law", "errors features laws problem policies rollout algorithms", "torch tensordict"),
     Room("search", f"errors features {BOOKS} rollout policies"),
     Room("pretrained", "errors features policies _files", "torch safetensors"),
     # run.py puts a policy, an algorithm and references together, and writes the weights with their card
