@@ -21,6 +21,7 @@ from ncogym.policies.attention import AttentionPolicy
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Greedy
 from ncogym.policies.graph import GraphPolicy
+from ncogym.problem import Problem
 from ncogym.rollout import LOOK_EVERY, Acting, Part, Precision, Rollouts, Work, act
 
 REPETITIONS = 5
@@ -41,7 +42,7 @@ class Setting:
         precision: of the matrix products of acting.
     """
 
-    env: Any
+    env: Problem
     instances: TensorDict
     starts: Tensor
     rng: torch.Generator
@@ -51,7 +52,7 @@ class Setting:
 
 def bench(
     what: What,
-    env: Any,
+    env: Problem,
     *,
     batch: int,
     rollouts: int,
@@ -128,7 +129,7 @@ def uniform(action_mask: Tensor, rng: torch.Generator) -> Tensor:
     return torch.searchsorted(counts, rank, right=True).squeeze(-1)
 
 
-def num_decisions(env: Any, instances: TensorDict, actions: Tensor) -> int:
+def num_decisions(env: Problem, instances: TensorDict, actions: Tensor) -> int:
     """Count the actions, int64 ``[batch, rollouts, steps]``, that were taken by rollouts not yet done."""
     state = env.start(instances, actions.shape[1])
     count = torch.zeros((), dtype=torch.int64, device=actions.device)

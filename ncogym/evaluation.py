@@ -36,6 +36,7 @@ from ncogym.errors import (
     UnsupportedProblem,
 )
 from ncogym.journal import Journal
+from ncogym.problem import Problem
 from ncogym.references import References
 from ncogym.sets import InstanceSet, unnamed
 from ncogym.solution import Solution, Solutions, TracePoint, gap_percent
@@ -51,7 +52,7 @@ Tick = Callable[[str, int, int], None]
 # ---------------------------------------------------------------------- instances
 
 
-def seeded_instances(env: Any, count: int, seed: int) -> TensorDict:
+def seeded_instances(env: Problem, count: int, seed: int) -> TensorDict:
     """Return the instances that ``ncogym evaluate --instances COUNT --seed SEED`` solves.
 
     The environment knows the field's own sets (``env.seeded``); one that knows none generates from the seed.
@@ -330,7 +331,7 @@ class Evaluation:
 
 
 def evaluate(
-    env: Any,
+    env: Problem,
     instances: TensorDict | InstanceSet,
     solvers: Mapping[str, Solver] | Sequence[Solver],
     *,
@@ -656,7 +657,7 @@ def _from_plain(said: Mapping[str, Any]) -> Record:
     return Record(**{**said, "trace": trace, "actions": actions})
 
 
-def _warm_up(name: str, solver: Solver, env: Any, instance: TensorDict, budget: Budget, seed: int) -> float:
+def _warm_up(name: str, solver: Solver, env: Problem, instance: TensorDict, budget: Budget, seed: int) -> float:
     """Return the seconds of a solver's first call."""
     start = time.perf_counter()
     _attempt(name, solver, env, instance, 0, budget | MaxSeconds(WARM_UP_SECONDS), seed)
@@ -669,7 +670,7 @@ def _generator(*parts: int) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8]) >> 1)
 
 
-def _checked(env: Any, instances: TensorDict, solver: Solver, budget: Budget, rng: torch.Generator) -> Solutions:
+def _checked(env: Problem, instances: TensorDict, solver: Solver, budget: Budget, rng: torch.Generator) -> Solutions:
     """Call a solver; a call that was cancelled had less than its budget, so its solutions are not let through."""
     try:
         # a solver that needs longer than the others may is not compared with them
@@ -684,7 +685,7 @@ def _checked(env: Any, instances: TensorDict, solver: Solver, budget: Budget, rn
 
 
 def _attempt(
-    name: str, solver: Solver, env: Any, instances: TensorDict, begin: int, budget: Budget, seed: int
+    name: str, solver: Solver, env: Problem, instances: TensorDict, begin: int, budget: Budget, seed: int
 ) -> list[Record]:
     """Solve a batch whose first instance has the index ``begin``; one record an instance, whatever comes of it."""
     count = instances.batch_size[0]

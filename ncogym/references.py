@@ -42,7 +42,7 @@ from ncogym.budget import Budget
 from ncogym.distributed import gather, share
 from ncogym.errors import ArgumentError, InvalidSolution, NoSolutionFound, SolverError
 from ncogym.journal import append_line, mend, read_lines
-from ncogym.problem import Referee
+from ncogym.problem import Problem
 from ncogym.solution import instances_sha256, stacked
 from ncogym.solver import Solver
 from ncogym.workers import interrupts_held
@@ -95,7 +95,7 @@ def cache_folder() -> Path:
 
 
 def compute(
-    env: Referee,
+    env: Problem,
     blocks: Sequence[TensorDict],
     solver: Solver,
     budget: Budget | None = None,
@@ -164,7 +164,7 @@ def compute(
     return References(solver.name, objective, tuple(found.proven for found in all_found), actions)
 
 
-def shipped(env: Referee, set_name: str, blocks: Sequence[TensorDict]) -> References | None:
+def shipped(env: Problem, set_name: str, blocks: Sequence[TensorDict]) -> References | None:
     """Return the references of a named set's first instances that ship with the package, or None where none do.
 
     Args:
@@ -228,7 +228,7 @@ def ship(path: Path, env: Any, blocks: Sequence[TensorDict], references: Referen
 # ---------------------------------------------------------------------- solutions in files
 
 
-def in_one(env: Referee, blocks: Sequence[TensorDict], solutions: Sequence[Tensor]) -> Integer[Tensor, "count steps"]:
+def in_one(env: Problem, blocks: Sequence[TensorDict], solutions: Sequence[Tensor]) -> Integer[Tensor, "count steps"]:
     """Return solutions as one tensor: a padded row of actions for each instance, in as few bits as hold them.
 
     Args:
@@ -244,7 +244,7 @@ def in_one(env: Referee, blocks: Sequence[TensorDict], solutions: Sequence[Tenso
 
 
 def check_solutions(
-    env: Referee,
+    env: Problem,
     instances: TensorDict,
     actions: Int64[Tensor, "batch steps"],
     said: Float64[Tensor, " batch"],
@@ -276,7 +276,7 @@ def check_solutions(
 # ---------------------------------------------------------------------- the cache
 
 
-def _file_name(env: Referee, solver: Solver, budget: Budget) -> str:
+def _file_name(env: Problem, solver: Solver, budget: Budget) -> str:
     limits = _limits(budget)
     about = json.dumps([env.name, env.arguments(), solver.name, told_settings(solver), limits], sort_keys=True)
     words = "-".join([env.name, solver.name, *(f"{name}{value:g}" for name, value in limits.items())])
@@ -309,7 +309,7 @@ def told_settings(thing: Any) -> Any:
     return getattr(thing, "__qualname__", type(thing).__qualname__)
 
 
-def _remembered(path: Path, env: Referee, blocks: Sequence[TensorDict], names: Sequence[str]) -> dict[str, _Found]:
+def _remembered(path: Path, env: Problem, blocks: Sequence[TensorDict], names: Sequence[str]) -> dict[str, _Found]:
     """Read the cache; what it says of these instances is scored and checked."""
     lines: dict[str, tuple[int, _Found]] = {}
 
@@ -344,7 +344,7 @@ def _differs(found: float, said: float) -> str | None:
 
 
 def _scored(
-    env: Referee, blocks: Sequence[TensorDict], solutions: Sequence[Tensor | None]
+    env: Problem, blocks: Sequence[TensorDict], solutions: Sequence[Tensor | None]
 ) -> tuple[Float64[Tensor, " count"], dict[int, str]]:
     """Return the objective of each instance's solution, NaN where it has none or a broken one, and what is broken."""
     objective = torch.full((len(solutions),), math.nan, dtype=torch.float64)
@@ -375,7 +375,7 @@ def _fingerprint(blocks: Sequence[TensorDict]) -> str:
 # ---------------------------------------------------------------------- the work
 
 
-def _solved(env: Referee, solver: Solver, budget: Budget, task: _Task) -> _Found:
+def _solved(env: Problem, solver: Solver, budget: Budget, task: _Task) -> _Found:
     """Solve one instance; a call that was cancelled had less than its budget, so its solution is not let through."""
     about = f"reference by {solver.name}, instance {task.row}"
     try:
@@ -393,12 +393,12 @@ def _solved(env: Referee, solver: Solver, budget: Budget, task: _Task) -> _Found
     return _Found(solution.objective, solution.proven, solution.actions.tolist(), solution.seconds)
 
 
-def _here(env: Referee, solver: Solver, budget: Budget, tasks: Sequence[_Task]) -> _Solved:
+def _here(env: Problem, solver: Solver, budget: Budget, tasks: Sequence[_Task]) -> _Solved:
     for task in tasks:
         yield task.row, _solved(env, solver, budget, task)
 
 
-def _in_workers(env: Referee, solver: Solver, budget: Budget, tasks: Sequence[_Task], workers: int) -> _Solved:
+def _in_workers(env: Problem, solver: Solver, budget: Budget, tasks: Sequence[_Task], workers: int) -> _Solved:
     """Hand out a few tasks at a time to spawned processes, which share the wish to cancel through an event."""
     context = multiprocessing.get_context("spawn")
     cancel = context.Event()
@@ -462,7 +462,7 @@ def _wait_and_end() -> None:
 
 
 @functools.lru_cache(maxsize=1)
-def _unpacked(work: bytes) -> tuple[Referee, Solver, Budget]:
+def _unpacked(work: bytes) -> tuple[Problem, Solver, Budget]:
     env, solver, limits = pickle.loads(work)  # noqa: S301 - from the parent's memory
     return env, solver, Budget(**limits, cancel=_cancel)
 

@@ -7,13 +7,14 @@ A `Solver` is called with a problem, a batch of instances, a `Budget` and a gene
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from tensordict import TensorDict
 
 from ncogym.books import Progress
 from ncogym.budget import Budget
+from ncogym.problem import Problem
 from ncogym.solution import Solutions
 
 
@@ -23,14 +24,16 @@ class Solver(Protocol):
 
     name: str
 
-    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions: ...
+    def __call__(
+        self, env: Problem, instances: TensorDict, budget: Budget | None, rng: torch.Generator
+    ) -> Solutions: ...
 
 
 @runtime_checkable
 class Choosy(Solver, Protocol):
     """A solver that can say before it begins what it cannot take."""
 
-    def check(self, env: Any, instances: TensorDict) -> None:
+    def check(self, env: Problem, instances: TensorDict) -> None:
         """Refuse instances of batch size ``[batch]`` that this solver cannot take.
 
         Raises:
@@ -60,7 +63,7 @@ class Improver(Solver, Protocol):
             rng: what is drawn from.
         """
 
-    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+    def __call__(self, env: Problem, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
         """Return the best checked solution of each instance."""
         progress = Progress(env, instances, budget)
         self.improve(progress, rng)

@@ -43,7 +43,7 @@ ROOMS = [
     Room("policies", "errors features"),
     Room("workers", packages=""),
     Room("baselines", f"errors {BOOKS} envs workers", "numpy torch tensordict jaxtyping rich"),
-    Room("kernels", "errors features _resources _files"),
+    Room("kernels", "errors features problem _resources _files"),
     Room("journal", "errors", packages=""),
     Room("records", "errors envs _files", packages=""),
     Room("known", "errors problem envs records", "tensordict torch"),
@@ -83,7 +83,7 @@ ROOMS = [
     ),
     Room("plugins", "errors problem envs policies baselines algorithms search", packages=""),
     Room("learning", "problem solving training", packages=""),
-    Room("bench", "errors features kernels rollout policies algorithms", "torch tensordict"),
+    Room("bench", "errors features problem kernels rollout policies algorithms", "torch tensordict"),
     Room(
         "cli",
         f"_configs _light _resources {GROUND} envs sets policies baselines rollout laws algorithms search pretrained "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int64
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ncogym.errors import ArgumentError, UnsupportedFeatures
 from ncogym.policies.base import Policy
+from ncogym.problem import Problem
 from ncogym.rollout import Outcome, Part, Rollouts, Work
 
 
@@ -91,7 +92,7 @@ class Algorithm(nn.Module, abc.ABC):
     def step(self, work: Work) -> Outcome:
         """Return the loss to descend, and what the log shall say."""
 
-    def epoch_end(self, env: Any, policy: Policy, rng: torch.Generator) -> None:
+    def epoch_end(self, env: Problem, policy: Policy, rng: torch.Generator) -> None:
         """Update what changes between the epochs of a run, such as a baseline policy.
 
         Args:

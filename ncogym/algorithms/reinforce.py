@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import copy
 import math
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -168,7 +168,7 @@ class Reinforce(Algorithm):
             return reward - (self.critic.mean + self.critic.deviation * value).unsqueeze(1)
         return reward
 
-    def epoch_end(self, env: Any, policy: Policy, rng: torch.Generator) -> None:
+    def epoch_end(self, env: Problem, policy: Policy, rng: torch.Generator) -> None:
         if self.champion is not None:
             instances = env.generate(self.evaluation_size, rng)
             gain = greedy_reward(env, policy, instances) - greedy_reward(env, self.champion, instances)

@@ -16,7 +16,8 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from ncogym.errors import ArgumentError
-from ncogym.features import Pointer, Walk
+from ncogym.features import Encoded, Pointer, Walk
+from ncogym.problem import Dynamics, Problem
 
 
 class Kernel:
@@ -73,9 +74,9 @@ class Kernel:
 
 
 def find(
-    env: Any,
+    env: Dynamics,
     policy: Any,
-    encoded: Any,
+    encoded: Encoded,
     instances: TensorDict,
     decoding: Any | None,
     *,
@@ -102,7 +103,7 @@ def find(
     return None
 
 
-def prepare(env: Any, policy: Any, condition: Tensor | None = None) -> float:
+def prepare(env: Problem, policy: Any, condition: Tensor | None = None) -> float:
     """Build the kernel that a policy takes in an environment, if there is one, before a clock starts.
 
     Args:
@@ -127,7 +128,7 @@ def prepare(env: Any, policy: Any, condition: Tensor | None = None) -> float:
     return sum(cpu.compiling[before:])
 
 
-def _find(env: Any, policy: Any, encoded: Any, instances: TensorDict, decoding: Any | None) -> Kernel | str:
+def _find(env: Dynamics, policy: Any, encoded: Encoded, instances: TensorDict, decoding: Any | None) -> Kernel | str:
     """Return the kernel, or why there is none."""
     if decoding is not None and not decoding.plain:
         return "it samples without top-k and top-p"

@@ -16,8 +16,10 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from ncogym.books import Pace, Progress
+from ncogym.features import Encoded
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Decoding, Sample
+from ncogym.problem import Problem
 from ncogym.rollout import LOOK_EVERY, Clock, Rollouts, act, log_probs, rollouts_in_memory
 
 
@@ -53,7 +55,9 @@ def apart(policy: Policy, trained: bool = False) -> Policy:
     return copy.deepcopy(policy).eval().requires_grad_(trained)
 
 
-def starts(env: Any, instances: TensorDict, count: int, rng: torch.Generator) -> Int64[Tensor, "batch {count}"] | None:
+def starts(
+    env: Problem, instances: TensorDict, count: int, rng: torch.Generator
+) -> Int64[Tensor, "batch {count}"] | None:
     """Return the first action of each rollout where the problem offers good ones, or None.
 
     Each start is taken equally often, to within one; which are taken once more is drawn.
@@ -83,7 +87,7 @@ def stretch(done: int, count: int, width: int) -> tuple[slice, slice]:
 
 
 def rounds(
-    env: Any,
+    env: Problem,
     policy: Policy,
     encode: Callable[[], Any],
     decoding: Decoding,
@@ -122,7 +126,9 @@ def rounds(
         yield encoded, drawn
 
 
-def descend(env: Any, policy: Policy, encoded: Any, drawn: Rollouts, progress: Progress, imitation: float) -> None:
+def descend(
+    env: Problem, policy: Policy, encoded: Encoded, drawn: Rollouts, progress: Progress, imitation: float
+) -> None:
     r"""Add up the gradient of the tuning loss in the leaves that ``encoded`` was computed from.
 
     .. math:: L = \sum_{instances} \Big( -\frac{1}{P} \sum_{i=1}^{P} \frac{R(\tau^i) - b}{|R(\bar\tau)|}
@@ -168,9 +174,9 @@ def gathered(state: Any, index: Int64[Tensor, "batch kept"]) -> Any:
 
 
 def grow(
-    env: Any,
+    env: Problem,
     policy: Policy,
-    encoded: Any,
+    encoded: Encoded,
     instances: TensorDict,
     width: int,
     keys: Callable[[Tensor, Tensor], Tensor],

@@ -10,8 +10,6 @@ References:
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from tensordict import TensorDict
 from torch import Tensor
@@ -20,6 +18,7 @@ from ncogym.books import Pace, Progress
 from ncogym.budget import Budget
 from ncogym.errors import ArgumentError
 from ncogym.policies.base import Policy
+from ncogym.problem import Problem
 from ncogym.rollout import encode, rollouts_in_memory
 from ncogym.search.base import Search, grow
 from ncogym.solution import Solutions
@@ -54,7 +53,7 @@ class Beam(Search):
             raise ArgumentError(f"width: {width} is not allowed; it must be at least 1")
         self.policy, self.width = policy, width
 
-    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+    def __call__(self, env: Problem, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
         """Return the best checked sequence of each instance over all beams."""
         progress = Progress(env, instances, budget)
         pace = Pace(progress, rollouts_in_memory(env, self.policy, instances), share=0.75)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from tensordict import TensorDict
 
 from ncogym.books import Progress
 from ncogym.errors import ArgumentError, NoSolutionFound
+from ncogym.problem import Problem
 from ncogym.solver import Choosy, Improver, Solver
 
 FIRST = 0.25  # of a budget, for who only makes the start of what searches long after it
@@ -42,7 +41,7 @@ class Compose(Improver):
         """All of them, in their order."""
         return (self.first, *self.then)
 
-    def check(self, env: Any, instances: TensorDict) -> None:
+    def check(self, env: Problem, instances: TensorDict) -> None:
         """Refuse instances that one of the stages cannot take, before any of them begins.
 
         Raises:

@@ -41,6 +41,7 @@ from ncogym.books import Progress
 from ncogym.errors import ArgumentError, UnsupportedFeatures
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Sample
+from ncogym.problem import Problem
 from ncogym.rollout import encode, steps_seen
 from ncogym.search.base import Search, apart, descend, recording, rounds
 from ncogym.solver import Improver
@@ -127,7 +128,7 @@ class EAS(Search, Improver):
         most = math.inf if args[4].budget.finite else self.steps
         return rounds(*args, rollouts=self.rollouts, most=most)
 
-    def _descent(self, env: Any, policy: Policy, encoded: Any, progress: Progress, rng: torch.Generator) -> None:
+    def _descent(self, env: Problem, policy: Policy, encoded: Any, progress: Progress, rng: torch.Generator) -> None:
         leaves = [getattr(encoded, name).requires_grad_() for name in self._fields(policy, encoded)]
         optimizer = torch.optim.Adam(leaves, self.learning_rate)
         for shown, drawn in self._rounds(env, policy, lambda: encoded, Sample(), progress, rng):
@@ -150,7 +151,7 @@ class EAS(Search, Improver):
                 raise UnsupportedFeatures(f"tuned: {name!r} is not allowed; {what}")
         return offered if self.tuned is None else self.tuned
 
-    def _table(self, env: Any, policy: Policy, encoded: Any, progress: Progress, rng: torch.Generator) -> None:
+    def _table(self, env: Problem, policy: Policy, encoded: Any, progress: Progress, rng: torch.Generator) -> None:
         instances, pointer, walk = progress.instances, policy.as_pointer(encoded), env.walk(progress.instances)
         if pointer is None or "bias" not in encoded._fields:
             raise _refused("table", f"here {type(policy).__name__} is no pointer with a bias")

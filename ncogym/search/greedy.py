@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from tensordict import TensorDict
 
@@ -11,6 +9,7 @@ from ncogym.books import Progress
 from ncogym.budget import Budget
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Greedy as GreedyDecoding
+from ncogym.problem import Problem
 from ncogym.rollout import act, encode
 from ncogym.search.base import Search
 from ncogym.solution import Solutions
@@ -39,7 +38,7 @@ class GreedySearch(Search):
     def __init__(self, policy: Policy) -> None:
         self.policy = policy
 
-    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+    def __call__(self, env: Problem, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
         """Return one checked solution per instance."""
         progress = Progress(env, instances, budget)
         with torch.inference_mode(), progress.abandoning():

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Any
 
 import torch
 from jaxtyping import Float64
@@ -28,6 +27,7 @@ from ncogym.budget import Budget
 from ncogym.errors import ArgumentError
 from ncogym.policies import Latent
 from ncogym.policies.decoding import Greedy, Sample
+from ncogym.problem import Problem
 from ncogym.rollout import act, encode, rollouts_in_memory
 from ncogym.search.base import Search, stretch
 from ncogym.search.cmaes import CMAES, centroids
@@ -71,7 +71,7 @@ class LatentSearch(Search):
         self.sigma, self.name = sigma, "compass" if adapted else "compass-random"
         self.means = _centroids(components, policy.latent_dim) if adapted else None
 
-    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+    def __call__(self, env: Problem, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
         """Return the best checked rollout of each instance."""
         limited = budget is not None and budget.finite
         progress = Progress(env, instances, budget)
@@ -112,7 +112,7 @@ class LatentSearch(Search):
                     search.tell(value.amin(2) if env.sense == "min" else -value.amax(2))
         return progress.solutions(self.name)
 
-    def _search(self, env: Any, instances: TensorDict) -> CMAES | None:
+    def _search(self, env: Problem, instances: TensorDict) -> CMAES | None:
         if self.means is None:
             return None
         elites = self.elites or min(8 if env.multi_start else 12, self.generation)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Any
 
 import torch
 from tensordict import TensorDict
@@ -18,6 +17,7 @@ from ncogym.budget import Budget
 from ncogym.errors import ArgumentError
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Decoding, Greedy
+from ncogym.problem import Problem
 from ncogym.rollout import act, encode, rollouts_in_memory
 from ncogym.search.base import Search
 from ncogym.solution import Solutions
@@ -50,7 +50,7 @@ class MultiStart(Search):
         self.policy, self.decoding, self.rounds = policy, decoding or Greedy(), rounds
         self.name = "multistart+sampling" if self.decoding.stochastic else "multistart"
 
-    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+    def __call__(self, env: Problem, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
         """Return the best checked rollout of each instance."""
         limited = budget is not None and budget.finite
         progress = Progress(env, instances, budget)

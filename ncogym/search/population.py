@@ -26,6 +26,7 @@ from ncogym.budget import Budget
 from ncogym.errors import ArgumentError
 from ncogym.policies import PolyNet, Population
 from ncogym.policies.decoding import Decoding, Greedy, Sample
+from ncogym.problem import Problem
 from ncogym.rollout import act, encode, rollouts_in_memory
 from ncogym.search.base import Search, stretch
 from ncogym.solution import Solutions
@@ -54,7 +55,7 @@ class PopulationSearch(Search):
             raise ArgumentError(f"samples: {samples} is not allowed; it must be at least 1")
         self.policy, self.samples, self.decoding = policy, samples, decoding or Sample()
 
-    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+    def __call__(self, env: Problem, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
         """Return the best checked rollout of each instance."""
         limited = budget is not None and budget.finite
         greedy = not isinstance(self.policy, PolyNet)

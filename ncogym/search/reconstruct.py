@@ -33,6 +33,7 @@ from ncogym.books import Pace, Progress
 from ncogym.errors import ArgumentError
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Greedy, Sample
+from ncogym.problem import Problem
 from ncogym.rollout import act, encode, rollouts_in_memory, search_memory
 from ncogym.search.base import Search, starts
 from ncogym.solver import Improver
@@ -92,7 +93,7 @@ class Reconstruct(Search, Improver):
         self.rounds, self.share = rounds, share
 
     def improve(self, progress: Progress, rng: torch.Generator) -> None:
-        env: Any = progress.env
+        env: Problem = progress.env
         instances = progress.instances
         pace = Pace(progress, rollouts_in_memory(env, self.policy, instances))
         # small problems are not rebuilt whole
@@ -125,7 +126,7 @@ class Reconstruct(Search, Improver):
 
     def _rebuilt(
         self,
-        env: Any,
+        env: Problem,
         solutions: Int64[Tensor, "batch rollouts steps"],
         free: int,
         view: tuple[int, TensorDict, Any],
@@ -146,7 +147,7 @@ class Reconstruct(Search, Improver):
         self, progress: Progress, views: _Views, pace: Pace, rng: torch.Generator
     ) -> tuple[Int64[Tensor, "batch solutions steps"], Tensor]:
         """Return the incumbents and the best of some rollouts, and what each costs: less is better."""
-        env: Any = progress.env
+        env: Problem = progress.env
         instances = progress.instances
         pool, costs = [], []
         if progress.actions is not None:
@@ -186,7 +187,7 @@ class Reconstruct(Search, Improver):
 class _Views:
     """The images of instances, one after the other and round again, each encoded when it is first looked at."""
 
-    def __init__(self, env: Any, policy: Policy, progress: Progress, count: int) -> None:
+    def __init__(self, env: Problem, policy: Policy, progress: Progress, count: int) -> None:
         self.env, self.policy, self.progress, self.turn = env, policy, progress, itertools.count()
         self.images = env.symmetries(progress.instances, min(count, 8))
         self.encoded: list[Any] = []

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from tensordict import TensorDict
 
@@ -12,6 +10,7 @@ from ncogym.budget import Budget
 from ncogym.errors import ArgumentError
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Sample
+from ncogym.problem import Problem
 from ncogym.rollout import act, encode, rollouts_in_memory
 from ncogym.search.base import Search
 from ncogym.solution import Solutions
@@ -44,7 +43,7 @@ class Sampling(Search):
             raise ArgumentError(f"samples: {samples} is not allowed; it must be at least 1")
         self.policy, self.samples, self.decoding = policy, samples, decoding or Sample()
 
-    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+    def __call__(self, env: Problem, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
         """Return the best checked sample of each instance."""
         limit = self.samples if budget is None or not budget.finite else float("inf")
         progress = Progress(env, instances, budget)

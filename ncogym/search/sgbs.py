@@ -16,7 +16,6 @@ Differs from the paper in:
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from jaxtyping import Int64
@@ -28,6 +27,7 @@ from ncogym.budget import Budget
 from ncogym.errors import ArgumentError
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Greedy
+from ncogym.problem import Problem
 from ncogym.rollout import act, encode, rollouts_in_memory
 from ncogym.search.base import Search, gathered
 from ncogym.solution import Solutions
@@ -63,7 +63,7 @@ class SGBS(Search):
                 raise ArgumentError(f"{name}: {value} is not allowed; it must be at least 1")
         self.policy, self.beta, self.gamma = policy, beta, gamma
 
-    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+    def __call__(self, env: Problem, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
         """Return the best checked simulation of each instance."""
         progress = Progress(env, instances, budget)
         with torch.inference_mode(), progress.abandoning():
@@ -81,7 +81,7 @@ class _Pass:
         most: widest beam that fits into memory.
     """
 
-    def __init__(self, env: Any, policy: Policy, progress: Progress, rng: torch.Generator) -> None:
+    def __init__(self, env: Problem, policy: Policy, progress: Progress, rng: torch.Generator) -> None:
         self.env, self.policy, self.progress, self.rng = env, policy, progress, rng
         self.instances = progress.instances
         self.encoded = encode(env, policy, self.instances, clock=progress)

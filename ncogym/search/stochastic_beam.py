@@ -18,8 +18,6 @@ Differs from the paper in:
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from jaxtyping import Float64
 from tensordict import TensorDict
@@ -30,6 +28,7 @@ from ncogym.budget import Budget
 from ncogym.errors import ArgumentError
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Sample
+from ncogym.problem import Problem
 from ncogym.rollout import encode, rollouts_in_memory
 from ncogym.search.base import Search, grow
 from ncogym.solution import Solutions
@@ -64,7 +63,7 @@ class StochasticBeam(Search):
             raise ArgumentError(f"width: {width} is not allowed; it must be at least 1")
         self.policy, self.width, self.decoding = policy, width, decoding or Sample()
 
-    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+    def __call__(self, env: Problem, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
         """Return the best checked sequence of each instance."""
         progress = Progress(env, instances, budget)
         pace = Pace(progress, rollouts_in_memory(env, self.policy, instances))

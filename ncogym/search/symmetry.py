@@ -12,7 +12,6 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
-from typing import Any
 
 import torch
 from tensordict import TensorDict
@@ -20,6 +19,7 @@ from tensordict import TensorDict
 from ncogym.books import Progress
 from ncogym.budget import Budget
 from ncogym.errors import ArgumentError, NoSolutionFound
+from ncogym.problem import Problem
 from ncogym.search.base import Search
 from ncogym.solution import Solutions, stacked
 from ncogym.solver import Solver
@@ -44,7 +44,7 @@ class Symmetry(Search):
         self.inner, self.images, self.endless = inner, images, endless
         self.name = "symmetry" if inner.name == "greedy" else f"{inner.name}+symmetry"
 
-    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
+    def __call__(self, env: Problem, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
         """Return the best checked solution of each instance over its images."""
         progress = Progress(env, instances, budget)
         limited, quickest = progress.budget.finite, math.inf

@@ -8,20 +8,21 @@ and which process draws a stream makes no difference.
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from tensordict import TensorDict
 from torch import Tensor
 
 from ncogym.errors import ArgumentError
+from ncogym.problem import Problem
 from ncogym.training.labels import LabelledFile, LabelledPool
 
 
 class Batch(NamedTuple):
     """Instances of one size, their environment, and their labels ``[batch, 1, steps]`` where there are any."""
 
-    env: Any
+    env: Problem
     instances: TensorDict
     labels: Tensor | None
 
@@ -67,7 +68,7 @@ class Generated:
         nodes_per_batch: a batch holds this many nodes (jobs, items), hence more instances where they are smaller.
     """
 
-    def __init__(self, env: Any, low: int, high: int, nodes_per_batch: int) -> None:
+    def __init__(self, env: Problem, low: int, high: int, nodes_per_batch: int) -> None:
         if not 0 < low <= high:
             raise ArgumentError(f"sizes: {low} to {high} is not allowed; it takes 0 < low <= high")
         self.env, self.low, self.high, self.nodes_per_batch = env, low, high, nodes_per_batch

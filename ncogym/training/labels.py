@@ -13,7 +13,6 @@ import math
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -25,6 +24,7 @@ from ncogym._files import whole
 from ncogym.budget import Budget
 from ncogym.distributed import barrier, is_main, rank, world
 from ncogym.errors import ArgumentError, InvalidSolution
+from ncogym.problem import Problem
 from ncogym.references import check_solutions, end_with_parent, in_one, told_settings
 from ncogym.sets import open_set, published_among
 from ncogym.solver import Solver
@@ -47,7 +47,7 @@ class LabelledPool:
 
     def __init__(
         self,
-        env: Any,
+        env: Problem,
         low: int,
         high: int,
         chunks: int,
@@ -181,7 +181,7 @@ class LabelledFile:
 
     chunks = 1
 
-    def __init__(self, env: Any, path: str | Path) -> None:
+    def __init__(self, env: Problem, path: str | Path) -> None:
         held = open_set(str(path), env.name)
         labels = [actions for actions in held.actions if actions is not None]
         if len(labels) < held.count or len(held.blocks) > 1:
@@ -197,7 +197,7 @@ class LabelledFile:
         return self._chunk
 
 
-def _refuse_published(env: Any, instances: TensorDict, words: str) -> None:
+def _refuse_published(env: Problem, instances: TensorDict, words: str) -> None:
     """Refuse to train on instances of a published set; ``words`` begin the line."""
     if known := published_among(env, instances):
         total = len(instances)
