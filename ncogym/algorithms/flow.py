@@ -47,6 +47,8 @@ class FlowBalance(Algorithm):
             raise ArgumentError(f"samples: {samples} is not allowed; it must be at least 1")
         if not 0 <= beta < math.inf:
             raise ArgumentError(f"beta: {beta} is not allowed; it must be 0 (all alike) or more")
+        if hidden < 1:
+            raise ArgumentError(f"hidden: {hidden} is not allowed; it must be at least 1")
         self.samples, self.beta, self.hidden = samples, beta, hidden
         self.head: nn.Module | None = None
 

@@ -172,7 +172,10 @@ def test_it_trains_a_network(rng: torch.Generator) -> None:
     assert sum(means[-20:]) > 1.03 * sum(means[:20])
 
 
-@pytest.mark.parametrize(("arguments", "word"), [({"samples": 0}, "samples: 0"), ({"beta": -1.0}, "beta: -1.0")])
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [({"samples": 0}, "samples: 0"), ({"beta": -1.0}, "beta: -1.0"), ({"hidden": 0}, "hidden: 0")],
+)
 def test_refusals(arguments: dict, word: str) -> None:
     """Each bad argument is named with its value, and so is a policy that offers nothing to read."""
     with pytest.raises(ArgumentError, match=word):
