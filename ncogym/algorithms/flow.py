@@ -59,13 +59,16 @@ class FlowBalance(Algorithm):
         self.head = nn.Sequential(nn.Linear(2 * policy.width, self.hidden), nn.ReLU(), nn.Linear(self.hidden, 1))
 
     def step(self, work: Work) -> Outcome:
+        if self.head is None:
+            raise RuntimeError("FlowBalance takes steps once it has met a policy (`attach`)")
+        head = self.head
         found = work.act(rollouts=self.samples, log_prob=False)
         summary = work.policy.summary(work.encoded).unsqueeze(1)
 
         def read(decision: Decisions) -> tuple[Tensor, Tensor]:
             reading = decision.reading
             read = torch.cat([summary.expand_as(reading), reading], dim=-1).float()
-            flow: Tensor = self.head(read) if self.head is not None else read
+            flow: Tensor = head(read)
             return decision.chosen, flow.squeeze(-1)
 
         forward, flow = work.score_steps(found, read)

@@ -182,3 +182,9 @@ def test_refusals(arguments: dict, word: str) -> None:
         FlowBalance(**arguments)
     with pytest.raises(UnsupportedFeatures, match="SimpleNamespace offers a head of flows nothing to read"):
         FlowBalance().attach(SimpleNamespace(width=0))
+
+
+def test_a_step_before_a_policy_was_met_is_refused(rng: torch.Generator) -> None:
+    """Without its head it says so, and takes nothing else for flows."""
+    with pytest.raises(RuntimeError, match="FlowBalance takes steps once it has met a policy"):
+        FlowBalance().step(Work.alone(Table(), IndependentSet(NODES), graph(1), rng))
