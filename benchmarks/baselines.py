@@ -14,10 +14,11 @@ import torch
 
 from ncogym.baselines import LKH, FarthestInsertion, FastTSP, NearestNeighbour, OrToolsRouting, RandomInsertion, TwoOpt
 from ncogym.budget import Budget, MaxRollouts, MaxSeconds
-from ncogym.envs.tsp import TSP
+from ncogym.envs.routing.tsp import TSP
 from ncogym.errors import SolverNotInstalled
 from ncogym.search import Compose
 from ncogym.solver import Solver
+from ncogym.task import Task
 
 
 def main() -> None:
@@ -29,7 +30,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    env = TSP(arguments.num_nodes)
+    env = Task.of(TSP, arguments.num_nodes)
     instances = env.generate(arguments.instances, torch.Generator().manual_seed(arguments.seed))
     limit = MaxSeconds(arguments.seconds)
     entries: list[tuple[str, Solver, Budget | None]] = [

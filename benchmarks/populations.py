@@ -28,7 +28,7 @@ from ncogym._resources import git_commit, machine, versions
 from ncogym.algorithms import POMO, Algorithm, Compass, Poppy, Reinforce
 from ncogym.budget import MaxRollouts
 from ncogym.envs import make
-from ncogym.envs.mutations import MUTATIONS
+from ncogym.envs.routing.mutations import MUTATIONS
 from ncogym.evaluation import Evaluation, seeds_ci95
 from ncogym.plotting import draw_anytime, linear_below
 from ncogym.policies import AttentionPolicy, GraphPolicy, Latent, Population

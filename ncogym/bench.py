@@ -23,6 +23,7 @@ from ncogym.policies.decoding import Greedy
 from ncogym.policies.graph import GraphPolicy
 from ncogym.problem import Problem
 from ncogym.rollout import LOOK_EVERY, Acting, Part, Precision, Rollouts, Work, act
+from ncogym.task import Task
 
 REPETITIONS = 5
 
@@ -42,7 +43,7 @@ class Setting:
         precision: of the matrix products of acting.
     """
 
-    env: Problem
+    env: Task
     instances: TensorDict
     starts: Tensor
     rng: torch.Generator
@@ -52,7 +53,7 @@ class Setting:
 
 def bench(
     what: What,
-    env: Problem,
+    env: Task,
     *,
     batch: int,
     rollouts: int,

@@ -33,8 +33,8 @@ class Progress:
         >>> import torch
         >>> from ncogym.books import Progress
         >>> from ncogym.budget import MaxRollouts
-        >>> from ncogym.envs import build_problem
-        >>> env = build_problem("tsp", num_nodes=5)
+        >>> from ncogym.envs import build_task
+        >>> env = build_task("tsp", num_nodes=5)
         >>> progress = Progress(env, env.seeded(1, seed=0), MaxRollouts(2))
         >>> _ = progress.offer(torch.tensor([[[0, 1, 2, 3, 4], [0, 2, 1, 3, 4]]]))
         >>> progress.spent, progress.solutions("by hand")[0].feasible

@@ -564,12 +564,12 @@ def _run(argv: list[str]) -> int:
     if command in CONFIGURED:
         values.pop("config")
     if "env" in values:
-        from ncogym.envs import build_problem
+        from ncogym.envs import build_task
 
         told = values["env"]
         if told is not None and not hasattr(told, "name"):
             raise ArgumentError(f"env: {told} is not allowed; a config has `env: {{name: NAME}}`")
-        values["env"] = None if told is None or told.name is None else build_problem(**vars(told))
+        values["env"] = None if told is None or told.name is None else build_task(**vars(told))
     if "debug" not in inspect.signature(command).parameters:
         values.pop("debug")
     places = [p.name for p in inspect.signature(command).parameters.values() if p.kind is p.POSITIONAL_ONLY]
@@ -673,11 +673,10 @@ def _add_env(parser: ArgumentParser, command: str, argv: list[str], required: bo
 
     parser.add_argument("--env.name", type=Literal[tuple(PROBLEMS)], required=True, help=told)
     if chosen in PROBLEMS:
-        kind = PROBLEMS[chosen]
-        helps = {each.arg_name: each.description for each in docstring_parser.parse(kind.__doc__ or "").params}
-        hints = get_type_hints(kind.__init__)
-        for parameter in inspect.signature(kind.__init__).parameters.values():
-            if parameter.name != "self":
+        for made in filter(None, (PROBLEMS[chosen].distribution_type, PROBLEMS[chosen])):
+            helps = {each.arg_name: each.description for each in docstring_parser.parse(made.__doc__ or "").params}
+            hints = get_type_hints(made.__init__)
+            for parameter in inspect.signature(made).parameters.values():
                 _add(parser, parameter, hints[parameter.name], helps.get(parameter.name), prefix="env.")
 
 

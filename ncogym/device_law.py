@@ -21,9 +21,9 @@ from ncogym.features import Encoded
 from ncogym.laws import LawBroken
 from ncogym.policies import Policy
 from ncogym.policies.decoding import Decoding, Sample
-from ncogym.problem import Problem
 from ncogym.rollout import Part, Rollouts, Work
 from ncogym.rollout.acting import whole_rollouts
+from ncogym.task import Task
 
 META = torch.device("meta")
 EXCEPTIONS = {  # by what torch says of an encoder, and of nothing else: why it is done on the CPU and moved
@@ -84,12 +84,12 @@ class _Shapes(Work):
 
 
 def check_training_step(
-    env: Problem, policy: Policy, algorithm: Algorithm, *, labels: Tensor | None = None, seed: int = 0
+    env: Task, policy: Policy, algorithm: Algorithm, *, labels: Tensor | None = None, seed: int = 0
 ) -> str | None:
     """Take a training step on the device meta: dynamics, features, encoder, logits, the loop, scoring, loss, backward.
 
     Args:
-        env: the problem, in a small size.
+        env: the problem and its distribution, in a small size.
         policy: a copy of which takes the step.
         algorithm: that has met it (`Algorithm.attach`); a copy takes the step.
         labels: int64 ``[2, 1, steps]``, for an algorithm that imitates.
@@ -104,19 +104,18 @@ def check_training_step(
     Example:
         >>> from ncogym.algorithms import POMO
         >>> from ncogym.device_law import check_training_step
-        >>> from ncogym.envs import build_problem
+        >>> from ncogym.envs import build_task
         >>> from ncogym.policies import AttentionPolicy
-        >>> env = build_problem("tsp", num_nodes=5)
+        >>> env = build_task("tsp", num_nodes=5)
         >>> check_training_step(env, AttentionPolicy(env.feature_dims, dim=16, num_layers=1, num_heads=2), POMO())
     """
-    problem = env.problem
     rng = torch.Generator().manual_seed(seed)
-    real = problem.generate(2, rng)
+    real = env.generate(2, rng)
     there = TensorDict({key: value.to(META) for key, value in real.items()}, batch_size=[2])
     network, estimator = copy.deepcopy(policy).to(META), copy.deepcopy(algorithm).to(META)
-    work = _Shapes(network, [Part(problem, there, None, rng)], acting="eager")
-    work.real, work.real_policy = Part(problem, real, labels, rng), policy
-    what = f"{problem.name} with {type(policy).__name__} and {type(algorithm).__name__}"
+    work = _Shapes(network, [Part(env, there, None, rng)], acting="eager")
+    work.real, work.real_policy = Part(env, real, labels, rng), policy
+    what = f"{env.name} with {type(policy).__name__} and {type(algorithm).__name__}"
     try:
         loss = estimator.step(work).loss
         loss.backward()

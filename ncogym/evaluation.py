@@ -41,6 +41,7 @@ from ncogym.references import References
 from ncogym.sets import InstanceSet, unnamed
 from ncogym.solution import Solution, Solutions, TracePoint, gap_percent
 from ncogym.solver import Solver
+from ncogym.task import Task
 
 WARM_UP_SECONDS = 1.0
 SOLVED_PERCENT = 1e-6  # a gap below it is none: objectives are sums of float64 in one order or another
@@ -52,10 +53,10 @@ Tick = Callable[[str, int, int], None]
 # ---------------------------------------------------------------------- instances
 
 
-def seeded_instances(env: Problem, count: int, seed: int) -> TensorDict:
+def seeded_instances(env: Task, count: int, seed: int) -> TensorDict:
     """Return the instances that ``ncogym evaluate --instances COUNT --seed SEED`` solves.
 
-    The environment knows the field's own sets (``env.seeded``); one that knows none generates from the seed.
+    A distribution knows the field's own sets (`Distribution.seeded`).
 
     Args:
         env: the problem.
@@ -69,12 +70,7 @@ def seeded_instances(env: Problem, count: int, seed: int) -> TensorDict:
         raise ArgumentError(f"instances: {count} is not allowed; it must be at least 1")
     if not 0 <= seed < 2**32:
         raise ArgumentError(f"seed: {seed} is not allowed; it must be from 0 to {2**32 - 1}")
-    drawn: TensorDict
-    if hasattr(env, "seeded"):
-        drawn = env.seeded(count, seed)
-    else:
-        drawn = env.generate(count, torch.Generator().manual_seed(seed))
-    return drawn
+    return env.seeded(count, seed)
 
 
 # ---------------------------------------------------------------------- evaluation
@@ -377,7 +373,7 @@ def evaluate(
     """
     named = _by_name(solvers)
     if isinstance(instances, TensorDict):
-        instances = unnamed(env, instances, f"{instances.batch_size[0]} instances", drawn=False)
+        instances = unnamed(env, instances, f"{instances.batch_size[0]} instances")
     if instances.count < 1 or batch_size < 1:
         raise ArgumentError(
             f"instances, batch_size: {instances.count}, {batch_size} are not allowed; both must be at least 1"

@@ -25,7 +25,7 @@ from ncogym.budget import Budget
 from ncogym.envs.env import Env
 from ncogym.errors import ArgumentError, NcogymError, NoSolutionFound, SolverNotInstalled
 from ncogym.features import EdgeFeatures, NodeFeatures, OperationGraph, Walk
-from ncogym.problem import Problem
+from ncogym.task import Task
 
 MAX_SEQUENCES = 200_000
 TOLERANCE = 1e-5  # relative: rewards are float32, objectives float64
@@ -50,7 +50,7 @@ class Case:
         bridge: what joins the problem with TorchRL.
     """
 
-    env: Any
+    env: Task
     seed: int
     instances: TensorDict
     actions: Tensor
@@ -66,7 +66,7 @@ class Case:
 
 
 def check_env(
-    env: Any,
+    env: Env | Task,
     seed: int = 0,
     *,
     batch_size: int = 3,
@@ -78,8 +78,8 @@ def check_env(
     """Hold an environment to the laws and return the names of those that were checked.
 
     Args:
-        env: the problem, as it is or as `ncogym.make` returns it; it is rebuilt from its ``arguments()`` where a law
-            needs a fresh one.
+        env: the problem and its distribution, as a `Task` or as `ncogym.make` returns them; both are rebuilt from their
+            ``arguments()`` where a law needs fresh ones.
         seed: of the instances and of the random solutions.
         batch_size: instances, at least 2.
         rollouts: random solutions per instance, at least 2.
@@ -99,7 +99,7 @@ def check_env(
     if (tiny is None) != (brute_force is None):
         raise ArgumentError("tiny, brute_force: only one is given; the law that uses them needs both")
     bridge = type(env) if isinstance(env, Env) else Env
-    env, tiny = env.problem, None if tiny is None else tiny.problem
+    task, tiny = _task(env), None if tiny is None else _task(tiny)
     laws = list(LAWS)
     if tiny is not None:
         laws.append(enumeration_finds_the_optimum)
@@ -108,13 +108,13 @@ def check_env(
         laws.append(solvers_solve_what_they_take)
     if torch.cuda.is_available():
         laws.append(devices_agree)
-    with _naming(env, "random solutions end"):
+    with _naming(task, "random solutions end"):
         rng = torch.Generator().manual_seed(seed)
-        instances = env.generate(batch_size, rng)
-        actions = _random_actions(env, instances, rollouts, rng)
-        case = Case(env, seed, instances, actions, tiny, brute_force, taken, bridge)
+        instances = task.generate(batch_size, rng)
+        actions = _random_actions(task, instances, rollouts, rng)
+        case = Case(task, seed, instances, actions, tiny, brute_force, taken, bridge)
     for law in laws:
-        with _naming(env, _title(law)):
+        with _naming(task, _title(law)):
             for complaint in law(case):
                 raise LawBroken(complaint)
     return tuple(_title(law) for law in laws)
@@ -372,8 +372,8 @@ def rows_stand_alone(case: Case) -> Iterator[str]:
     features = env.instance_features(case.instances)
     for row in range(case.actions.shape[0]):
         instance = case.instances[row : row + 1]
-        for mine, shared in zip(env.instance_features(instance), features, strict=True):
-            yield from _difference(f"features of row {row} alone", mine.values[0], shared.values[row])
+        for feature, of_all in zip(env.instance_features(instance), features, strict=True):
+            yield from _difference(f"features of row {row} alone", feature.values[0], of_all.values[row])
         for rollouts in (slice(None), slice(-1, None)):
             actions, at = case.actions[row : row + 1, rollouts], f"row {row} alone"
             yield from _difference(f"objective of {at}", env.objective(instance, actions)[0], objective[row, rollouts])
@@ -387,10 +387,11 @@ def functions_are_pure(case: Case) -> Iterator[str]:
     """No method changes its arguments, and ``advance`` gives the same successor twice."""
     env, instances = case.env, case.instances.clone()
     own = {name: value.clone() for name, value in instances.items()}
-    for method in (env.instance_features, env.first_actions, env.symmetries):
-        method(instances)
-    for method in (env.objective, env.violations):
-        method(instances, case.actions)
+    env.instance_features(instances)
+    env.first_actions(instances)
+    env.symmetries(instances)
+    env.objective(instances, case.actions)
+    env.violations(instances, case.actions)
     state = env.start(instances, case.actions.shape[1])
     for number, given in enumerate(case.actions.unbind(-1)):
         action, before = given.clone(), {name: value.clone() for name, value in _tensors(state).items()}
@@ -457,7 +458,7 @@ def features_fit(case: Case) -> Iterator[str]:
         if feature.values.dtype != torch.float32 or not feature.values.isfinite().all():
             yield f"{kind.__name__} are not finite float32 numbers"
     nodes = max((feature.values.shape[1] for feature in shown.values()), default=0)
-    kinds = shown[NodeFeatures].kinds if NodeFeatures in shown else None
+    kinds = next((each.kinds for each in shown.values() if isinstance(each, NodeFeatures)), None)
     if kinds is not None and not ((kinds >= 0) & (kinds < dims.kinds)).all():
         yield f"a node's kind is outside of 0 to {dims.kinds - 1}"
     for number, (state, _, _) in enumerate(_walk(case.env, case.instances, case.actions)):
@@ -648,8 +649,14 @@ def _title(law: Callable[..., Any]) -> str:
     return law.__name__.replace("_", " ")
 
 
-def _rebuilt(problem: Problem) -> Problem:
-    return type(problem)(**problem.arguments())
+def _task(env: Env | Task) -> Task:
+    return env.task if isinstance(env, Env) else env
+
+
+def _rebuilt(task: Task) -> Task:
+    problem, distribution = task.problem, task.distribution
+    fresh = type(distribution)(**distribution.arguments())
+    return Task(type(problem)(**problem.arguments()), fresh)  # type: ignore[abstract]
 
 
 def _torchrl(case: Case, **more: Any) -> Env:

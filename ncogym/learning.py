@@ -5,16 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ncogym.problem import Problem
 from ncogym.solving import make_solver
+from ncogym.task import Task
 from ncogym.training.run import train as run
 
 
-def train(env: Problem, **settings: Any) -> Path:
+def train(env: Task, **settings: Any) -> Path:
     """Train a policy.
 
     Args:
-        env: the problem and its distribution, as `ncogym.make` or `ncogym.envs.build_problem` returns it.
+        env: the problem and its distribution, as `ncogym.make` or `ncogym.envs.build_task` returns it.
         settings: those of `ncogym.training.run.train`: ``policy``, ``algorithm``, ``sizes``, ``max_steps``, ``output``
             and more.
 

@@ -1,4 +1,4 @@
-"""The contract of a problem, in the parts that its readers need: dynamics, referee, distribution.
+"""The contract of a problem, in the parts that its readers need: dynamics and referee; it has no size.
 
 Axes are always ``batch rollouts steps``; an instance is a TensorDict of batch size ``[batch]``.
 """
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tensordict import TensorDict
 from torch import Tensor
 
+from ncogym.distribution import Distribution
 from ncogym.errors import ArgumentError, InstanceError, UnsupportedProblem
 from ncogym.features import FeatureDims, InstanceFeatures, StepFeatures, Walk
 from ncogym.models import Model
@@ -126,20 +127,6 @@ class Referee(Protocol):
         """Lengthen finished solutions ``[batch, ..., steps before]`` to ``steps`` by actions that do nothing."""
 
 
-class Distribution(Protocol):
-    """Where instances come from: the only part of a problem that has a size."""
-
-    @property
-    def size(self) -> int:
-        """Number that the constructor's size argument gives (nodes, customers, items, ...)."""
-
-    def draw(self, count: int, rng: torch.Generator) -> TensorDict:
-        """Draw instances from ``rng`` on its device; batch size ``[count]``."""
-
-    def of_size(self, size: int) -> Distribution:
-        """Return the same distribution at another size."""
-
-
 Arrays = Mapping[str, NDArray[Any]]
 
 
@@ -157,28 +144,6 @@ class Contents(NamedTuple):
     best_known: Tensor | None = None
     actions: Tensor | None = None
     proven: Tensor | None = None
-
-
-class ReferenceSet(NamedTuple):
-    """A set of instances that a problem publishes under a name.
-
-    Attributes:
-        arguments: of the problem's constructor.
-        seed: of the whole set, or None where something else than a seed defines it.
-        count: instances of the whole set.
-        sha256: first hex digits, at least 16, of the `ncogym.solution.instances_sha256` of the whole set.
-        source: paper and recipe, in one line.
-        best_known: best objective known of each instance; empty where nothing is known.
-        proven: of each instance, whether ``best_known`` is an optimum; empty where nothing is known.
-    """
-
-    arguments: dict[str, Any]
-    seed: int | None
-    count: int  # type: ignore[assignment]  # hides tuple.count, which nobody needs
-    sha256: str
-    source: str
-    best_known: tuple[float, ...] = ()
-    proven: tuple[bool, ...] = ()
 
 
 class Neighbourhood(NamedTuple):
@@ -203,17 +168,17 @@ class Problem(abc.ABC):
 
     Example:
         >>> import torch
-        >>> from ncogym.envs import build_problem
-        >>> env = build_problem("knapsack", num_items=4)
-        >>> instances = env.generate(2, torch.Generator().manual_seed(0))
-        >>> state = env.start(instances, rollouts=3)
-        >>> state.action_mask.shape
+        >>> from ncogym.envs import PROBLEMS
+        >>> problem = PROBLEMS["knapsack"]()
+        >>> instances = problem.distribution_type(num_items=4).draw(2, torch.Generator().manual_seed(0))
+        >>> problem.start(instances, rollouts=3).action_mask.shape
         torch.Size([2, 3, 5])
-        >>> [violation.reason for violation in env.violations(instances, torch.full((2, 1, 4), 4))]
+        >>> [violation.reason for violation in problem.violations(instances, torch.full((2, 1, 4), 4))]
         []
 
-    A subclass is one file in ``ncogym/envs``, with the methods in this order. It knows nothing of TorchRL:
-    `ncogym.make` joins it with that (`ncogym.envs.env.Env`).
+    A subclass is one file in a folder of ``ncogym/envs``, with the methods in this order; its options change what
+    actions mean, and nothing else. It has no size and draws nothing: `ncogym.task.Task` joins it with a distribution
+    of instances, and `ncogym.make` both with TorchRL.
 
     Attributes:
         name: the problem's name in `ncogym.envs.PROBLEMS`.
@@ -222,9 +187,11 @@ class Problem(abc.ABC):
         published_suffix: that of a published solution beside an instance file, which `read_solution` takes; or None.
         solution_suffix: that of the file which `write_solution` writes; None where the problem has no such format.
         multi_start: whether a good solution may begin with nearly any of the first actions, so that trying each pays.
-        reference_sets: the sets of instances that are known by a name, in the order of tables.
         state_type: the NamedTuple that `start` returns.
+        distribution_type: where its instances come from, unless a file gives them; None where nothing draws any.
         instance_keys: all keys that an instance may have and that are read.
+        padding: what stands where an instance has nothing, by key, so that instances of different sizes are one batch
+            (`ncogym.distribution.stack`); empty where only equal sizes can be.
     """
 
     name: ClassVar[str]
@@ -233,9 +200,10 @@ class Problem(abc.ABC):
     published_suffix: ClassVar[str | None] = None
     solution_suffix: ClassVar[str | None] = None
     multi_start: ClassVar[bool] = True
-    reference_sets: ClassVar[dict[str, ReferenceSet]] = {}
     state_type: ClassVar[Any]
+    distribution_type: ClassVar[type[Distribution] | None] = None
     instance_keys: ClassVar[tuple[str, ...]]
+    padding: ClassVar[Mapping[str, float]] = {}
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
@@ -244,18 +212,14 @@ class Problem(abc.ABC):
 
     @property
     def problem(self) -> Problem:
-        """These rules themselves; of an `ncogym.envs.env.Env`, which has them too, those that it joins."""
+        """These rules themselves; of a `Task`, which has all that they have, those that it joins."""
         return self
 
     # ------------------------------------------------------------------ what a problem defines, in this order
 
     @abc.abstractmethod
-    def generate(self, batch_size: int, rng: torch.Generator, device: torch.device | str | None = None) -> TensorDict:
-        """Draw instances from ``rng`` on its device; a TensorDict of batch size ``[batch_size]``."""
-
-    @abc.abstractmethod
     def read(self, path: str | Path) -> TensorDict:
-        """Read an instance file; a TensorDict of batch size ``[1]`` with the keys of `generate` or more."""
+        """Read an instance file; a TensorDict of batch size ``[1]``."""
 
     @abc.abstractmethod
     def start(self, instance: TensorDict, rollouts: int = 1) -> Any:
@@ -423,25 +387,9 @@ class Problem(abc.ABC):
         model = self.model(instance)
         return None if model is None else model.row(0).answer(self.plain_actions(instance, actions))
 
-    @property
-    @abc.abstractmethod
-    def size(self) -> int:
-        """Number that the constructor's size argument gives (nodes, customers, items, ...)."""
-
-    @abc.abstractmethod
-    def resized(self, size: int) -> Problem:
-        """Return an environment of the same distribution and another size."""
-
     @abc.abstractmethod
     def instance_size(self, instance: TensorDict) -> int:
-        """Return the size of given instances, in the units of `size`."""
-
-    def sized_like(self, instance: TensorDict) -> Problem:
-        """Return an environment of the same distribution whose instances have the shape of the given ones.
-
-        A problem with sizes beside `size` overrides this.
-        """
-        return self.resized(self.instance_size(instance))
+        """Return the size of given instances, in the units of the distribution's `size`."""
 
     def padded(self, instance: TensorDict, actions: Tensor, steps: int) -> Tensor:
         """Lengthen finished solutions ``[batch, ..., steps before]`` to ``steps`` by actions that do nothing."""
@@ -491,23 +439,6 @@ class Problem(abc.ABC):
         """
         raise ArgumentError(f"{path}: {self.name} has no file format to write")
 
-    def seeded(self, count: int, seed: int) -> TensorDict:
-        """Return the first ``count`` instances that a seed stands for, as evaluation and results name them.
-
-        They are drawn in blocks of 100, so that a larger count begins with the instances of a smaller one.
-        """
-        rng = torch.Generator().manual_seed(seed)
-        blocks = [self.generate(100, rng) for _ in range(0, count, 100)]
-        return torch.cat(blocks)[:count]
-
-    @classmethod
-    def reference_set(cls, name: str) -> TensorDict:
-        """Build the whole set of that name in `reference_sets`; a problem whose set is not `seeded` overrides this."""
-        entry = cls.reference_sets[name]
-        if entry.seed is None:
-            raise NotImplementedError(f"{cls.name}: {name} has no seed, and nothing else says how it is built")
-        return cls(**entry.arguments).seeded(entry.count, entry.seed)
-
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Contents | None:  # noqa: ARG003 - the contract's, for problems that read some
         """Return the instances in the arrays of an ``.npz`` file, or None where they are not this problem's.
@@ -518,6 +449,17 @@ class Problem(abc.ABC):
         """
         return None
 
-    @abc.abstractmethod
     def arguments(self) -> dict[str, Any]:
-        """Return the constructor's arguments that define the distribution, for cards and records."""
+        """Return the constructor's arguments, which change what actions mean; most problems have none."""
+        return {}
+
+
+def as_int64(actions: Tensor) -> Int64[Tensor, "*shape"]:
+    """Return actions as the referees read them: whole numbers of any type.
+
+    Raises:
+        ArgumentError: they are no whole numbers by their type, as 2.0 is none.
+    """
+    if actions.is_floating_point() or actions.is_complex() or actions.dtype == torch.bool:
+        raise ArgumentError(f"actions: {actions.dtype} is not allowed; they must be whole numbers, as torch.int64")
+    return actions.long()

@@ -1,7 +1,7 @@
 """Sets of instances: the published ones by name, folders of instance files, files; and what is best known of each.
 
-`open_set` reads them all into an `InstanceSet`. The environments say which sets they publish
-(``Problem.reference_sets``), how one is built, and which files and arrays they read.
+`open_set` reads them all into an `InstanceSet`. Distributions say which sets are published
+(``Distribution.reference_sets``) and how one is built, problems which files and arrays they read.
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from ncogym._files import staged
-from ncogym.envs import PROBLEMS, build_problem
+from ncogym.distribution import Distribution, ReferenceSet
+from ncogym.envs import PROBLEMS, build_task, kind_of
 from ncogym.envs.formats.arrays import holds, read_arrays, real, whole
 from ncogym.envs.formats.foreign import described
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.known import Known, agreed, known_of
-from ncogym.problem import Arrays, Problem, ReferenceSet
+from ncogym.problem import Arrays, Problem
 from ncogym.references import check_solutions, in_one
 from ncogym.solution import instances_sha256
+from ncogym.task import Task
 
 DIGEST = "instances_sha256"
 MAX_ABOUT = 1 << 20  # bytes of what a labelled file says about its labels
@@ -44,7 +46,7 @@ class InstanceSet:
 
     Attributes:
         name: as it was asked for, ``kool-tsp100:1000``; of a folder or a file, its name.
-        env: the problem; where sizes differ, of the median size.
+        env: the problem; a `Task` where the instances are of one distribution and size.
         blocks: the instances; those that follow each other and have equal keys, dtypes and shapes share a block.
         names: of each instance: its number from 0, its set's name where that is one of several, or its file's.
         best_known: best objective known of each, float64 ``[count]``, NaN where nothing is known.
@@ -52,7 +54,7 @@ class InstanceSet:
         actions: of each, a published solution of objective ``best_known`` that the referee accepts, int64 ``[steps]``,
             or None.
         best_known_name: what ``best_known`` is called in tables; None where nothing is known of any.
-        drawn: whether the instances were drawn from the distribution of ``env``; nothing is known of that of files.
+        distribution: name of the one that the instances were drawn from; None where nothing says, as of files.
     """
 
     name: str
@@ -63,7 +65,7 @@ class InstanceSet:
     proven: tuple[bool, ...]
     actions: tuple[Tensor | None, ...]
     best_known_name: str | None
-    drawn: bool = True
+    distribution: str | None = None
 
     @property
     def count(self) -> int:
@@ -72,13 +74,13 @@ class InstanceSet:
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
-        """The size of each instance, in the units of ``env.size``."""
+        """The size of each instance, in the units of its problem's `instance_size`."""
         return tuple(size for block in self.blocks for size in [self.env.instance_size(block)] * len(block))
 
     @property
-    def distribution(self) -> str | None:
-        """Name of the distribution that the instances were drawn from, or None where nothing says."""
-        return self.env.arguments().get("distribution") if self.drawn else None
+    def size(self) -> int:
+        """The median size; of two in the middle, the smaller."""
+        return sorted(self.sizes)[(self.count - 1) // 2]
 
     @cached_property
     def sha256(self) -> str:
@@ -87,23 +89,23 @@ class InstanceSet:
         return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
-def unnamed(env: Problem, instances: TensorDict, name: str, drawn: bool) -> InstanceSet:
+def unnamed(env: Problem, instances: TensorDict, name: str, distribution: str | None = None) -> InstanceSet:
     """Return instances of which nothing is known as a set.
 
     Args:
         env: the problem.
         instances: batch size ``[batch]``.
         name: what tables call the set.
-        drawn: whether they were drawn from the distribution of ``env``.
+        distribution: name of the one that they were drawn from; None where nothing says.
     """
     count = instances.batch_size[0]
     names, unknown = tuple(map(str, range(count))), torch.full((count,), math.nan, dtype=torch.float64)
-    return InstanceSet(name, env, (instances,), names, unknown, (False,) * count, (None,) * count, None, drawn)
+    return InstanceSet(name, env, (instances,), names, unknown, (False,) * count, (None,) * count, None, distribution)
 
 
 def published() -> dict[str, ReferenceSet]:
     """Return the published sets of all problems by name, in the order of tables."""
-    return {name: entry for kind in PROBLEMS.values() for name, entry in kind.reference_sets.items()}
+    return {name: entry for kind in PROBLEMS.values() for name, entry in _sets_of(kind).items()}
 
 
 def set_names() -> list[str]:
@@ -129,7 +131,7 @@ def open_set(text: str, problem: str | None = None) -> InstanceSet:
         InvalidSolution: a label of a labelled file breaks a constraint, or has another objective than the file says.
     """
     if problem is not None:
-        build_problem(problem)  # which refuses an unknown one
+        kind_of(problem)  # which refuses an unknown one
     name, colon, count = text.partition(":")
     first, dots, last = text.partition("..")
     known, path = published(), Path(text)
@@ -154,16 +156,22 @@ def open_set(text: str, problem: str | None = None) -> InstanceSet:
 # ---------------------------------------------------------------------- published sets
 
 
-def _home(name: str) -> type[Problem]:
-    """Return the problem that publishes a set."""
-    return next(kind for kind in PROBLEMS.values() if name in kind.reference_sets)
+def _sets_of(kind: type[Problem]) -> dict[str, ReferenceSet]:
+    """Return the published sets of a problem."""
+    return {} if kind.distribution_type is None else kind.distribution_type.reference_sets
+
+
+def _home(name: str) -> tuple[type[Problem], type[Distribution]]:
+    """Return the problem of a published set, and the distribution that publishes it."""
+    homes = ((kind, kind.distribution_type) for kind in PROBLEMS.values())
+    return next((kind, drawn) for kind, drawn in homes if drawn is not None and name in drawn.reference_sets)
 
 
 def _between(first: str, last: str) -> list[str]:
     """Return the names of a problem's sets from the first to the last."""
-    names = list(_home(first).reference_sets)
+    names = list(_home(first)[1].reference_sets)
     if last not in names:
-        homes = f"{first} is of {_home(first).name}, {last} of {_home(last).name}"
+        homes = f"{first} is of {_home(first)[0].name}, {last} of {_home(last)[0].name}"
         raise ArgumentError(f"instances: {first}..{last} is not allowed; {homes}")
     found = names[names.index(first) : names.index(last) + 1]
     if not found:
@@ -173,11 +181,11 @@ def _between(first: str, last: str) -> list[str]:
 
 def _named(text: str, names: Sequence[str], count: int | None, problem: str | None) -> InstanceSet:
     """Build published sets and join them; of a single one, take the first ``count`` instances."""
-    kind = _home(names[0])
+    kind, drawn = _home(names[0])
     if problem not in (None, kind.name):
         raise ArgumentError(f"instances: {text} is of {kind.name}, not of {problem}")
-    entries = [kind.reference_sets[name] for name in names]
-    wholes = [_verified(kind, name) for name in names]
+    entries = [drawn.reference_sets[name] for name in names]
+    wholes = [_verified(drawn, name) for name in names]
     labels = [
         name if entry.count == 1 else f"{name}:{row}" if len(names) > 1 else str(row)
         for name, entry in zip(names, entries, strict=True)
@@ -186,23 +194,23 @@ def _named(text: str, names: Sequence[str], count: int | None, problem: str | No
     values = [value for entry in entries for value in entry.best_known or [math.nan] * entry.count]
     proven = [is_proven for entry in entries for is_proven in entry.proven or [False] * entry.count]
     blocks = _joined(whole[:count] for whole in wholes)
-    env = build_problem(kind.name, **entries[0].arguments)
-    if any(entry.arguments != entries[0].arguments for entry in entries):
-        env = _of_median_size(env, blocks)
+    task = build_task(kind.name, **entries[0].arguments)
+    one = all(entry.arguments == entries[0].arguments for entry in entries)
+    distributions = {entry.arguments.get("distribution") for entry in entries}
     return InstanceSet(
         name=text,
-        env=env,
+        env=task if one else task.problem,
         blocks=blocks,
         names=tuple(labels[:count]),
         best_known=torch.tensor(values[:count], dtype=torch.float64),
         proven=tuple(proven[:count]),
         actions=(None,) * len(labels[:count]),
         best_known_name=None if all(map(math.isnan, values[:count])) else "best known (literature)",
-        drawn=len({entry.arguments.get("distribution") for entry in entries}) == 1,
+        distribution=task.arguments().get("distribution") if len(distributions) == 1 else None,
     )
 
 
-def _verified(kind: type[Problem], name: str) -> TensorDict:
+def _verified(kind: type[Distribution], name: str) -> TensorDict:
     """Build a published set, and refuse it if it is not the one that was published."""
     whole, expected = kind.reference_set(name), kind.reference_sets[name].sha256
     found = instances_sha256(whole)
@@ -225,14 +233,16 @@ def published_among(env: Problem, instances: TensorDict) -> dict[str, int]:
         instances: batch size ``[batch]``, all of one shape.
 
     Example:
-        >>> from ncogym.envs import build_problem
+        >>> from ncogym.envs import build_task
         >>> from ncogym.sets import published_among
-        >>> env = build_problem("tsp", num_nodes=50)
-        >>> published_among(env, env.seeded(3, 1234))
+        >>> task = build_task("tsp", num_nodes=50)
+        >>> published_among(task, task.seeded(3, 1234))
         {'kool-tsp50': 3}
     """
-    kind, size, own = type(env.problem), env.instance_size(instances), _row_bytes(instances)
-    found = {}
+    kind, size, own = env.problem.distribution_type, env.instance_size(instances), _row_bytes(instances)
+    found = dict[str, int]()
+    if kind is None:
+        return found
     for name, entry in kind.reference_sets.items():
         if kind(**entry.arguments).size == size:
             held = set(_row_bytes(kind.reference_set(name)))
@@ -257,18 +267,6 @@ def _joined(instances: Iterable[TensorDict]) -> tuple[TensorDict, ...]:
         return [(key, value.dtype, value.shape[1:]) for key, value in sorted(one.items())]
 
     return tuple(torch.cat(list(group)) for _, group in groupby(instances, alike))
-
-
-def _of_median_size(env: Problem, blocks: Sequence[TensorDict]) -> Problem:
-    """Return the environment whose instances are shaped as those of the median size.
-
-    Other numbers beside the size, such as machines, are those of the instances: in the proportions of ``env`` a small
-    file of many jobs would be an environment of gigabytes.
-    """
-    sizes = [env.instance_size(block) for block in blocks]
-    counted = torch.tensor(sizes).repeat_interleave(torch.tensor([len(block) for block in blocks]))
-    median = int(counted.median())  # of two in the middle, the smaller
-    return env.sized_like(blocks[sizes.index(median)])
 
 
 # ---------------------------------------------------------------------- folders and files
@@ -297,7 +295,7 @@ def _is_of(path: Path, problem: str) -> bool:
     try:
         return recognise(path).name == problem
     except InstanceError:  # nobody can read it, or several can
-        build_problem(problem).read(path)
+        kind_of(problem)().read(path)
         return True
 
 
@@ -316,14 +314,13 @@ def _of_files(
     sources = dict.fromkeys(each.source for each in known if each.source is not None)
     return InstanceSet(
         name=name,
-        env=_of_median_size(env, blocks),
+        env=env,
         blocks=blocks,
         names=tuple(names),
         best_known=torch.tensor([each.value for each in known], dtype=torch.float64),
         proven=tuple(each.proven for each in known),
         actions=tuple(each.actions for each in known),
         best_known_name=f"best known ({', '.join(sources)})" if sources else None,
-        drawn=False,
     )
 
 
@@ -342,7 +339,7 @@ def _arrays(path: Path, problem: str | None) -> InstanceSet:
         told = f"are those of {of}; say which problem is meant" if found else f"are not those of {of}"
         raise InstanceError(f"{path}: its arrays ({', '.join(arrays)}) {told}")
     [(kind, contents)] = found.items()
-    env, instances, count = build_problem(kind.name), contents.instances, len(contents.instances)
+    env, instances, count = kind(), contents.instances, len(contents.instances)
     values = [math.nan] * count if contents.best_known is None else contents.best_known.tolist()
     proven = [False] * count if contents.proven is None else contents.proven.tolist()
     known = []
@@ -397,17 +394,17 @@ def _labelled(path: Path, arrays: Arrays, problem: str | None) -> InstanceSet:
         name, who, digest, arguments = about["env"]["name"], about["labels"], about[DIGEST], about["env"]["arguments"]
         if not isinstance(arguments, dict):
             raise TypeError("the arguments of env are no object")
-        env = build_problem(name)
+        task = build_task(name)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InstanceError(f"{path}: what it says about its labels cannot be read ({error})") from error
     if problem not in (None, name):
         raise ArgumentError(f"instances: {path} is of {name}, not of {problem}")
     labels = {key: arrays[key] for key in LABEL_AXES if key in arrays}
     try:
-        contents = env.from_arrays({key: each for key, each in arrays.items() if key not in (*labels, "about")})
+        contents = task.from_arrays({key: each for key, each in arrays.items() if key not in (*labels, "about")})
         if contents is None or not holds(labels, LABEL_AXES, {}):
             raise InstanceError(f"its arrays ({', '.join(arrays)}) are not those of labelled {name}")
-        env = _told_env(env, arguments, contents.instances)
+        env = _told_task(task, arguments, contents.instances)
         actions, objective = whole(labels, "actions"), real(labels, "objective").double()
     except (InstanceError, ArgumentError) as error:
         raise InstanceError(f"{path}: {error}") from error
@@ -426,17 +423,18 @@ def _labelled(path: Path, arrays: Arrays, problem: str | None) -> InstanceSet:
         proven=tuple((labels["proven"] != 0).tolist()),
         actions=tuple(actions),
         best_known_name=f"{who} ({path.name})",
+        distribution=env.arguments().get("distribution"),
     )
 
 
-def _told_env(env: Problem, told: Mapping[str, Any], instances: TensorDict) -> Problem:
-    """Return the environment that a labelled file tells, of no other size than its instances have.
+def _told_task(task: Task, told: Mapping[str, Any], instances: TensorDict) -> Task:
+    """Return the problem and distribution that a labelled file tells, of no other size than its instances have.
 
-    A size that is told is compared with them before an environment of that size is built; device and batch size are
-    nobody's to tell.
+    A size that is told is compared with them before anything of that size is built; device and batch size are nobody's
+    to tell.
 
     Args:
-        env: the problem, with its default arguments.
+        task: the problem, with its default arguments.
         told: the arguments in the file.
         instances: of the file.
 
@@ -444,23 +442,23 @@ def _told_env(env: Problem, told: Mapping[str, Any], instances: TensorDict) -> P
         InstanceError: the file tells another size, or arguments that are not those of a distribution.
         ArgumentError: the value of an argument is not allowed.
     """
-    default, fitting = env.arguments(), env.sized_like(instances).arguments()
+    default, fitting = task.arguments(), task.sized_like(instances).arguments()
     if unknown := told.keys() - default.keys():
         allowed = ", ".join(default)
-        raise InstanceError(f"it tells {', '.join(sorted(unknown))} of {env.name}; allowed are {allowed}")
-    larger = env.resized(2 * env.size).arguments()
+        raise InstanceError(f"it tells {', '.join(sorted(unknown))} of {task.name}; allowed are {allowed}")
+    larger = task.resized(2 * task.size).arguments()
     sizes = {key: fitting[key] for key, value in default.items() if larger[key] != value}
     for key, size in sizes.items():
         if told.get(key, size) != size:
             raise InstanceError(f"it tells {key} {told[key]!r}, but its instances have {size}")
-    return build_problem(env.name, **{**told, **sizes})
+    return build_task(task.name, **{**told, **sizes})
 
 
 # ---------------------------------------------------------------------- whose file is it?
 
 
 def recognise(path: str | Path, problem: str | None = None) -> Problem:
-    """Return the environment that reads a file.
+    """Return the problem that reads a file.
 
     Args:
         path: an instance file.
@@ -471,7 +469,7 @@ def recognise(path: str | Path, problem: str | None = None) -> Problem:
         ArgumentError: the problem is unknown. InstanceError: there is no such file, or nothing in it tells a problem.
     """
     if problem is not None:
-        return build_problem(problem)
+        return kind_of(problem)()
     kinds = _kinds(path)
     if not kinds:
         if told := described(path):
@@ -482,16 +480,16 @@ def recognise(path: str | Path, problem: str | None = None) -> Problem:
             f"{path}: neither its header nor its suffix {suffix!r} tells a known problem ({known}); pass --problem"
         )
     if len(kinds) == 1:
-        return build_problem(kinds[0].name)
+        return kinds[0]()
     reasons = {}
     for kind in kinds:
         try:
-            build_problem(kind.name).read(path)
+            kind().read(path)
         except InstanceError as error:
             reasons[kind.name] = str(error).removeprefix(f"{path}: ")
     left = [kind.name for kind in kinds if kind.name not in reasons]
     if len(left) == 1:
-        return build_problem(left[0])
+        return kind_of(left[0])()
     if left:
         raise InstanceError(f"{path}: it reads as {' and as '.join(left)}; pass --problem")
     told = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())

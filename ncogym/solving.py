@@ -28,7 +28,7 @@ from ncogym.baselines import (
 )
 from ncogym.books import Progress
 from ncogym.budget import OVERRUN, Budget, MaxRollouts, MaxSeconds
-from ncogym.envs import build_problem
+from ncogym.envs import kind_of
 from ncogym.envs.formats.text import read_text
 from ncogym.errors import (
     ArgumentError,
@@ -230,9 +230,9 @@ def make_solver(name: str, policy: Policy | None = None) -> Solver:
 
     Example:
         >>> import torch
-        >>> from ncogym.envs import build_problem
+        >>> from ncogym.envs import build_task
         >>> from ncogym.solving import make_solver
-        >>> env = build_problem("tsp", num_nodes=8)
+        >>> env = build_task("tsp", num_nodes=8)
         >>> solver = make_solver("nearest-neighbour+two-opt")
         >>> found = solver(env, env.seeded(2, seed=0), None, torch.Generator().manual_seed(0))
         >>> [(solution.solver, solution.feasible) for solution in found]
@@ -475,7 +475,7 @@ def solve(
     chosen = choose_policy(policy, env, env.instance_size(data), solver) if needs_policy(solver) else None
     run = make_solver(solver, chosen.policy if chosen else None)
     if chosen:
-        compiled = kernels.prepare(env, chosen.policy, _condition(chosen.policy))
+        compiled = kernels.prepare(env, data, chosen.policy, _condition(chosen.policy))
         if compiled and limits.seconds < math.inf:
             # the budget pays for that, but keeps half of itself for the search
             left = max(limits.seconds - compiled, limits.seconds / 2)
@@ -568,7 +568,7 @@ def render(record: str | Path, picture: str | Path) -> None:
     try:
         said = json.loads(text)
         file, places, problem = said["file"], said.get(PLACES, []), said["problem"]
-        env = build_problem(problem)
+        env = kind_of(problem)()
         for place in (file, *places):
             if b"\0" in os.fsencode(place):
                 raise ValueError("the name of a file has no zero byte")

@@ -29,6 +29,7 @@ from ncogym.sets import InstanceSet, open_set, unnamed
 from ncogym.solution import Solutions, instances_sha256
 from ncogym.solver import Solver
 from ncogym.solving import choose_policy, classes, make_solver, needs_policy
+from ncogym.task import Task
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class Unable:
 
 
 def study(
-    env: Problem | None,
+    env: Task | None,
     instances: Sequence[str | int],
     solvers: Sequence[str],
     budgets: Sequence[Budget],
@@ -168,7 +169,7 @@ def study(
 
 
 def label(
-    env: Problem,
+    env: Task,
     count: int,
     seed: int,
     labeller: str,
@@ -196,7 +197,7 @@ def label(
         NcogymError: as `ncogym.references.compute` raises it, or the labeller is unknown or cannot take the problem.
     """
     drawn = _open(count, env, seed)
-    found = _computed(env, drawn.blocks, labeller, budget, workers, progress)
+    found = _computed(drawn, labeller, budget, workers, progress)
     return replace(
         drawn,
         best_known=found.objective,
@@ -206,7 +207,7 @@ def label(
     )
 
 
-def _open(text: str | int, env: Problem | None, seed: int) -> InstanceSet:
+def _open(text: str | int, env: Task | None, seed: int) -> InstanceSet:
     if not str(text).lstrip("-").isdigit():
         return open_set(str(text), getattr(env, "name", None))
     if env is None:
@@ -216,7 +217,7 @@ def _open(text: str | int, env: Problem | None, seed: int) -> InstanceSet:
     count = int(text)
     drawn = seeded_instances(env, count, seed)
     told = ", ".join(f"{key} {value}" for key, value in env.arguments().items() if value is not None)
-    return unnamed(env, drawn, f"{count} of seed {seed}, {told}", drawn=True)
+    return unnamed(env, drawn, f"{count} of seed {seed}, {told}", env.arguments().get("distribution"))
 
 
 def _prepare(
@@ -235,7 +236,7 @@ def _prepare(
                 named = entry.policy or policy
                 key = named or classes(entry.solver)
                 if key not in loaded:
-                    loaded[key] = choose_policy(named, env, env.size, entry.solver)
+                    loaded[key] = choose_policy(named, env, instances.size, entry.solver)
                 chosen = loaded[key]
             solver: Any = make_solver(entry.solver, chosen.policy.to(at) if chosen else None)
             _without_bar(solver, env, instances.blocks)
@@ -299,28 +300,28 @@ def _reference(
     cancel: threading.Event,
     progress: Tick | None,
 ) -> References | None:
-    env, blocks = instances.env, instances.blocks
     if solver is None:
         if instances.best_known_name is not None:
             return None  # the evaluation takes the set's own
-        return references.shipped(env, instances.name, blocks)
+        return references.shipped(instances.env, instances.name, instances.blocks)
     if seconds is None:
         finite = [budget.seconds for budget in budgets if budget.seconds < torch.inf]
         seconds = max(finite, default=torch.inf)
     limits = Budget(seconds=seconds, cancel=cancel)
-    return _computed(env, blocks, solver, limits, workers, progress)
+    return _computed(instances, solver, limits, workers, progress)
 
 
 def _computed(
-    env: Problem,
-    blocks: Sequence[TensorDict],
+    instances: InstanceSet,
     solver: str,
     budget: Budget,
     workers: int | None,
     progress: Tick | None,
 ) -> References:
     """Return the solutions by a solver that is named, found side by side in processes: one for each core if None."""
-    made = make_solver(solver, choose_policy(None, env, env.size, solver).policy if needs_policy(solver) else None)
+    env, blocks = instances.env, instances.blocks
+    chosen = choose_policy(None, env, instances.size, solver) if needs_policy(solver) else None
+    made = make_solver(solver, chosen.policy if chosen else None)
     _without_bar(made, env, blocks)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     count = workers or (1 if needs_policy(solver) else cores)

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from tensordict import TensorDict
 
-from ncogym.envs.tsp import TSP
+from ncogym.envs.routing.tsp import TSP
 from ncogym.evaluation import Evaluation, Record
 from ncogym.references import References
 from ncogym.sets import InstanceSet
 from ncogym.solution import TracePoint
+from ncogym.task import Task
 
 
 def tours(sizes: Sequence[int], name: str = "hand-made", distribution: str = "uniform") -> InstanceSet:
@@ -25,13 +26,14 @@ def tours(sizes: Sequence[int], name: str = "hand-made", distribution: str = "un
     count = len(sizes)
     return InstanceSet(
         name=name,
-        env=TSP(num_nodes=max(sizes), distribution=distribution),
+        env=Task.of(TSP, num_nodes=max(sizes), distribution=distribution),
         blocks=tuple(blocks),
         names=tuple(f"i{row}" for row in range(count)),
         best_known=torch.full((count,), math.nan, dtype=torch.float64),
         proven=(False,) * count,
         actions=(None,) * count,
         best_known_name=None,
+        distribution=distribution,
     )
 
 

@@ -9,11 +9,15 @@ import torch
 from tensordict import TensorDict
 from torch import Tensor
 
-from ncogym.envs import geometry
-from ncogym.envs.cvrp import CVRP, routes_of
-from ncogym.envs.tsp import TSP
+from ncogym.distribution import Distribution
+from ncogym.envs.routing import geometry
+from ncogym.envs.routing.cvrp import CVRP
+from ncogym.envs.routing.instances import TSPDistribution
+from ncogym.envs.routing.moves import routes_of
+from ncogym.envs.routing.tsp import TSP
 from ncogym.features import EdgeFeatures, FeatureDims, NodeFeatures, StepFeatures
 from ncogym.problem import Problem, Violation
+from ncogym.task import Task
 
 
 class OrienteeringState(NamedTuple):
@@ -26,6 +30,36 @@ class OrienteeringState(NamedTuple):
     done: Tensor
 
 
+class Nodes(Distribution):
+    """What the distributions of this file share: ``num_nodes``, the first key's length."""
+
+    def __init__(self, num_nodes=6):
+        self.num_nodes = num_nodes
+
+    def arguments(self):
+        return {"num_nodes": self.num_nodes}
+
+    @property
+    def size(self):
+        return self.num_nodes
+
+    def of_size(self, size):
+        return type(self)(size)
+
+    def like(self, instance):
+        return type(self)(next(iter(instance.values())).shape[1])
+
+
+class Walks(Nodes):
+    """Places, prizes, and a limit in which not all can be reached."""
+
+    def draw(self, count, rng):
+        locs = torch.rand(count, self.num_nodes, 2, generator=rng)
+        prize = torch.rand(count, self.num_nodes, generator=rng).index_fill(1, torch.tensor([0]), 0.0)
+        limit = 1.2 * geometry.distances(TensorDict({"locs": locs}))[:, 0].amax(1).float() * 2
+        return TensorDict({"locs": locs, "prize": prize, "limit": limit.clamp(max=1.6)}, batch_size=[count])
+
+
 class Orienteering(Problem):
     """From node 0 and back within ``limit``, past the nodes of the largest sum of prizes; action 0 ends the walk.
 
@@ -34,18 +68,7 @@ class Orienteering(Problem):
 
     name, sense = "orienteering", "max"
     state_type, instance_keys = OrienteeringState, ("locs", "prize", "limit")
-
-    def __init__(self, num_nodes=6):
-        self.num_nodes = num_nodes
-
-    def arguments(self):
-        return {"num_nodes": self.num_nodes}
-
-    def generate(self, batch_size, rng, device=None):
-        locs = torch.rand(batch_size, self.num_nodes, 2, generator=rng)
-        prize = torch.rand(batch_size, self.num_nodes, generator=rng).index_fill(1, torch.tensor([0]), 0.0)
-        limit = 1.2 * geometry.distances(TensorDict({"locs": locs}))[:, 0].amax(1).float() * 2
-        return TensorDict({"locs": locs, "prize": prize, "limit": limit.clamp(max=1.6)}, batch_size=[batch_size])
+    distribution_type = Walks
 
     def read(self, path):
         raise NotImplementedError
@@ -113,29 +136,26 @@ class Orienteering(Problem):
     def symmetries(self, instance, count=8, rng=None):
         return [instance]
 
-    @property
-    def size(self):
-        return self.num_nodes
-
-    def resized(self, size):
-        return Orienteering(size)
-
     def instance_size(self, instance):
         return instance["locs"].shape[1]
+
+
+class Due(TSPDistribution):
+    """Places, and the times of a random tour and a little for each."""
+
+    def draw(self, count, rng):
+        drawn = super().draw(count, rng)
+        order = 1 + torch.rand(count, self.num_nodes - 1, generator=rng).argsort(-1)
+        order = torch.cat([torch.zeros_like(order[:, :1]), order], dim=1)
+        steps = geometry.lengths(drawn, order[:, :-1], order[:, 1:]).cumsum(1)
+        due = torch.zeros(count, self.num_nodes, dtype=torch.float64).scatter(1, order[:, 1:], steps)
+        return drawn.update({"due": due * 1.01})
 
 
 class Deadlines(TSP):
     """A tour from node 0 that must have come to each node by its ``due``: the times of one tour, and a little."""
 
-    name = "deadlines"
-
-    def generate(self, batch_size, rng, device=None):
-        drawn = super().generate(batch_size, rng, device)
-        order = 1 + torch.rand(batch_size, self.num_nodes - 1, generator=rng).argsort(-1)
-        order = torch.cat([torch.zeros_like(order[:, :1]), order], dim=1)
-        steps = geometry.lengths(drawn, order[:, :-1], order[:, 1:]).cumsum(1)
-        due = torch.zeros(batch_size, self.num_nodes, dtype=torch.float64).scatter(1, order[:, 1:], steps)
-        return drawn.update({"due": due * 1.01})
+    name, distribution_type = "deadlines", Due
 
     def violations(self, instance, actions):
         found = super().violations(instance, actions)
@@ -182,6 +202,14 @@ class IndependentState(NamedTuple):
     done: Tensor
 
 
+class Graphs(Nodes):
+    """Graphs in which every second pair of nodes is joined."""
+
+    def draw(self, count, rng):
+        upper = (torch.rand(count, self.num_nodes, self.num_nodes, generator=rng) < 0.5).triu(1)
+        return TensorDict({"edges": upper | upper.mT}, batch_size=[count])
+
+
 class IndependentSet(Problem):
     """As many nodes of a graph as can be, none beside another, taken one by one until none is left to take.
 
@@ -189,18 +217,7 @@ class IndependentSet(Problem):
     """
 
     name, sense = "independent set", "max"
-    state_type, instance_keys = IndependentState, ("edges",)
-
-    def __init__(self, num_nodes=5):
-        self.num_nodes = num_nodes
-
-    def arguments(self):
-        return {"num_nodes": self.num_nodes}
-
-    def generate(self, batch_size, rng, device=None):
-        drawn = torch.rand(batch_size, self.num_nodes, self.num_nodes, generator=rng) < 0.5
-        upper = drawn.triu(1)
-        return TensorDict({"edges": upper | upper.mT}, batch_size=[batch_size])
+    state_type, instance_keys, distribution_type = IndependentState, ("edges",), Graphs
 
     def read(self, path):
         raise NotImplementedError
@@ -261,15 +278,8 @@ class IndependentSet(Problem):
     def symmetries(self, instance, count=8, rng=None):
         return [instance]
 
-    @property
-    def size(self):
-        return self.num_nodes
-
-    def resized(self, size):
-        return IndependentSet(size)
-
     def instance_size(self, instance):
         return instance["edges"].shape[-1]
 
 
-STAND_INS = (Orienteering(6), Deadlines(6), ShortRoutes(6), Bottleneck(6))
+STAND_INS = tuple(Task.of(kind, 6) for kind in (Orienteering, Deadlines, ShortRoutes, Bottleneck))

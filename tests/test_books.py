@@ -12,10 +12,11 @@ from tensordict import TensorDict
 from ncogym import books
 from ncogym.books import Pace, Progress
 from ncogym.budget import Budget, MaxRollouts, MaxSeconds, NoImprovement
-from ncogym.envs.tsp import TSP
+from ncogym.envs.routing.tsp import TSP
 from ncogym.errors import Abandoned, ArgumentError, NoSolutionFound
 from ncogym.problem import Violation
 from ncogym.solution import Solution, TracePoint
+from ncogym.task import Task
 from ncogym.workers import interrupts_held
 
 
@@ -556,7 +557,7 @@ def test_a_wide_share_is_for_who_gains_by_one_large_round(clock, instances):
 
 def test_a_broken_candidate_never_costs_a_sound_one() -> None:
     """First, last or in the same offer, a broken solution that scores better gives way to a sound one."""
-    env = TSP(num_nodes=4)
+    env = Task.of(TSP, num_nodes=4)
     square = TensorDict({"locs": torch.tensor([[[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]])}, batch_size=[1])
     broken, crossed, sound = ([0, 0, 0, 0], [0, 2, 1, 3], [0, 1, 2, 3])
     for offers in ([[broken, crossed]], [[broken], [crossed]], [[crossed], [broken]]):

@@ -11,10 +11,11 @@ from problems import IndependentSet
 from ncogym.algorithms import BOPO, PO, POMO, PPO, Compass, FlowBalance, Imitation, Poppy, Reinforce, SelfLabelling
 from ncogym.algorithms.base import Algorithm
 from ncogym.device_law import EXCEPTIONS, check_training_step
-from ncogym.envs import PROBLEMS, build_problem
-from ncogym.envs.tsp import TSP
+from ncogym.envs import PROBLEMS, build_task
+from ncogym.envs.routing.tsp import TSP
 from ncogym.laws import LawBroken
 from ncogym.policies import AttentionPolicy, GraphPolicy, Latent, Policy, PolyNet, Population
+from ncogym.task import Task
 
 SIZES = {"cvrp": {"num_customers": 5}, "knapsack": {"num_items": 5}, "jssp": {"num_jobs": 3, "num_machines": 2}}
 SMALL = partial(AttentionPolicy, dim=16, num_layers=1, num_heads=2, feedforward=16)
@@ -34,7 +35,7 @@ ALGORITHMS = {
 
 def problem(name: str):
     """Return a problem in a small size."""
-    return build_problem(name, **SIZES.get(name, {"num_nodes": 5}))
+    return build_task(name, **SIZES.get(name, {"num_nodes": 5}))
 
 
 def stepped(env, policy: Policy, algorithm: Algorithm) -> str | None:
@@ -72,7 +73,7 @@ def test_steps_under_conditions_keep_to_their_device(policy, algorithm) -> None:
 
 def test_flows_keep_to_their_device() -> None:
     """So do the flows of a graph's states."""
-    env = IndependentSet(5)
+    env = Task.of(IndependentSet, 5)
     assert stepped(env, SMALL(env.feature_dims, edge_attention=True), FlowBalance(2)) is None
 
 
@@ -121,10 +122,10 @@ class Branches(AttentionPolicy):
 @pytest.mark.parametrize(
     ("env", "policy", "algorithm"),
     [
-        (Counts(5), SMALL, POMO),
-        (Lists(5), SMALL, POMO),
-        (Elsewhere(5), SMALL, POMO),
-        (TSP(5), partial(Branches, **SMALL.keywords), POMO),
+        (Task.of(Counts, 5), SMALL, POMO),
+        (Task.of(Lists, 5), SMALL, POMO),
+        (Task.of(Elsewhere, 5), SMALL, POMO),
+        (Task.of(TSP, 5), partial(Branches, **SMALL.keywords), POMO),
     ],
     ids=["counts", "lists", "elsewhere", "branches"],
 )

@@ -240,12 +240,6 @@ def test_seeded_tours_are_the_fields_own() -> None:
     assert (seeded_instances(make("tsp", num_nodes=5), 3, 1234)["locs"].numpy() == expected).all()
 
 
-def test_seeded_falls_to_generate_where_an_env_knows_no_set() -> None:
-    """An env without named sets generates from the seed."""
-    drawn = Pick().generate(4, torch.Generator().manual_seed(7))
-    assert (seeded_instances(Pick(), 4, 7) == drawn).all()
-
-
 @pytest.mark.parametrize(
     ("count", "seed", "words"), [(0, 1, "instances: 0"), (1, -1, "seed: -1"), (1, 2**32, "seed: ")]
 )

@@ -12,15 +12,19 @@ from torch import Tensor
 from ncogym import laws
 from ncogym.baselines import SOLVERS
 from ncogym.baselines.base import OutsideTourSolver
-from ncogym.envs import PROBLEMS, Problem, geometry, make
-from ncogym.envs.cvrp import CVRP
+from ncogym.distribution import Distribution
+from ncogym.envs import PROBLEMS, Problem, make
 from ncogym.envs.env import Env
-from ncogym.envs.tsp import TSP
+from ncogym.envs.routing import geometry
+from ncogym.envs.routing.cvrp import CVRP
+from ncogym.envs.routing.instances import TSPDistribution
+from ncogym.envs.routing.tsp import TSP
 from ncogym.errors import ArgumentError, NcogymError, SolverError, SolverNotInstalled
 from ncogym.features import EdgeFeatures, FeatureDims, NodeFeatures, StepFeatures
 from ncogym.laws import LawBroken, check_env
 from ncogym.models import Tour
 from ncogym.problem import Violation
+from ncogym.task import Task
 
 # ---------------------------------------------------------------------- a stranger's problem
 
@@ -34,14 +38,8 @@ class BagState(NamedTuple):
     done: Tensor
 
 
-class Bag(Problem):
-    """Fill a bag: action k takes item k, the last action stops, the only one once nothing fits; the most value wins.
-
-    Unlike a tour it is maximised, its rows finish at different steps, and leaving a step out breaks nothing.
-    """
-
-    name, sense = "bag", "max"
-    state_type, instance_keys = BagState, ("weight", "value")
+class Bags(Distribution):
+    """Items of random weights and values."""
 
     def __init__(self, num_items=6):
         self.num_items = num_items
@@ -49,9 +47,29 @@ class Bag(Problem):
     def arguments(self):
         return {"num_items": self.num_items}
 
-    def generate(self, batch_size, rng, device=None):
-        weight, value = torch.rand(2, batch_size, self.num_items, generator=rng, device=rng.device)
-        return TensorDict({"weight": weight, "value": value}, batch_size=[batch_size]).to(device or rng.device)
+    @property
+    def size(self):
+        return self.num_items
+
+    def of_size(self, size):
+        return Bags(size)
+
+    def like(self, instance):
+        return Bags(instance["weight"].shape[1])
+
+    def draw(self, count, rng):
+        weight, value = torch.rand(2, count, self.num_items, generator=rng, device=rng.device)
+        return TensorDict({"weight": weight, "value": value}, batch_size=[count])
+
+
+class Bag(Problem):
+    """Fill a bag: action k takes item k, the last action stops, the only one once nothing fits; the most value wins.
+
+    Unlike a tour it is maximised, its rows finish at different steps, and leaving a step out breaks nothing.
+    """
+
+    name, sense = "bag", "max"
+    state_type, instance_keys, distribution_type = BagState, ("weight", "value"), Bags
 
     def read(self, path):
         raise NotImplementedError
@@ -67,27 +85,28 @@ class Bag(Problem):
         return BagState(instance, load, mask, torch.zeros_like(load, dtype=torch.bool))
 
     def advance(self, state, action):
-        stop = action == self.num_items
+        items = self.instance_size(state.instance)
+        stop = action == items
         load = state.load + self._number(state.instance["weight"], action)
         taken = ~state.action_mask[..., :-1]  # what does not fit now never will
-        taken = taken.scatter(-1, action.clamp_max(self.num_items - 1).unsqueeze(-1), True) | stop.unsqueeze(-1)
+        taken = taken.scatter(-1, action.clamp_max(items - 1).unsqueeze(-1), True) | stop.unsqueeze(-1)
         return BagState(state.instance, load, self._mask(state.instance, load, taken), state.done | stop)
 
     def reward(self, state, action, successor):
         return self._number(state.instance["value"], action)
 
     def horizon(self, instance):
-        return self.num_items + 1
+        return self.instance_size(instance) + 1
 
     def objective(self, instance, actions):
         return self._number(instance["value"].double(), actions.flatten(1)).view(actions.shape).sum(-1)
 
     def violations(self, instance, actions):
-        found = []
+        found, count = [], self.instance_size(instance)
         for row, rollout in itertools.product(range(actions.shape[0]), range(actions.shape[1])):
             solution = actions[row, rollout].tolist()
-            items = [item for item in solution if item != self.num_items]
-            if any(not 0 <= item < self.num_items for item in items):
+            items = [item for item in solution if item != count]
+            if any(not 0 <= item < count for item in items):
                 found.append(Violation(row, rollout, "an item does not exist"))
             elif len(set(items)) < len(items):
                 found.append(Violation(row, rollout, "an item is taken twice"))
@@ -101,7 +120,7 @@ class Bag(Problem):
 
     def broken_solutions(self, instance, actions):
         everything = actions.clone()
-        everything[1, 0] = torch.arange(self.num_items + 1)
+        everything[1, 0] = torch.arange(actions.shape[-1])
         return {"first step left out": None, "all items taken": everything}
 
     @property
@@ -116,17 +135,10 @@ class Bag(Problem):
         return StepFeatures(nobody, state.action_mask, scalars=state.load.unsqueeze(-1))
 
     def first_actions(self, instance, rng=None):
-        return torch.arange(self.num_items).expand(instance.batch_size[0], -1)
+        return torch.arange(self.instance_size(instance)).expand(instance.batch_size[0], -1)
 
     def symmetries(self, instance, count=8, rng=None):
         return [instance]
-
-    @property
-    def size(self):
-        return self.num_items
-
-    def resized(self, size):
-        return Bag(size)
 
     def instance_size(self, instance):
         return instance["weight"].shape[1]
@@ -145,7 +157,7 @@ def fullest_bag(instance: TensorDict) -> float:
 
 def test_a_strangers_problem_keeps_the_laws():
     """A problem written outside of the package, maximised and with rows that end early, is held to all laws."""
-    checked = check_env(Bag(), seed=1, batch_size=5, tiny=Bag(4), brute_force=fullest_bag)
+    checked = check_env(Task.of(Bag), seed=1, batch_size=5, tiny=Task.of(Bag, 4), brute_force=fullest_bag)
     assert len(checked) >= len(laws.LAWS) + 1
     assert checked[0] == "random solutions are valid"
     assert "enumeration finds the optimum" in checked
@@ -163,7 +175,7 @@ def _tour(env, instance):
 def test_a_strangers_problem_is_no_solvers():
     """A problem that shows solvers nothing keeps all laws, the one about solvers among them."""
     solvers = [make() for make in SOLVERS.values()]
-    checked = check_env(problems.Orienteering(5), solvers=solvers)
+    checked = check_env(Task.of(problems.Orienteering, 5), solvers=solvers)
     assert "solvers solve what they take" in checked
 
 
@@ -180,7 +192,7 @@ def test_a_strangers_problem_is_no_solvers():
 )
 def test_a_false_model_is_found(kind, model, solver):
     """What a solver builds for a problem that is not what it says is infeasible, and the law says which solver."""
-    env = _lying(kind, model)(8)
+    env = Task.of(_lying(kind, model), 8)
     case = laws.Case(env, 0, env.generate(2, torch.Generator()), torch.zeros(2, 2, 8), solvers=(SOLVERS[solver](),))
     complaint = next(laws.solvers_solve_what_they_take(case))
     assert complaint.startswith(f"{solver} supports it, and its solution of row ")
@@ -188,7 +200,7 @@ def test_a_false_model_is_found(kind, model, solver):
 
 def test_a_false_objective_is_found():
     """A problem of other tours than the shortest is found by what a solver proves of it."""
-    env = _lying(problems.Bottleneck, _tour)(7)
+    env = Task.of(_lying(problems.Bottleneck, _tour), 7)
 
     def brute_force(instance):
         tours = torch.tensor([(0, *rest) for rest in itertools.permutations(range(1, 7))])
@@ -219,7 +231,7 @@ def test_a_solver_that_fails_at_what_it_takes_is_found():
         def _solve(self, dists, run):
             raise self.error
 
-    env, solver = TSP(5), Fails()
+    env, solver = Task.of(TSP, 5), Fails()
     case = laws.Case(env, 0, env.generate(2, torch.Generator()), torch.zeros(2, 2, 5), solvers=(solver,))
     assert list(laws.solvers_solve_what_they_take(case)) == ["shortest supports it, and then says: lost its way"]
     solver.error = SolverNotInstalled("pip install it")
@@ -245,7 +257,7 @@ def test_every_law_is_stated():
 
 def test_a_device_agrees_with_itself():
     """Between the CPU and itself the law on devices holds."""
-    env = TSP(6)
+    env = Task.of(TSP, 6)
     case = laws.Case(env, 0, env.generate(2, torch.Generator()), torch.arange(6).expand(2, 2, 6))
     assert list(laws.devices_agree(case, "cpu")) == []
 
@@ -417,7 +429,7 @@ class OpenEnd(TSP):
 
     def advance(self, state, action):
         after = super().advance(state, action)
-        another = (action + 1) % self.num_nodes
+        another = (action + 1) % after.action_mask.shape[-1]
         opened = after.action_mask.scatter(-1, another.unsqueeze(-1), True)
         return after._replace(action_mask=torch.where(after.done.unsqueeze(-1), opened, after.action_mask))
 
@@ -426,24 +438,24 @@ class ChargesPadding(TSP):
     """Its objective grows with the number of actions."""
 
     def objective(self, instance, actions):
-        return super().objective(instance, actions) + 1e-9 * (actions.shape[-1] - self.num_nodes)
+        return super().objective(instance, actions) + 1e-9 * (actions.shape[-1] - self.horizon(instance))
 
 
-class Unseeded(TSP):
+class Unseeded(TSPDistribution):
     """It draws from the global generator."""
 
-    def generate(self, batch_size, rng, device=None):
-        return TensorDict({"locs": torch.rand(batch_size, self.num_nodes, 2)}, batch_size=[batch_size])
+    def draw(self, count, rng):
+        return TensorDict({"locs": torch.rand(count, self.num_nodes, 2)}, batch_size=[count])
 
 
-class Constant(TSP):
+class Constant(TSPDistribution):
     """It has one instance only."""
 
-    def generate(self, batch_size, rng, device=None):
-        return super().generate(batch_size, torch.Generator().manual_seed(0))
+    def draw(self, count, rng):
+        return super().draw(count, torch.Generator().manual_seed(0))
 
 
-class Forgetful(TSP):
+class Forgetful(TSPDistribution):
     """Its arguments leave out its distribution."""
 
     def arguments(self):
@@ -582,7 +594,7 @@ class NoSuchNode(TSP):
 
     def step_features(self, state):
         step = super().step_features(state)
-        return step._replace(nodes=step.nodes + self.num_nodes)
+        return step._replace(nodes=step.nodes + self.horizon(state.instance))
 
 
 class SameStart(TSP):
@@ -737,8 +749,12 @@ BROKEN = [
 def test_a_broken_law_is_found_and_named(problem, law, words):
     """A problem that breaks one law is stopped by that law, in one line that says how."""
     distribution = "clustered" if problem is Forgetful else "uniform"
+    if issubclass(problem, TSPDistribution):
+        env = Task(TSP(), problem(6, distribution))
+    else:
+        env = problem(Task.of(TSP, 6)) if issubclass(problem, Env) else Task.of(problem, 6)
     with pytest.raises(LawBroken, match=words) as caught:
-        check_env(problem(TSP(6)) if issubclass(problem, Env) else problem(6, distribution))
+        check_env(env)
     assert str(caught.value).startswith(f"tsp breaks the law '{law}': ")
     assert "\n" not in str(caught.value)
 
@@ -754,7 +770,7 @@ class LargerVehicles(CVRP):
 def test_a_walk_of_other_vehicles_is_found():
     """A kernel would load more than the environment does."""
     with pytest.raises(LawBroken, match="'a walk is the environments own': the walk's scalars of step 1, row 0"):
-        check_env(LargerVehicles(6))
+        check_env(Task.of(LargerVehicles, 6))
 
 
 class RepeatsCustomers(CVRP):
@@ -766,15 +782,15 @@ class RepeatsCustomers(CVRP):
 def test_unsound_padding_is_found():
     """What `padded` makes of a solution that ends with a customer is shown to the referee."""
     with pytest.raises(LawBroken, match=r"'shorter solutions are padded': padded: .*customer"):
-        check_env(RepeatsCustomers(5))
+        check_env(Task.of(RepeatsCustomers, 5))
 
 
 def test_hidden_state_is_found():
     """Dynamics that depend on anything but state and action are found."""
-    env = TSP(6)
+    env = Task.of(TSP, 6)
     case = laws.Case(env, 0, env.generate(2, torch.Generator()), torch.arange(6).expand(2, 2, 6))
     assert list(laws.functions_are_pure(case)) == []
-    case = laws.Case(Remembers(6), 0, case.instances, case.actions)
+    case = laws.Case(Task.of(Remembers, 6), 0, case.instances, case.actions)
     assert "advance gives another successor the second time" in next(laws.functions_are_pure(case))
 
 
@@ -782,7 +798,7 @@ def test_hidden_state_is_found():
 def test_a_wrong_optimum_is_found(brute_force):
     """The optimum over all sequences must be the one that brute force finds, neither better nor worse."""
     with pytest.raises(LawBroken, match="law 'enumeration finds the optimum': the best of all sequences is"):
-        check_env(TSP(6), tiny=TSP(5), brute_force=brute_force)
+        check_env(Task.of(TSP, 6), tiny=Task.of(TSP, 5), brute_force=brute_force)
 
 
 def test_a_mask_that_hides_the_optimum_is_found():
@@ -798,16 +814,16 @@ def test_a_mask_that_hides_the_optimum_is_found():
         def first_actions(self, instance, rng=None):
             return super().first_actions(instance)[:, :0]
 
-    check_env(Ordered())
+    check_env(Task.of(Ordered))
     with pytest.raises(LawBroken, match="the best of all sequences"):
-        check_env(Ordered(), tiny=Ordered(4), brute_force=fullest_bag)
+        check_env(Task.of(Ordered), tiny=Task.of(Ordered, 4), brute_force=fullest_bag)
 
 
 def test_too_many_sequences_are_refused(monkeypatch):
     """A tiny environment that is not tiny is refused before it fills the memory."""
     monkeypatch.setattr(laws, "MAX_SEQUENCES", 100)
     with pytest.raises(LawBroken, match="tiny has over 100 action sequences"):
-        check_env(TSP(6), tiny=TSP(5), brute_force=lambda _: 0.0)
+        check_env(Task.of(TSP, 6), tiny=Task.of(TSP, 5), brute_force=lambda _: 0.0)
 
 
 @pytest.mark.parametrize(
@@ -815,14 +831,14 @@ def test_too_many_sequences_are_refused(monkeypatch):
     [
         ({"batch_size": 1}, "batch_size: 1 is not allowed; it must be at least 2"),
         ({"rollouts": 1}, "rollouts: 1 is not allowed"),
-        ({"tiny": TSP(4)}, "tiny, brute_force"),
+        ({"tiny": Task.of(TSP, 4)}, "tiny, brute_force"),
         ({"brute_force": len}, "tiny, brute_force"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, words):
     """Arguments with which a law would say nothing are refused."""
     with pytest.raises(ArgumentError, match=words):
-        check_env(TSP(5), **arguments)
+        check_env(Task.of(TSP, 5), **arguments)
 
 
 def test_check_env_changes_nothing(rng):

@@ -16,13 +16,14 @@ from evaluations import mixed, of, record, tours
 from tensordict import TensorDict
 
 from ncogym import page
-from ncogym.envs.jssp import JSSP
+from ncogym.envs.scheduling.jssp import JSSP
 from ncogym.errors import ArgumentError
 from ncogym.evaluation import Evaluation, Record
 from ncogym.page import html_page, instance_of
 from ncogym.references import References
 from ncogym.report import _chapters, _matrices
 from ncogym.sets import InstanceSet
+from ncogym.task import Task
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 SVG = "http://www.w3.org/2000/svg"
@@ -52,7 +53,7 @@ def shops() -> Evaluation:
         {"duration": torch.tensor([[[3, 2], [2, 4]]]), "machine": torch.tensor([[[0, 1], [1, 0]]])}, batch_size=[1]
     )
     nothing: Any = torch.full((1,), torch.nan, dtype=torch.float64)
-    given = InstanceSet("shops", JSSP(2, 2), (instance,), ("crossing",), nothing, (False,), (None,), None)
+    given = InstanceSet("shops", Task.of(JSSP, 2, 2), (instance,), ("crossing",), nothing, (False,), (None,), None)
     references = References("a book", torch.tensor([7.0], dtype=torch.float64), (False,), (None,))
     made = {"reference": 7.0, "actions": (0, 1, 1, 0), "gap_percent": 0.0}
     return of(given, [record("rule", 0, (0.1, 7.0), **made)], references=references)

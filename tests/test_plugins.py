@@ -14,7 +14,7 @@ from ncogym import plugins
 from ncogym.algorithms import ALGORITHMS, POMO
 from ncogym.baselines import SOLVERS
 from ncogym.envs import PROBLEMS
-from ncogym.envs.tsp import TSP
+from ncogym.envs.routing.tsp import TSP
 from ncogym.errors import ArgumentError
 from ncogym.policies import AttentionPolicy
 from ncogym.search import SEARCHES, Sampling
@@ -28,7 +28,7 @@ import ncogym
 from ncogym.algorithms import Algorithm
 from ncogym.baselines.base import Baseline
 from ncogym.books import Progress
-from ncogym.envs.tsp import TSP
+from ncogym.envs.routing.tsp import TSP
 from ncogym.models import Tour
 from ncogym.policies import AttentionPolicy
 from ncogym.rollout import Outcome

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from ncogym import make
-from ncogym.envs.cvrp import CVRP
-from ncogym.envs.tsp import TSP
+from ncogym.envs.routing.cvrp import CVRP
+from ncogym.envs.routing.tsp import TSP
 from ncogym.errors import Abandoned, ArgumentError, NotEnoughMemory
 from ncogym.policies.attention import AttentionPolicy
 from ncogym.policies.base import Policy
@@ -31,6 +31,7 @@ from ncogym.rollout import (
     score_steps,
 )
 from ncogym.rollout import memory as memory_
+from ncogym.task import Task
 
 
 class Places(NamedTuple):
@@ -65,7 +66,7 @@ class Nearby(Policy):
 def make_attention() -> AttentionPolicy:
     """Return a small attention policy, none of whose parts is idle."""
     torch.manual_seed(0)
-    policy = AttentionPolicy(TSP(num_nodes=6).feature_dims, dim=16, num_layers=2, num_heads=2, feedforward=32)
+    policy = AttentionPolicy(Task.of(TSP, num_nodes=6).feature_dims, dim=16, num_layers=2, num_heads=2, feedforward=32)
     nn.init.normal_(policy.edge_bias.network[2].weight, std=0.3)
     return policy
 
@@ -93,7 +94,7 @@ class Countdown:
 @pytest.fixture
 def env():
     """Tours of six nodes."""
-    return TSP(num_nodes=6)
+    return Task.of(TSP, num_nodes=6)
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def instances(env, rng):
 
 def test_a_rollout_looks_at_the_clock(monkeypatch):
     """It is given up within a few steps once the time is over, and is as without a clock while there is time."""
-    env = TSP(50)
+    env = Task.of(TSP, 50)
     instances, policy, steps = env.generate(2, torch.Generator().manual_seed(0)), make_attention(), []
     logits, plain = policy.logits, play(env, policy, instances)
     assert torch.equal(play(env, policy, instances, clock=Countdown(math.ceil(50 / LOOK_EVERY))).actions, plain.actions)
@@ -360,7 +361,7 @@ def test_the_encoder_runs_backward_once(env, instances):
 
 def test_what_acted_in_autocast_learns_in_full(rng):
     """Under autocast a decoder's weight that acting used before has its gradient all the same."""
-    env = CVRP(num_customers=6)
+    env = Task.of(CVRP, num_customers=6)
     policy = AttentionPolicy(env.feature_dims, dim=16, num_layers=1, num_heads=2, feedforward=16)
     instances = env.generate(2, rng)
     gradients = []
@@ -378,7 +379,7 @@ def test_what_acted_in_autocast_learns_in_full(rng):
 
 def test_probabilities_of_all_solutions_sum_to_one(rng):
     """Over all 24 tours of four nodes, and over the six that share a forced start, probabilities sum to 1."""
-    env, policy = TSP(num_nodes=4), Nearby()
+    env, policy = Task.of(TSP, num_nodes=4), Nearby()
     instances = env.generate(2, rng)
     every = torch.tensor(list(itertools.permutations(range(4)))).expand(2, -1, -1)
     encoded = policy.encode(env.instance_features(instances))
@@ -393,7 +394,7 @@ def test_probabilities_of_all_solutions_sum_to_one(rng):
 
 def test_samples_come_as_often_as_scored(rng):
     """The log-probability of a tour is the frequency with which it is drawn."""
-    env, policy = TSP(num_nodes=3), Nearby()
+    env, policy = Task.of(TSP, num_nodes=3), Nearby()
     instances = env.generate(1, rng)
     drawn = play(env, policy, instances, rollouts=20_000)
     every = torch.tensor(list(itertools.permutations(range(3))))[None]
@@ -435,7 +436,7 @@ def test_rewards_are_the_signed_objective(env, instances):
     shortest = play(env, Nearby(), instances)
     objective = env.objective(instances, shortest.actions)
     assert torch.equal(shortest.reward, -objective.float())
-    longest = play(Longest(num_nodes=6), Nearby(), instances)
+    longest = play(Task.of(Longest, 6), Nearby(), instances)
     assert torch.equal(longest.reward, env.objective(instances, longest.actions).float())
 
 
@@ -508,14 +509,15 @@ def test_a_graph_takes_cuda(env, instances):
 COMPILED = """
 import torch
 from ncogym import rollout
-from ncogym.envs.cvrp import CVRP
-from ncogym.envs.tsp import TSP
+from ncogym.envs.routing.cvrp import CVRP
+from ncogym.envs.routing.tsp import TSP
 from ncogym.policies.attention import AttentionPolicy
 from ncogym.policies.decoding import Greedy, Sample
 from ncogym.rollout import act
+from ncogym.task import Task
 
 rng = torch.Generator()
-for env in (TSP(6), CVRP(6)):
+for env in (Task.of(TSP, 6), Task.of(CVRP, 6)):
     policy = AttentionPolicy(env.feature_dims, dim=16, num_layers=1, num_heads=2, feedforward=16)
     instances = env.generate(3, rng)
     encoded = policy.encode(env.instance_features(instances))
@@ -565,7 +567,7 @@ def test_every_way_acts_the_same_on_a_gpu(make_env, decoding, acting):
 @pytest.mark.parametrize("precision", ["bfloat16", "tf32"])
 def test_low_precision_is_close(precision, rng):
     """Acting in lower precision gives solutions whose log-probability is near that of scoring in float32."""
-    env = CVRP(num_customers=20)
+    env = Task.of(CVRP, num_customers=20)
     policy = AttentionPolicy(env.feature_dims, dim=32, num_layers=1, num_heads=2, feedforward=32)
     instances = env.generate(4, rng)
     encoded = policy.encode(env.instance_features(instances))
@@ -582,7 +584,7 @@ def test_low_precision_is_close(precision, rng):
 
 def test_rollouts_in_memory_shrink_with_size(env, rng):
     """Fewer rollouts fit where instances are larger or more or the policy is wider, and at least one always does."""
-    large, policy = TSP(num_nodes=60), Nearby()
+    large, policy = Task.of(TSP, num_nodes=60), Nearby()
     few = rollouts_in_memory(large, policy, large.generate(4, rng), 1e6)
     assert few < rollouts_in_memory(env, policy, env.generate(4, rng), 1e6)
     assert few < rollouts_in_memory(large, policy, large.generate(1, rng), 1e6)
@@ -618,7 +620,7 @@ def test_memory_is_a_share_of_what_is_free(monkeypatch):
 
 def test_acting_ends_when_all_rollouts_are_done(rng):
     """Where rollouts end at different times, steps that pad every row are not walked, and the last one is padding."""
-    env = CVRP(num_customers=20)
+    env = Task.of(CVRP, num_customers=20)
     policy = AttentionPolicy(env.feature_dims, dim=16, num_layers=1, num_heads=2, feedforward=16).eval()
     instances = env.generate(3, rng)
     encoded = policy.encode(env.instance_features(instances))
@@ -734,7 +736,7 @@ def test_chunks_of_decisions_change_nothing(env, instances, queries):
 
 def test_rewards_of_decisions_add_up(rng):
     """Rewards of decisions add up to the reward, and none follows the end, behind which nothing is open."""
-    env = CVRP(num_customers=6)
+    env = Task.of(CVRP, num_customers=6)
     policy = AttentionPolicy(env.feature_dims, dim=16, num_layers=1, num_heads=2, feedforward=16)
     instances = env.generate(3, rng)
     drawn = play(env, policy, instances)

@@ -28,7 +28,8 @@ class Room(NamedTuple):
     packages: str = "numpy torch tensordict jaxtyping"
 
 
-BOOKS = "models problem solution budget books solver"
+RULES = "distribution problem task"
+BOOKS = f"models {RULES} solution budget books solver"
 GROUND = f"errors features sketch {BOOKS} plotting"
 ROOMS = [
     Room("__init__", packages=""),  # names its homes in text and imports them late
@@ -43,10 +44,10 @@ ROOMS = [
     Room("policies", "errors features"),
     Room("workers", packages=""),
     Room("baselines", f"errors {BOOKS} envs workers", "numpy torch tensordict jaxtyping rich"),
-    Room("kernels", "errors features problem _resources _files"),
+    Room("kernels", f"errors features {RULES} _resources _files"),
     Room("journal", "errors", packages=""),
     Room("records", "errors envs _files", packages=""),
-    Room("known", "errors problem envs records", "tensordict torch"),
+    Room("known", f"errors {RULES} envs records", "tensordict torch"),
     Room("sets", f"{GROUND} envs known references _files", "numpy torch tensordict"),
     Room(
         "references",
@@ -54,9 +55,9 @@ ROOMS = [
         "numpy torch tensordict jaxtyping safetensors",
     ),
     Room("laws", f"errors features envs {BOOKS}"),
-    Room("rollout", "errors features problem solution kernels policies"),
-    Room("algorithms", "errors features problem rollout policies"),
-    Room("device_law", "errors features laws problem policies rollout algorithms", "torch tensordict"),
+    Room("rollout", f"errors features {RULES} solution kernels policies"),
+    Room("algorithms", f"errors features {RULES} rollout policies"),
+    Room("device_law", f"errors features laws {RULES} policies rollout algorithms", "torch tensordict"),
     Room("search", f"errors features {BOOKS} rollout policies"),
     Room("pretrained", "errors features policies _files", "torch safetensors"),
     # run.py puts a policy, an algorithm and references together, and writes the weights with their card
@@ -81,9 +82,9 @@ ROOMS = [
         f"_resources {GROUND} envs sets policies baselines pretrained references evaluation solving",
         "torch tensordict",
     ),
-    Room("plugins", "errors problem envs policies baselines algorithms search", packages=""),
-    Room("learning", "problem solving training", packages=""),
-    Room("bench", "errors features problem kernels rollout policies algorithms", "torch tensordict"),
+    Room("plugins", f"errors {RULES} envs policies baselines algorithms search", packages=""),
+    Room("learning", f"{RULES} solving training", packages=""),
+    Room("bench", f"errors features {RULES} kernels rollout policies algorithms", "torch tensordict"),
     Room(
         "cli",
         f"_configs _light _resources {GROUND} envs sets policies baselines rollout laws algorithms search pretrained "
@@ -127,7 +128,10 @@ def _problems() -> dict[str, str]:
 
 
 PROBLEMS = _problems()
-CONCRETE = {*PROBLEMS.values(), *(p.stem for p in PACKAGE.glob("envs/*.py"))} - {"__init__", "base", "env"}
+# the files of families that are one problem; beside them lies what a family shares
+SHARED = {"__init__", "instances", "moves", "geometry", "mutations", "schedule"}
+FAMILIES = [folder for folder in (PACKAGE / "envs").iterdir() if folder.is_dir() and folder.name != "formats"]
+CONCRETE = {*PROBLEMS.values(), *(p.stem for folder in FAMILIES for p in folder.glob("*.py"))} - SHARED
 
 
 def _walk(node: ast.AST, late: bool = False) -> Iterator[tuple[ast.AST, bool]]:
@@ -237,17 +241,17 @@ def test_file_keeps_the_table(path: str) -> None:
         ("solver.py", "from ncogym import envs", "solver may not import envs"),
         ("distributed.py", "import lightning", "only training/* may import lightning"),
         ("search/eas.py", "from ncogym.distributed import gather", "search may not import distributed"),
-        ("envs/tsp.py", "import ncogym.policies.base", "envs may not import policies"),
-        ("envs/tsp.py", "def f():\n    import lightning", "only training/* may import lightning"),
-        ("policies/base.py", "from ncogym.envs.base import pinned", "policies may not import envs"),
+        ("envs/routing/tsp.py", "import ncogym.policies.base", "envs may not import policies"),
+        ("envs/routing/tsp.py", "def f():\n    import lightning", "only training/* may import lightning"),
+        ("policies/base.py", "from ncogym.envs.routing.moves import rotated", "policies may not import envs"),
         ("policies/base.py", "from torchrl.envs import EnvBase", "algorithms/ppo.py may import torchrl"),
-        ("envs/tsp.py", "from torchrl.envs import EnvBase", "only envs/env.py laws.py"),
+        ("envs/routing/tsp.py", "from torchrl.envs import EnvBase", "only envs/env.py laws.py"),
         ("policies/base.py", "import torch_geometric.nn", "only policies/graph.py may import torch_geometric"),
         ("baselines/heuristics.py", "from ortools.sat.python import cp_model", "only baselines/ortools_*.py"),
         ("baselines/lkh.py", "from ncogym.policies import base", "baselines may not import policies"),
-        ("baselines/two_opt.py", "from ncogym.envs.tsp import TSP", "only envs knows problems"),
+        ("baselines/two_opt.py", "from ncogym.envs.routing.tsp import TSP", "only envs knows problems"),
         ("baselines/two_opt.py", "from ncogym.envs import TSP", "only envs knows problems"),
-        ("rollout/acting.py", "from ncogym.envs.base import pinned", "rollout may not import envs"),
+        ("rollout/acting.py", "from ncogym.envs.routing.moves import rotated", "rollout may not import envs"),
         ("algorithms/pomo.py", "import ncogym.search", "algorithms may not import search"),
         ("algorithms/pomo.py", "from ncogym.training.module import A", "algorithms may not import training"),
         ("algorithms/pomo.py", "import lightning", "only training/* may import lightning"),
@@ -285,7 +289,7 @@ def test_breach_is_named(path: str, source: str, words: str) -> None:
         ("plotting.py", "def draw():\n    import matplotlib.pyplot"),
         ("plotting.py", "if TYPE_CHECKING:\n    from matplotlib.figure import Figure"),
         ("baselines/ortools_routing.py", "def solve():\n    from ortools.constraint_solver import pywrapcp"),
-        ("baselines/two_opt.py", "from ncogym.envs.base import pinned"),
+        ("baselines/two_opt.py", "from ncogym.envs.routing.moves import rotated"),
         ("algorithms/pomo.py", "from ncogym.algorithms.base import Algorithm"),
         ("search/__init__.py", "from ncogym.search.greedy import GreedySearch"),
         ("search/compass.py", "from ncogym.search.cmaes import CMAES"),

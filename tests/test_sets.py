@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 import torch
 
+from ncogym.distribution import ReferenceSet
 from ncogym.envs import PROBLEMS, make
 from ncogym.errors import ArgumentError, InstanceError, InvalidSolution, NcogymWarning
-from ncogym.problem import ReferenceSet
 from ncogym.sets import InstanceSet, open_set, published, published_among, recognise, set_names, unnamed, write_labelled
 from ncogym.solution import instances_sha256
 
@@ -42,7 +42,7 @@ VECTORS = torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
 
 def test_names_are_unique_and_listed_in_the_order_of_the_problems() -> None:
     """No two problems publish a set of one name, and the list has the order of the tables."""
-    names = [name for kind in PROBLEMS.values() for name in kind.reference_sets]
+    names = [name for kind in PROBLEMS.values() for name in kind.distribution_type.reference_sets]
     assert set_names() == list(published()) == names
     assert len(set(names)) == len(names)
     assert {name for name in names if name.startswith("ta")} == {f"ta{number:02}" for number in range(1, 81)}
@@ -141,7 +141,7 @@ def test_a_range_joins_sets_in_order() -> None:
     assert found.names == tuple(f"ta{number:02}" for number in range(9, 23))
     assert [len(block) for block in found.blocks] == [2, 10, 2]
     assert found.sizes == (15,) * 2 + (20,) * 12
-    assert (found.count, found.env.size, found.distribution) == (14, 20, "taillard")
+    assert (found.count, found.size, found.distribution) == (14, 20, "taillard")
     digits = "".join(instances_sha256(block) for block in found.blocks)
     assert found.sha256 == hashlib.sha256(digits.encode()).hexdigest()
     assert torch.equal(found.blocks[0]["duration"][1:], open_set("ta10").blocks[0]["duration"])
@@ -151,12 +151,12 @@ def test_a_range_over_several_instances_names_their_set() -> None:
     """In a range, an instance of a larger set is named after the set; a mixture has no distribution."""
     found = open_set("pisinger-circle-200..pisinger-spanner-50")
     assert (found.names[0], found.names[100]) == ("pisinger-circle-200:0", "pisinger-spanner-50:0")
-    assert (found.count, found.distribution, found.env.size) == (200, None, 50)
+    assert (found.count, found.distribution, found.size) == (200, None, 50)
 
 
 def test_a_changed_set_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A set whose fingerprint is another than that published is refused with both."""
-    kind = PROBLEMS["jssp"]
+    kind = PROBLEMS["jssp"].distribution_type
     entry = kind.reference_sets["ta01"]._replace(sha256="0123456789abcdef")
     monkeypatch.setattr(kind, "reference_sets", {**kind.reference_sets, "ta01": entry})
     with pytest.raises(
@@ -168,7 +168,8 @@ def test_a_changed_set_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_problems_of_others_publish_sets_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """A set of a problem that joins the table is found by its name, with what it says is best known."""
     entry = ReferenceSet({"num_nodes": 4}, 5, 3, "", "of my own", (1.0, math.nan, 2.0), (True,) * 3)
-    mine = type("Mine", (PROBLEMS["tsp"],), {"name": "mine", "reference_sets": {"my-set": entry}})
+    drawn = type("Drawn", (PROBLEMS["tsp"].distribution_type,), {"reference_sets": {"my-set": entry}})
+    mine = type("Mine", (PROBLEMS["tsp"],), {"name": "mine", "distribution_type": drawn})
     monkeypatch.setitem(PROBLEMS, "mine", mine)
     found = open_set("my-set:2", "mine")
     assert torch.equal(found.blocks[0]["locs"], make("tsp", num_nodes=4).seeded(2, 5)["locs"])
@@ -243,8 +244,7 @@ def test_a_folder_is_a_set(tours: Path) -> None:
     assert found.names == ("a", "b", "c", "rectangle4")
     assert found.sizes == (5, 7, 5, 4)
     assert [len(block) for block in found.blocks] == [1, 1, 1, 1]
-    assert found.env.size == 5
-    assert found.distribution is None
+    assert (found.size, found.distribution, found.env.arguments()) == (5, None, {})
     assert torch.equal(found.blocks[1]["dists"], found.env.read(tours / "b.tsp")["dists"])
     (tours / "b.tsp").unlink()
     assert [len(block) for block in open_set(str(tours)).blocks] == [2, 1]
@@ -410,7 +410,7 @@ def test_arrays_that_generate_writes(tmp_path: Path, name: str) -> None:
     instances = make(name).resized(6).seeded(4, 1)
     np.savez(tmp_path / "mine.npz", **{key: value.numpy() for key, value in instances.items()})
     found = open_set(str(tmp_path / "mine.npz"))
-    assert (found.env.name, found.env.size, found.count, found.name) == (name, 6, 4, "mine.npz")
+    assert (found.env.name, found.size, found.count, found.name) == (name, 6, 4, "mine.npz")
     assert found.sha256 == instances_sha256(instances)
     assert (found.names, found.actions) == (("0", "1", "2", "3"), (None,) * 4)
     assert (found.best_known_name, found.distribution) == (None, None)
@@ -483,11 +483,13 @@ def test_a_proven_value_is_not_beaten(tmp_path: Path) -> None:
 
 def test_arrays_of_two_problems_are_of_the_given_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Arrays that two problems read ask for the problem, and those of others are refused where one is given."""
-    monkeypatch.setitem(PROBLEMS, "tours", type("Tours", (PROBLEMS["tsp"],), {"name": "tours", "reference_sets": {}}))
+    monkeypatch.setitem(
+        PROBLEMS, "tours", type("Tours", (PROBLEMS["tsp"],), {"name": "tours", "distribution_type": None})
+    )
     np.savez(tmp_path / "a.npz", **square())
     with pytest.raises(InstanceError, match="are those of tsp and tours; say which problem is meant"):
         open_set(str(tmp_path / "a.npz"))
-    assert open_set(str(tmp_path / "a.npz"), "tours").env.name == "tsp"
+    assert open_set(str(tmp_path / "a.npz"), "tours").env.name == "tours"
     with pytest.raises(InstanceError, match="are not those of jssp"):
         open_set(str(tmp_path / "a.npz"), "jssp")
 
@@ -520,7 +522,7 @@ def labelled(path: Path, name: str = "tsp", **arguments: Any) -> InstanceSet:
     stacked = torch.stack(actions, -1)
     objective = env.objective(instances, stacked)[:, 0]
     known = {"best_known": objective, "proven": (True, False) * 2, "actions": tuple(stacked[:, 0])}
-    held = replace(unnamed(env, instances, "four", drawn=True), **known)
+    held = replace(unnamed(env, instances, "four", env.arguments().get("distribution")), **known)
     write_labelled(path, held, {"labels": "first-fit", "seed": 1})
     return held
 
@@ -534,7 +536,7 @@ def test_labels_are_what_is_best_known(tmp_path: Path, name: str, arguments: dic
     held = labelled(tmp_path / "a.npz", name, **arguments)
     found = open_set(str(tmp_path / "a.npz"))
     assert (found.env.name, found.env.arguments()) == (name, held.env.arguments())
-    assert (found.name, found.best_known_name, found.drawn) == ("a.npz", "first-fit (a.npz)", True)
+    assert (found.name, found.best_known_name, found.distribution) == ("a.npz", "first-fit (a.npz)", held.distribution)
     assert (found.sha256, found.names, found.proven) == (held.sha256, held.names, held.proven)
     assert found.best_known.equal(held.best_known)
     for one, other in zip(found.actions, held.actions, strict=True):
@@ -630,12 +632,12 @@ def test_the_size_of_labelled_instances_is_their_own(tmp_path: Path, name: str) 
 
 
 def test_many_jobs_on_few_machines_stay_on_them(tmp_path: Path) -> None:
-    """The environment of a file has its machines, not as many as a default shop of so many jobs would have."""
+    """The sizes of a file are its own, whatever a default shop of so many jobs would have."""
     rng = np.random.default_rng(0)
     shop = {"duration": rng.integers(1, 9, (2, 20_000, 2)), "machine": np.argsort(rng.random((2, 20_000, 2)), -1)}
     np.savez(tmp_path / "a.npz", **shop)
-    arguments = open_set(str(tmp_path / "a.npz")).env.arguments()
-    assert (arguments["num_jobs"], arguments["num_machines"]) == (20_000, 2)
+    found = open_set(str(tmp_path / "a.npz"))
+    assert (found.size, found.blocks[0]["machine"].shape) == (20_000, (2, 20_000, 2))
 
 
 def test_a_shop_of_other_proportions_comes_back(tmp_path: Path) -> None:
@@ -749,6 +751,6 @@ def test_published_instances_are_known_one_by_one(problem: str, arguments: dict,
 
 def test_only_sets_of_the_size_are_built(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where no published set has the size, nothing is compared."""
-    monkeypatch.setattr(PROBLEMS["tsp"], "reference_set", lambda *_: pytest.fail("a set was built"))
+    monkeypatch.setattr(PROBLEMS["tsp"].distribution_type, "reference_set", lambda *_: pytest.fail("a set was built"))
     env = make("tsp", num_nodes=7)
     assert published_among(env, env.seeded(3, 1234)) == {}

@@ -31,6 +31,7 @@ from ncogym.pretrained import save_policy
 from ncogym.search import GreedySearch
 from ncogym.solution import Solution
 from ncogym.solving import Solved, check_output, choose_policy, make_solver, needs_policy, render, solve
+from ncogym.task import Task
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +212,7 @@ def test_a_late_answer_is_an_answer_and_is_said(data: Path) -> None:
 @pytest.mark.parametrize("budget", [None, MaxRollouts(8)])
 def test_auto_solves_a_problem_that_only_looks_like_a_tour(budget: Budget | None) -> None:
     """Distances alone bring no 2-opt; the policy works by itself, and a 2-opt that is asked for refuses in words."""
-    env, rng = Orienteering(6), torch.Generator().manual_seed(0)
+    env, rng = Task.of(Orienteering, 6), torch.Generator().manual_seed(0)
     policy = AttentionPolicy(env.feature_dims, dim=8, num_layers=1, num_heads=2, feedforward=16).eval()
     instances = env.generate(2, rng)
     found = make_solver("auto", policy)(env, instances, budget, rng)

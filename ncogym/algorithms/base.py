@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from ncogym.errors import ArgumentError, UnsupportedFeatures
 from ncogym.policies.base import Policy
-from ncogym.problem import Problem
 from ncogym.rollout import Outcome, Part, Rollouts, Work
+from ncogym.task import Task
 
 
 class Critic(nn.Module):
@@ -92,7 +92,7 @@ class Algorithm(nn.Module, abc.ABC):
     def step(self, work: Work) -> Outcome:
         """Return the loss to descend, and what the log shall say."""
 
-    def epoch_end(self, env: Problem, policy: Policy, rng: torch.Generator) -> None:
+    def epoch_end(self, env: Task, policy: Policy, rng: torch.Generator) -> None:
         """Update what changes between the epochs of a run, such as a baseline policy.
 
         Args:

@@ -44,6 +44,7 @@ from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Greedy
 from ncogym.problem import Problem
 from ncogym.rollout import Outcome, Rollouts, Work, act, encode
+from ncogym.task import Task
 
 
 def advantage_shared(reward: Float[Tensor, "batch rollouts"]) -> Float[Tensor, "batch rollouts"]:
@@ -62,10 +63,10 @@ class Reinforce(Algorithm):
     Example:
         >>> import torch
         >>> from ncogym.algorithms import Reinforce
-        >>> from ncogym.envs import build_problem
+        >>> from ncogym.envs import build_task
         >>> from ncogym.policies import AttentionPolicy
         >>> from ncogym.rollout import Work
-        >>> env, rng = build_problem("tsp", num_nodes=5), torch.Generator().manual_seed(0)
+        >>> env, rng = build_task("tsp", num_nodes=5), torch.Generator().manual_seed(0)
         >>> policy = AttentionPolicy(env.feature_dims, dim=16, num_layers=1, num_heads=2)
         >>> algorithm = Reinforce("shared", rollouts=4)
         >>> algorithm.attach(policy)
@@ -168,7 +169,7 @@ class Reinforce(Algorithm):
             return reward - (self.critic.mean + self.critic.deviation * value).unsqueeze(1)
         return reward
 
-    def epoch_end(self, env: Problem, policy: Policy, rng: torch.Generator) -> None:
+    def epoch_end(self, env: Task, policy: Policy, rng: torch.Generator) -> None:
         if self.champion is not None:
             instances = env.generate(self.evaluation_size, rng)
             gain = greedy_reward(env, policy, instances) - greedy_reward(env, self.champion, instances)

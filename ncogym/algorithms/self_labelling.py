@@ -27,10 +27,10 @@ class SelfLabelling(Algorithm):
     Example:
         >>> import torch
         >>> from ncogym.algorithms import SelfLabelling
-        >>> from ncogym.envs import build_problem
+        >>> from ncogym.envs import build_task
         >>> from ncogym.policies import AttentionPolicy
         >>> from ncogym.rollout import Work
-        >>> env, rng = build_problem("tsp", num_nodes=5), torch.Generator().manual_seed(0)
+        >>> env, rng = build_task("tsp", num_nodes=5), torch.Generator().manual_seed(0)
         >>> policy = AttentionPolicy(env.feature_dims, dim=16, num_layers=1, num_heads=2)
         >>> algorithm = SelfLabelling(samples=4)
         >>> algorithm.attach(policy)

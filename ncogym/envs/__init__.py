@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ncogym.envs.atsp import ATSP
-from ncogym.envs.cvrp import CVRP
-from ncogym.envs.jssp import JSSP
-from ncogym.envs.knapsack import Knapsack
-from ncogym.envs.tsp import TSP
+from ncogym.envs.packing.knapsack import Knapsack
+from ncogym.envs.routing.atsp import ATSP
+from ncogym.envs.routing.cvrp import CVRP
+from ncogym.envs.routing.tsp import TSP
+from ncogym.envs.scheduling.jssp import JSSP
 from ncogym.errors import ArgumentError
 from ncogym.problem import Problem
+from ncogym.task import Task
 
 if TYPE_CHECKING:  # at run time only `make` imports it, and with it TorchRL
     from ncogym.envs.env import Env
@@ -24,20 +25,34 @@ PROBLEMS: dict[str, type[Problem]] = {
 }
 
 
-def build_problem(name: str, **arguments: Any) -> Problem:
-    """Build a problem by its name: rules and the distribution of its instances, without TorchRL.
-
-    Args:
-        name: a key of `PROBLEMS`.
-        arguments: the constructor's arguments, such as ``num_nodes=50``.
+def kind_of(name: str) -> type[Problem]:
+    """Return what `PROBLEMS` has under a name.
 
     Raises:
-        ArgumentError: the name or an argument is unknown, or its value not allowed.
+        ArgumentError: the name is unknown.
     """
     if name not in PROBLEMS:
         raise ArgumentError(f"problem: {name!r} is not known; allowed are {', '.join(sorted(PROBLEMS))}")
+    return PROBLEMS[name]
+
+
+def build_task(name: str, **arguments: Any) -> Task:
+    """Build a problem and a distribution of its instances by the problem's name, without TorchRL.
+
+    Args:
+        name: a key of `PROBLEMS`.
+        arguments: of the distribution, such as ``num_nodes=50``, and of the problem, such as ``insertion=True``.
+
+    Raises:
+        ArgumentError: the name or an argument is unknown, or its value not allowed.
+
+    Example:
+        >>> build_task("tsp", num_nodes=5).arguments()
+        {'num_nodes': 5, 'distribution': 'uniform'}
+    """
+    kind = kind_of(name)
     try:
-        return PROBLEMS[name](**arguments)
+        return Task.of(kind, **arguments)
     except (TypeError, OverflowError) as error:
         raise ArgumentError(f"{name}: {' '.join(str(error).split()) or type(error).__name__}") from error
 
@@ -49,7 +64,7 @@ def make(name: str, *, batch_size: tuple[int, ...] = (), device: str = "cpu", **
         name: a key of `PROBLEMS`.
         batch_size: TorchRL's batch size, ``()`` or ``(batch,)``: the instances that ``reset()`` draws.
         device: where ``reset()`` draws its instances.
-        arguments: the problem's own, such as ``num_nodes=50``.
+        arguments: as of `build_task`.
 
     Raises:
         ArgumentError: the name or an argument is unknown, its value not allowed, or too large for this machine.
@@ -62,11 +77,11 @@ def make(name: str, *, batch_size: tuple[int, ...] = (), device: str = "cpu", **
     """
     from ncogym.envs.env import Env
 
-    problem = build_problem(name, **arguments)
+    task = build_task(name, **arguments)
     try:
-        return Env(problem, batch_size=batch_size, device=device)
+        return Env(task, batch_size=batch_size, device=device)
     except (TypeError, OverflowError, MemoryError, RuntimeError) as error:  # torch: RuntimeError for lack of memory
         raise ArgumentError(f"{name}: {' '.join(str(error).split()) or type(error).__name__}") from error
 
 
-__all__ = ["PROBLEMS", "Problem", "build_problem", "make"]
+__all__ = ["PROBLEMS", "Problem", "Task", "build_task", "kind_of", "make"]

@@ -1,4 +1,4 @@
-"""The bridge from a problem to TorchRL.
+"""The bridge from a problem and a distribution of its instances to TorchRL.
 
 TorchRL's ``reset``/``step``/``rollout`` run the functions `start` and `advance` of a `ncogym.problem.Problem` with one
 rollout per instance and everything in a TensorDict.
@@ -17,8 +17,10 @@ from torch import Tensor
 from torchrl.data import Binary, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
+from ncogym.distribution import Distribution
 from ncogym.errors import ArgumentError
 from ncogym.problem import Problem
+from ncogym.task import Task
 
 CHECKSUM = "checksum"  # TorchRL's key for what `step` knows the numbers by that it has to read
 ALTERED = 1e-5  # relative; a number in another precision is still the same number
@@ -41,9 +43,9 @@ class AllowedActions(Categorical):
 
 
 class Env(EnvBase):
-    """A problem as a TorchRL environment: `ncogym.make` returns one.
+    """A problem and a distribution of its instances as a TorchRL environment: `ncogym.make` returns one.
 
-    All that the problem offers is offered here, too (``generate``, ``start``, ``objective``, ...), by the same name.
+    All that both offer is offered here, too (``generate``, ``start``, ``objective``, ...), by the same name.
 
     TorchRL's ``step`` refuses actions that ``action_mask`` does not allow: an `ArgumentError` on the CPU, a failed
     assertion on a GPU and in what ``torch.compile`` has made. It reads instance and state from the tensordict, so that
@@ -55,39 +57,53 @@ class Env(EnvBase):
     that either, each environment draws its own.
 
     Args:
-        problem: the rules, and the distribution that instances are drawn from.
+        task: the problem, and the distribution that instances are drawn from.
         batch_size: TorchRL's batch size, ``()`` or ``(batch,)``: the instances that ``reset()`` draws.
         device: where ``reset()`` draws its instances.
 
     Attributes:
-        problem: the rules.
+        task: the same.
+
+    Example:
+        >>> import ncogym
+        >>> env = ncogym.make("tsp", num_nodes=5)
+        >>> env.problem.name, env.distribution.size, env.reset()["locs"].shape
+        ('tsp', 5, torch.Size([5, 2]))
     """
 
     batch_locked = False
     _supports_set_state = True
 
-    def __init__(
-        self, problem: Problem, *, batch_size: tuple[int, ...] = (), device: torch.device | str = "cpu"
-    ) -> None:
+    def __init__(self, task: Task, *, batch_size: tuple[int, ...] = (), device: torch.device | str = "cpu") -> None:
         super().__init__(device=torch.device(device), batch_size=torch.Size(batch_size), allow_done_after_reset=True)
         if len(self.batch_size) > 1:
             raise ArgumentError(f"batch_size: {tuple(batch_size)} is not allowed; it must be () or (batch,)")
-        self.problem = problem
+        self.task = task
         self._generator: torch.Generator | None = None
         self._summed: tuple[list[Any], list[Tensor], Tensor] | None = None
         self._make_specs()
 
     def __getattr__(self, name: str) -> Any:
-        """Return what the problem has by a name that TorchRL's environments do not have."""
+        """Return what problem and distribution have by a name that TorchRL's environments do not have."""
         try:
             return super().__getattr__(name)
         except AttributeError:
-            if name.startswith("_") or "problem" not in self.__dict__:
+            if name.startswith("_") or "task" not in self.__dict__:
                 raise
-            return getattr(self.problem, name)
+            return getattr(self.task, name)
+
+    @property
+    def problem(self) -> Problem:
+        """The rules."""
+        return self.task.problem
+
+    @property
+    def distribution(self) -> Distribution:
+        """Where instances come from."""
+        return self.task.distribution
 
     def _make_specs(self) -> None:
-        state = self.problem.start(self.problem.generate(1, torch.Generator().manual_seed(0)))
+        state = self.task.start(self.task.generate(1, torch.Generator().manual_seed(0)))
         shown = self._shown(state)
         self._constant = tuple(key for key, value in state.instance.items() if value.dtype != torch.bool)
         self._changing = tuple(key for key in shown if key not in self._constant and shown[key].is_floating_point())
@@ -171,9 +187,9 @@ class Env(EnvBase):
             instance = tensordict.select(*self.problem.instance_keys, strict=False)
         else:
             shape = self.batch_size if tensordict is None else tensordict.batch_size
-            instance = self.problem.generate(shape.numel(), self._rng).reshape(shape)
+            instance = self.task.generate(shape.numel(), self._rng).reshape(shape)
         batch = tuple(instance.batch_size)
-        return self._to_tensordict(self.problem.start(instance.reshape(-1)), batch)
+        return self._to_tensordict(self.task.start(instance.reshape(-1)), batch)
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
         batch, flat = tuple(tensordict.batch_size), tensordict.reshape(-1)
@@ -181,10 +197,10 @@ class Env(EnvBase):
         sums = self._read_sums(numbers)
         self._refuse(numbers, sums, self._allowed(numbers))
         state, action = self._to_state(flat), numbers["action"].reshape(-1, 1)
-        successor = self.problem.advance(state, action)
+        successor = self.task.advance(state, action)
         constant = sum(key in numbers for key in self._constant)
         out = self._to_tensordict(successor, batch, sums[:, :constant])
-        out["reward"] = self.problem.reward(state, action, successor).reshape(*batch, 1)
+        out["reward"] = self.task.reward(state, action, successor).reshape(*batch, 1)
         return out
 
     def _read_sums(self, numbers: dict[str, Tensor]) -> Tensor:
@@ -296,4 +312,4 @@ def _some_seed() -> int:
     return int(torch.randint(2**62, ())) ^ zlib.crc32(worker.encode())
 
 
-Problem.register(Env)  # which has all that a problem has
+Problem.register(Env)  # it can do all that its problem can

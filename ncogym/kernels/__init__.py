@@ -103,11 +103,12 @@ def find(
     return None
 
 
-def prepare(env: Problem, policy: Any, condition: Tensor | None = None) -> float:
-    """Build the kernel that a policy takes in an environment, if there is one, before a clock starts.
+def prepare(env: Problem, instances: TensorDict, policy: Any, condition: Tensor | None = None) -> float:
+    """Build the kernel that a policy takes in a problem, if there is one, before a clock starts.
 
     Args:
-        env: the problem, of any size.
+        env: the problem.
+        instances: batch size ``[batch]``; one is encoded, if nothing draws a small one.
         policy: what will act.
         condition: under which it may, or None where it takes none.
 
@@ -117,14 +118,14 @@ def prepare(env: Problem, policy: Any, condition: Tensor | None = None) -> float
     from ncogym.kernels import cpu
 
     before = len(cpu.compiling)
-    small = env.resized(8)
-    instances = small.generate(1, torch.Generator().manual_seed(0))
-    if small.walk(instances) is not None:
+    drawn = env.problem.distribution_type
+    instances = instances[:1] if drawn is None else drawn().of_size(8).draw(1, torch.Generator().manual_seed(0))
+    if env.walk(instances) is not None:
         with torch.inference_mode():
-            encoded = policy.encode(small.instance_features(instances))
+            encoded = policy.encode(env.instance_features(instances))
             if condition is not None:
                 encoded = policy.under(encoded, condition[:, :1])
-            find(small, policy, encoded, instances, None)
+            find(env, policy, encoded, instances, None)
     return sum(cpu.compiling[before:])
 
 

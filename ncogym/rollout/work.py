@@ -15,11 +15,11 @@ from torch import Tensor
 from ncogym.features import Encoded
 from ncogym.policies.base import Policy
 from ncogym.policies.decoding import Decoding, Sample
-from ncogym.problem import Problem
 from ncogym.rollout.acting import Acting, Precision
 from ncogym.rollout.conditions import act, log_probs
 from ncogym.rollout.scoring import Read, score_steps
 from ncogym.rollout.trajectories import Rollouts, replay
+from ncogym.task import Task
 
 
 class Part(NamedTuple):
@@ -32,7 +32,7 @@ class Part(NamedTuple):
         rng: the stream's, on the device.
     """
 
-    env: Problem
+    env: Task
     instances: TensorDict
     labels: Tensor | None
     rng: torch.Generator
@@ -102,7 +102,7 @@ class Work:
     def alone(
         cls,
         policy: Policy,
-        env: Problem,
+        env: Task,
         instances: TensorDict,
         rng: torch.Generator,
         labels: Tensor | None = None,
@@ -112,7 +112,7 @@ class Work:
         return cls(policy, [Part(env, instances, labels, rng)], **settings)
 
     @property
-    def env(self) -> Problem:
+    def env(self) -> Task:
         """The problem, of the size that this step has."""
         return self.parts[0].env
 

@@ -29,10 +29,10 @@ class MultiStart(Search):
     Example:
         >>> import torch
         >>> from ncogym.budget import MaxRollouts
-        >>> from ncogym.envs import build_problem
+        >>> from ncogym.envs import build_task
         >>> from ncogym.policies import AttentionPolicy
         >>> from ncogym.search import MultiStart
-        >>> env, rng = build_problem("tsp", num_nodes=6), torch.Generator().manual_seed(0)
+        >>> env, rng = build_task("tsp", num_nodes=6), torch.Generator().manual_seed(0)
         >>> policy = AttentionPolicy(env.feature_dims, dim=16, num_layers=1, num_heads=2).eval()
         >>> [found.feasible for found in MultiStart(policy)(env, env.generate(2, rng), MaxRollouts(16), rng)]
         [True, True]

@@ -39,10 +39,10 @@ class SGBS(Search):
     Example:
         >>> import torch
         >>> from ncogym.budget import MaxRollouts
-        >>> from ncogym.envs import build_problem
+        >>> from ncogym.envs import build_task
         >>> from ncogym.policies import AttentionPolicy
         >>> from ncogym.search import SGBS
-        >>> env, rng = build_problem("tsp", num_nodes=6), torch.Generator().manual_seed(0)
+        >>> env, rng = build_task("tsp", num_nodes=6), torch.Generator().manual_seed(0)
         >>> policy = AttentionPolicy(env.feature_dims, dim=16, num_layers=1, num_heads=2).eval()
         >>> [found.feasible for found in SGBS(policy, 2, 2)(env, env.generate(2, rng), MaxRollouts(16), rng)]
         [True, True]

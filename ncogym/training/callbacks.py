@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ncogym.budget import Budget
 from ncogym.distributed import Vote, average_, gather, share, world
+from ncogym.problem import Problem
 from ncogym.solution import gap_percent
 from ncogym.solver import Solver
 
@@ -35,7 +36,7 @@ class ValidationSet:
     """
 
     name: str
-    env: Any
+    env: Problem
     instances: TensorDict
     reference: Tensor | None
 

@@ -15,14 +15,14 @@ from tensordict import TensorDict
 from torch import Tensor
 
 from ncogym.errors import ArgumentError
-from ncogym.problem import Problem
+from ncogym.task import Task
 from ncogym.training.labels import LabelledFile, LabelledPool
 
 
 class Batch(NamedTuple):
     """Instances of one size, their environment, and their labels ``[batch, 1, steps]`` where there are any."""
 
-    env: Problem
+    env: Task
     instances: TensorDict
     labels: Tensor | None
 
@@ -68,7 +68,7 @@ class Generated:
         nodes_per_batch: a batch holds this many nodes (jobs, items), hence more instances where they are smaller.
     """
 
-    def __init__(self, env: Problem, low: int, high: int, nodes_per_batch: int) -> None:
+    def __init__(self, env: Task, low: int, high: int, nodes_per_batch: int) -> None:
         if not 0 < low <= high:
             raise ArgumentError(f"sizes: {low} to {high} is not allowed; it takes 0 < low <= high")
         self.env, self.low, self.high, self.nodes_per_batch = env, low, high, nodes_per_batch

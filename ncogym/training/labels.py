@@ -28,6 +28,7 @@ from ncogym.problem import Problem
 from ncogym.references import check_solutions, end_with_parent, in_one, told_settings
 from ncogym.sets import open_set, published_among
 from ncogym.solver import Solver
+from ncogym.task import Task
 
 
 class LabelledPool:
@@ -47,7 +48,7 @@ class LabelledPool:
 
     def __init__(
         self,
-        env: Problem,
+        env: Task,
         low: int,
         high: int,
         chunks: int,
@@ -181,7 +182,7 @@ class LabelledFile:
 
     chunks = 1
 
-    def __init__(self, env: Problem, path: str | Path) -> None:
+    def __init__(self, env: Task, path: str | Path) -> None:
         held = open_set(str(path), env.name)
         labels = [actions for actions in held.actions if actions is not None]
         if len(labels) < held.count or len(held.blocks) > 1:

@@ -39,6 +39,7 @@ from ncogym.pretrained import load_policy, save_policy
 from ncogym.references import compute
 from ncogym.rollout import Acting, Precision
 from ncogym.solver import Solver
+from ncogym.task import Task
 from ncogym.training.callbacks import Interrupted, Interruptible, Readings, Validation, ValidationSet
 from ncogym.training.data import Generated, Labelled
 from ncogym.training.labels import LabelledFile, LabelledPool
@@ -121,7 +122,7 @@ LABELS, OPTIMISER, VALIDATION = Labels(), Optimiser(), ValidationSettings()
 
 
 def train(
-    env: Any,
+    env: Task,
     make_solver: Callable[..., Solver],
     *,
     policy: Callable[[FeatureDims], Policy] | None = None,
@@ -473,7 +474,9 @@ def _quiet() -> Iterator[None]:
                 talker.setLevel(level)
 
 
-def _validation_sets(env: Any, settings: ValidationSettings, make_solver: Callable[..., Solver]) -> list[ValidationSet]:
+def _validation_sets(
+    env: Task, settings: ValidationSettings, make_solver: Callable[..., Solver]
+) -> list[ValidationSet]:
     sets = []
     solver = None if settings.reference is None else make_solver(settings.reference)
     for size in settings.sizes:

@@ -14,11 +14,12 @@ from tensordict import TensorDict
 from torch import Tensor, nn
 
 from ncogym.algorithms.flow import FlowBalance
-from ncogym.envs import build_problem
+from ncogym.envs import build_task
 from ncogym.errors import ArgumentError, UnsupportedFeatures, UnsupportedProblem
 from ncogym.laws import check_env
 from ncogym.policies import AttentionPolicy, Policy
 from ncogym.rollout import Work, parents_seen
+from ncogym.task import Task
 
 NODES, BETA = 5, 1.5
 EDGES = [(0, 1), (0, 2), (0, 3), (3, 4)]
@@ -102,7 +103,12 @@ def sampled_law(env: IndependentSet, policy: Policy) -> dict[frozenset[int], flo
 def test_the_law_is_that_of_the_rewards() -> None:
     """On a graph of five nodes a set is sampled in proportion to exp(beta size), however many orders lead to it."""
     torch.manual_seed(0)
-    env, policy, flow, rng = IndependentSet(NODES), Table(), FlowBalance(16, BETA), torch.Generator().manual_seed(0)
+    env, policy, flow, rng = (
+        Task.of(IndependentSet, NODES),
+        Table(),
+        FlowBalance(16, BETA),
+        torch.Generator().manual_seed(0),
+    )
     flow.attach(policy)
     adam = torch.optim.Adam([*policy.parameters(), *flow.parameters()], lr=2e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, 600)
@@ -122,7 +128,7 @@ def test_the_law_is_that_of_the_rewards() -> None:
 
 def test_parents_are_counted(rng: torch.Generator) -> None:
     """A set of n nodes has n parents, each of which the dynamics reach; a problem that does not say is refused."""
-    env = IndependentSet(6)
+    env = Task.of(IndependentSet, 6)
     assert "random solutions are valid" in check_env(env)
     instances = env.generate(4, rng)
     work = Work.alone(SimpleNamespace(encode=lambda features: None), env, instances, rng)
@@ -133,14 +139,19 @@ def test_parents_are_counted(rng: torch.Generator) -> None:
     found = work.replay(torch.stack(sequence, dim=-1))
     sizes = [[len(set(row[: step + 1])) for step in range(6)] for row in found.actions[:, 0].tolist()]
     torch.testing.assert_close(parents_seen(env, found)[:, 0].exp(), torch.tensor(sizes, dtype=torch.float32))
-    tsp = build_problem("tsp", num_nodes=5)
+    tsp = build_task("tsp", num_nodes=5)
     with pytest.raises(UnsupportedProblem, match="tsp does not say how many parents its states have"):
         tsp.log_parents(tsp.start(tsp.generate(2, rng), 3))
 
 
 def test_loss_by_hand() -> None:
     """Flows of 0 leave the forward and the backward policy and the reward, and padding counts nothing."""
-    env, policy, flow, rng = IndependentSet(NODES), Table(), FlowBalance(1, BETA), torch.Generator().manual_seed(0)
+    env, policy, flow, rng = (
+        Task.of(IndependentSet, NODES),
+        Table(),
+        FlowBalance(1, BETA),
+        torch.Generator().manual_seed(0),
+    )
     flow.attach(policy)
     for parameter in flow.parameters():
         nn.init.zeros_(parameter)
@@ -158,7 +169,7 @@ def test_loss_by_hand() -> None:
 def test_it_trains_a_network(rng: torch.Generator) -> None:
     """On graphs of different sizes of sets, an attention policy takes larger sets after some steps."""
     torch.manual_seed(0)
-    env, flow = IndependentSet(8), FlowBalance(8, beta=4.0)
+    env, flow = Task.of(IndependentSet, 8), FlowBalance(8, beta=4.0)
     policy = AttentionPolicy(env.feature_dims, dim=16, num_layers=2, num_heads=2, feedforward=32, edge_attention=True)
     flow.attach(policy)
     adam, means = torch.optim.Adam([*policy.parameters(), *flow.parameters()], lr=3e-3), []
@@ -187,4 +198,4 @@ def test_refusals(arguments: dict, word: str) -> None:
 def test_a_step_before_a_policy_was_met_is_refused(rng: torch.Generator) -> None:
     """Without its head it says so, and takes nothing else for flows."""
     with pytest.raises(RuntimeError, match="FlowBalance takes steps once it has met a policy"):
-        FlowBalance().step(Work.alone(Table(), IndependentSet(NODES), graph(1), rng))
+        FlowBalance().step(Work.alone(Table(), Task.of(IndependentSet, NODES), graph(1), rng))

@@ -9,8 +9,9 @@ import pytest
 import torch
 from tensordict import TensorDict
 
-from ncogym.envs import geometry
-from ncogym.envs.cvrp import CVRP
+from ncogym.envs.routing import geometry
+from ncogym.envs.routing.cvrp import CVRP
+from ncogym.task import Task
 
 
 class Deliveries(NamedTuple):
@@ -24,7 +25,7 @@ class Deliveries(NamedTuple):
 @pytest.fixture
 def deliveries() -> Deliveries:
     """Three instances with five customers, solved by trying all orders and all ways to cut them into routes."""
-    env = CVRP(5, capacity=15)
+    env = Task.of(CVRP, 5, capacity=15)
     instances = env.generate(3, torch.Generator().manual_seed(0))
     best = []
     for dists, demand in zip(geometry.distances(instances).tolist(), instances["demand"].tolist(), strict=True):

@@ -24,9 +24,10 @@ from ncogym.baselines.base import (
 )
 from ncogym.books import Progress
 from ncogym.budget import Budget, MaxRollouts, MaxSeconds
-from ncogym.envs import PROBLEMS, geometry, make
-from ncogym.envs.atsp import ATSP
-from ncogym.envs.tsp import TSP
+from ncogym.envs import PROBLEMS, make
+from ncogym.envs.routing import geometry
+from ncogym.envs.routing.atsp import ATSP
+from ncogym.envs.routing.tsp import TSP
 from ncogym.errors import (
     Abandoned,
     ArgumentError,
@@ -36,6 +37,7 @@ from ncogym.errors import (
     UnsupportedProblem,
 )
 from ncogym.models import Routes, Tour
+from ncogym.task import Task
 
 
 class Given(OutsideTourSolver):
@@ -177,11 +179,11 @@ def test_symmetric_solvers_refuse_asymmetric_instances(rng):
     tours = [name for name, make in SOLVERS.items() if Tour in make().reads]
     dists = torch.tensor([[[0.0, 1.0, 1.0, 9.0], [9.0, 0.0, 1.0, 1.0], [1.0, 9.0, 0.0, 1.0], [1.0, 1.0, 9.0, 0.0]]])
     instance = TensorDict({"dists": dists.double()}, batch_size=[1])
-    assert [name for name in tours if not SOLVERS[name]().supports(TSP(4), instance)] == ["two-opt"]
+    assert [name for name in tours if not SOLVERS[name]().supports(Task.of(TSP, 4), instance)] == ["two-opt"]
     with pytest.raises(UnsupportedProblem, match=r"these closed tours have asymmetric, which it does not know"):
-        SOLVERS["two-opt"]()(TSP(4), instance, None, rng)
+        SOLVERS["two-opt"]()(Task.of(TSP, 4), instance, None, rng)
     both_ways = TensorDict({"dists": (dists + dists.mT).double()}, batch_size=[1])
-    assert SOLVERS["two-opt"]()(ATSP(4), both_ways, None, rng)[0].feasible
+    assert SOLVERS["two-opt"]()(Task.of(ATSP, 4), both_ways, None, rng)[0].feasible
 
 
 # ---------------------------------------------------------------------- whole numbers, missing packages
@@ -221,7 +223,7 @@ def test_a_missing_package_is_told_with_its_extra():
 def test_the_environment_scores_what_a_run_reports(square, rng):
     """Of several reports the environment's best one counts, and the curve holds each improvement."""
     crossed, around = [0, 2, 1, 3], [3, 2, 1, 0]
-    (solution,) = Given(crossed, around, crossed)(TSP(4), square, None, rng)
+    (solution,) = Given(crossed, around, crossed)(Task.of(TSP, 4), square, None, rng)
     assert solution.actions.tolist() == around
     assert solution.objective == 4.0
     assert [round(point.objective, 6) for point in solution.trace] == [round(2 + 2 * 2**0.5, 6), 4.0]
@@ -234,7 +236,7 @@ def test_seconds_are_those_of_each_instance(three, monkeypatch):
     monkeypatch.setattr(base.time, "perf_counter", lambda: float(next(ticks)))
     solutions = solve_each(
         "given",
-        TSP(4),
+        Task.of(TSP, 4),
         three,
         None,
         view=lambda one: report([0, 1, 2, 3]),
@@ -247,7 +249,7 @@ def test_seconds_are_those_of_each_instance(three, monkeypatch):
 
 def test_an_infeasible_report_is_not_taken_on_trust(square, rng):
     """A tour that misses a node comes back as infeasible, in the referee's words."""
-    (solution,) = Given([0, 1, 1, 3])(TSP(4), square, None, rng)
+    (solution,) = Given([0, 1, 1, 3])(Task.of(TSP, 4), square, None, rng)
     assert not solution.feasible
     assert "node 1 is visited" in solution.violation
 
@@ -264,7 +266,9 @@ def test_a_proof_comes_with_the_solution(three, workers):
     """What a run has proven is told, from this process and from others, but not of what the referee refuses."""
     around, broken = [0, 1, 2, 3], [0, 0, 0, 0]
     views = iter([[around], [broken], [around, broken]])
-    solutions = solve_each("given", TSP(4), three, None, view=lambda one: next(views), job=prove, workers=workers)
+    solutions = solve_each(
+        "given", Task.of(TSP, 4), three, None, view=lambda one: next(views), job=prove, workers=workers
+    )
     assert [(solution.feasible, solution.proven) for solution in solutions] == [
         (True, True),
         (False, False),
@@ -274,13 +278,13 @@ def test_a_proof_comes_with_the_solution(three, workers):
 
 def test_without_a_word_nothing_is_proven(square, rng):
     """A solver that says nothing has proven nothing."""
-    assert not Given([0, 1, 2, 3])(TSP(4), square, None, rng)[0].proven
+    assert not Given([0, 1, 2, 3])(Task.of(TSP, 4), square, None, rng)[0].proven
 
 
 def test_a_run_without_a_report_is_no_solution(square, rng):
     """A solver that finds nothing in its time has no solution."""
     with pytest.raises(NoSolutionFound, match="given: no solution of tsp"):
-        Given()(TSP(4), square, MaxSeconds(1), rng)
+        Given()(Task.of(TSP, 4), square, MaxSeconds(1), rng)
 
 
 def test_a_run_knows_what_is_left(monkeypatch):
@@ -322,7 +326,7 @@ def test_a_cancelled_batch_begins_no_other_instance(three):
         budget.cancel.set()
 
     with pytest.raises(NoSolutionFound, match="cancelled after 1 of 3"):
-        solve_each("given", TSP(4), three, budget, view=lambda one: one, job=job)
+        solve_each("given", Task.of(TSP, 4), three, budget, view=lambda one: one, job=job)
 
 
 def test_a_run_under_way_sees_that_it_is_cancelled(square):
@@ -335,7 +339,7 @@ def test_a_run_under_way_sees_that_it_is_cancelled(square):
         if not run.cancelled:
             run.report([0, 2, 1, 3])
 
-    (solution,) = solve_each("given", TSP(4), square, budget, view=lambda one: one, job=job)
+    (solution,) = solve_each("given", Task.of(TSP, 4), square, budget, view=lambda one: one, job=job)
     assert solution.rollouts == 1
 
 
@@ -351,7 +355,7 @@ def test_workers_must_be_a_positive_whole_number(workers):
 
 def solved_by_two(tasks, three):
     """Solve three instances, whose tasks act for themselves, in two worker processes."""
-    views, env = iter(tasks), TSP(4)
+    views, env = iter(tasks), Task.of(TSP, 4)
     return solve_each("given", env, three, None, view=lambda one: next(views), job=operator.call, workers=2)
 
 
@@ -385,7 +389,7 @@ def test_a_worker_that_dies_is_told(three):
 def test_the_bar_is_for_terminals(terminal, wanted, shown, three, monkeypatch, capsys):
     """A terminal shows a progress bar, unless it is not wanted; a pipe sees nothing."""
     monkeypatch.setenv("TTY_COMPATIBLE", terminal)
-    view, env = (lambda one: report([0, 1, 2, 3])), TSP(4)
+    view, env = (lambda one: report([0, 1, 2, 3])), Task.of(TSP, 4)
     solve_each("given", env, three, None, view=view, job=operator.call, progress_bar=wanted)
     out, err = capsys.readouterr()
     assert not out
@@ -415,7 +419,7 @@ class Shown(OutsideImprover):
 
 def test_each_run_gets_its_start_and_is_never_worse(square, rng):
     """A start reaches the run of its instance and costs no rollout; a worse report does not replace it."""
-    env, two = TSP(4), torch.cat([square] * 2)
+    env, two = Task.of(TSP, 4), torch.cat([square] * 2)
     around, across = [0, 1, 2, 3], [0, 2, 1, 3]
     for told, tours in (([across], [around, around]), ([across, around], [around, around])):
         progress = Progress(env, two, None)
@@ -433,7 +437,7 @@ def test_each_run_gets_its_start_and_is_never_worse(square, rng):
 def test_a_cancelled_improver_keeps_what_was_there(square, rng):
     """Instances that are not begun any more keep their starts."""
     budget, two = Budget(), torch.cat([square] * 2)
-    progress = Progress(TSP(4), two, budget)
+    progress = Progress(Task.of(TSP, 4), two, budget)
     progress.offer(torch.tensor([[[0, 1, 2, 3]]] * 2))
     budget.cancel.set()
     solver = Shown([0, 2, 1, 3])
@@ -446,7 +450,9 @@ def test_starts_reach_workers(three):
     """Worker processes get their starts, too."""
     starts = torch.tensor([[0, 1, 2, 3], [0, 2, 1, 3], [0, 1, 2, 3]])
     view, job = (lambda one: None), _report_start
-    found = solve_each("x", TSP(4), three, None, view=view, job=job, starts=starts, workers=2, progress_bar=False)
+    found = solve_each(
+        "x", Task.of(TSP, 4), three, None, view=view, job=job, starts=starts, workers=2, progress_bar=False
+    )
     assert [s.actions.tolist() for s in found] == starts.tolist()
     assert [s.rollouts for s in found] == [1, 1, 1]
 
@@ -466,7 +472,7 @@ def test_a_broken_report_is_in_no_curve(square, rng):
     """Of what an outside solver reports, the curve has what the referee takes, with the report's own number."""
     budget = MaxSeconds(100)
     tours = [[0, 1, 1, 3], [0, 2, 1, 3], [0, 1, 2, 3]]
-    (found,) = Given(*tours)(TSP(4), square, budget, rng)
+    (found,) = Given(*tours)(Task.of(TSP, 4), square, budget, rng)
     assert [point.rollouts for point in found.trace] == [2, 3]
     assert (found.rollouts, found.objective, found.feasible) == (3, 4.0, True)
 
@@ -485,9 +491,9 @@ def test_what_is_handed_over_late_may_be_too_late(square, monkeypatch, rng, took
     late = Late([0, 1, 2, 3])
     if refused:
         with pytest.raises(NoSolutionFound, match=r"given: 0\.1 s is too small a budget"):
-            late(TSP(4), square, Budget(seconds=0.1, strict=True), rng)
+            late(Task.of(TSP, 4), square, Budget(seconds=0.1, strict=True), rng)
     else:
-        assert late(TSP(4), square, Budget(seconds=0.1, strict=True), rng)[0].objective == 4.0
+        assert late(Task.of(TSP, 4), square, Budget(seconds=0.1, strict=True), rng)[0].objective == 4.0
 
 
 @pytest.mark.parametrize(

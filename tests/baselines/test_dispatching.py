@@ -11,9 +11,11 @@ from tensordict import TensorDict
 
 from ncogym.baselines.dispatching import RULES, SAMPLES, WINDOW, Dispatching, _shuffled
 from ncogym.budget import Budget, MaxRollouts, MaxSeconds
-from ncogym.envs.jssp import JSSP, stack_instances
-from ncogym.envs.tsp import TSP
+from ncogym.distribution import stack
+from ncogym.envs.routing.tsp import TSP
+from ncogym.envs.scheduling.jssp import JSSP
 from ncogym.errors import ArgumentError, UnsupportedProblem
+from ncogym.task import Task
 
 
 @pytest.fixture
@@ -44,7 +46,7 @@ def three() -> TensorDict:
 )
 def test_each_rule_by_hand(rule, jobs, makespan, three, rng):
     """Every rule gives the schedule worked out by hand, ties going to the first job."""
-    (solution,) = Dispatching(rule)(JSSP(3, 2), three, None, rng)
+    (solution,) = Dispatching(rule)(Task.of(JSSP, 3, 2), three, None, rng)
     assert (solution.actions.tolist(), solution.objective) == (jobs, makespan)
     assert (solution.feasible, solution.rollouts, solution.solver) == (True, 1, f"dispatch:{rule}")
 
@@ -53,8 +55,8 @@ def test_each_rule_by_hand(rule, jobs, makespan, three, rng):
 @pytest.mark.parametrize("rule", RULES)
 def test_no_machine_waits_for_a_job(rule, randomised, rng):
     """Every operation dispatched is one that the environment's non-delay mask allows, jobs of any length included."""
-    env = JSSP(5, 4, non_delay=True)
-    instances = stack_instances([env.generate(3, rng), JSSP(3, 3).generate(2, rng)])
+    env = Task.of(JSSP, 5, 4, non_delay=True)
+    instances = stack([env.generate(3, rng), Task.of(JSSP, 3, 3).generate(2, rng)], JSSP.padding)
     instances["duration"][0, :2, 1] = 0
     durations, machines = instances["duration"], instances["machine"]
     actions = Dispatching(rule)._dispatch(durations, machines, 6, rng if randomised else None, lambda: None)
@@ -69,10 +71,10 @@ def test_no_machine_waits_for_a_job(rule, randomised, rng):
 
 def test_a_row_does_not_depend_on_its_batch(rng):
     """An instance is dispatched in a batch with larger ones as it is alone."""
-    instances = [JSSP(jobs, machines).generate(1, rng) for jobs, machines in ((2, 5), (6, 3), (4, 4))]
-    together = Dispatching("MWKR")(JSSP(6, 5), stack_instances(instances), None, rng)
+    instances = [Task.of(JSSP, jobs, machines).generate(1, rng) for jobs, machines in ((2, 5), (6, 3), (4, 4))]
+    together = Dispatching("MWKR")(Task.of(JSSP, 6, 5), stack(instances, JSSP.padding), None, rng)
     for one, solution in zip(instances, together, strict=True):
-        (alone,) = Dispatching("MWKR")(JSSP(6, 5), one, None, rng)
+        (alone,) = Dispatching("MWKR")(Task.of(JSSP, 6, 5), one, None, rng)
         assert solution.actions[: len(alone.actions)].tolist() == alone.actions.tolist()
         assert solution.objective == alone.objective
 
@@ -116,7 +118,7 @@ def test_one_order_holds_for_all_that_is_dispatched_at_once(rng):
 
 def test_randomised_begins_with_the_rule_and_repeats_itself(rng):
     """The best of a randomised rule is no worse than the rule, better on some, and the same under the same seed."""
-    env = JSSP(8, 8)
+    env = Task.of(JSSP, 8, 8)
     instances = env.generate(6, rng)
     plain = Dispatching("MOR")(env, instances, None, rng)
     solver = Dispatching("MOR", randomised=True)
@@ -133,7 +135,7 @@ def test_randomised_begins_with_the_rule_and_repeats_itself(rng):
 
 def test_randomised_keeps_its_budget(three, rng):
     """Without a budget it is the best of 128; under one it takes all rollouts; cancelled, it ends."""
-    solver, env = Dispatching("SPT", randomised=True), JSSP(3, 2)
+    solver, env = Dispatching("SPT", randomised=True), Task.of(JSSP, 3, 2)
     assert solver(env, three, None, rng)[0].rollouts == SAMPLES == 128
     assert solver(env, three, MaxRollouts(300), rng)[0].rollouts == 300
     assert solver(env, three, MaxRollouts(1), rng)[0].rollouts == 1
@@ -144,14 +146,14 @@ def test_randomised_keeps_its_budget(three, rng):
 
 def test_randomised_keeps_its_seconds(three, rng, ticking):
     """It takes its seconds, and begins no round that would end too late."""
-    (solution,) = Dispatching("SPT", randomised=True)(JSSP(3, 2), three, MaxSeconds(1), rng)
+    (solution,) = Dispatching("SPT", randomised=True)(Task.of(JSSP, 3, 2), three, MaxSeconds(1), rng)
     assert solution.rollouts > 1
     assert 0.5 <= solution.seconds < 1.05
 
 
 def test_published_gaps_on_taillard_15x15(shared_instances, rng):
     """Gaps on ta01 to ta10 are those that Corsini et al. (2024) report: MOR 20.4, MWKR 19.1, SPT 26.1, random 12.6."""
-    env = JSSP(15, 15)
+    env = Task.of(JSSP, 15, 15)
     instances = torch.cat([env.read(shared_instances / "jssp" / f"ta{number:02}.txt") for number in range(1, 11)])
     best = [1231, 1244, 1218, 1175, 1224, 1238, 1227, 1217, 1274, 1241]
 
@@ -167,7 +169,7 @@ def test_published_gaps_on_taillard_15x15(shared_instances, rng):
 
 def test_what_it_cannot_do_is_refused_in_words(rng):
     """A problem without machines, and a rule that is unknown, are refused in one line."""
-    env = TSP(5)
+    env = Task.of(TSP, 5)
     with pytest.raises(UnsupportedProblem, match=r"^dispatch:SPT cannot take tsp; it .*, and these are closed tours"):
         Dispatching("SPT")(env, env.generate(1, rng), None, rng)
     with pytest.raises(ArgumentError, match=r"^rule: 'MWR' is not allowed; it must be one of SPT, LPT, "):

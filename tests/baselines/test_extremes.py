@@ -13,11 +13,11 @@ from ncogym import laws
 from ncogym.baselines import SOLVERS
 from ncogym.baselines.ortools_routing import OrToolsRouting
 from ncogym.budget import MaxRollouts
-from ncogym.envs.atsp import ATSP
-from ncogym.envs.cvrp import CVRP
-from ncogym.envs.jssp import JSSP
-from ncogym.envs.knapsack import Knapsack
-from ncogym.envs.tsp import TSP
+from ncogym.envs.packing.knapsack import Knapsack
+from ncogym.envs.routing.atsp import ATSP
+from ncogym.envs.routing.cvrp import CVRP
+from ncogym.envs.routing.tsp import TSP
+from ncogym.envs.scheduling.jssp import JSSP
 from ncogym.errors import ArgumentError, NoSolutionFound
 
 PLACES = torch.tensor([[0.0, 0.0], [3.0, 0.0], [3.0, 4.0], [0.0, 4.0], [1.0, 1.0]], dtype=torch.float64)

@@ -13,12 +13,13 @@ from ncogym.baselines import heuristics
 from ncogym.baselines.heuristics import FarthestInsertion, NearestNeighbour, RandomInsertion, TwoOpt, local_search
 from ncogym.books import Progress
 from ncogym.budget import Budget, MaxRollouts, MaxSeconds
-from ncogym.envs import geometry
-from ncogym.envs.cvrp import CVRP
-from ncogym.envs.tsp import TSP
+from ncogym.envs.routing import geometry
+from ncogym.envs.routing.cvrp import CVRP
+from ncogym.envs.routing.tsp import TSP
 from ncogym.errors import ArgumentError, UnsupportedProblem
 from ncogym.search import Compose
 from ncogym.solution import TracePoint
+from ncogym.task import Task
 
 ALL = {
     "nearest-neighbour": NearestNeighbour,
@@ -30,7 +31,7 @@ ALL = {
 
 def cities(batch: int, num_nodes: int, distribution: str = "uniform") -> tuple[TSP, TensorDict]:
     """An environment and some of its instances."""
-    env = TSP(num_nodes, distribution)
+    env = Task.of(TSP, num_nodes, distribution)
     return env, env.generate(batch, torch.Generator().manual_seed(7))
 
 
@@ -109,7 +110,7 @@ def test_a_row_of_a_batch_equals_that_row_alone(name, rng):
 def test_nearest_neighbour_by_hand(rng):
     """On a line, from 0: to 1, on to 3 (2 away, against 2.5 back), then back to -1.5."""
     locs = torch.tensor([[[0.0, 0.0], [1.0, 0.0], [-1.5, 0.0], [3.0, 0.0]]])
-    (solution,) = NearestNeighbour()(TSP(4), TensorDict({"locs": locs}, batch_size=[1]), None, rng)
+    (solution,) = NearestNeighbour()(Task.of(TSP, 4), TensorDict({"locs": locs}, batch_size=[1]), None, rng)
     assert solution.actions.tolist() == [0, 1, 3, 2]
     assert solution.objective == 9.0
 
@@ -160,7 +161,7 @@ def test_insertion_minds_the_direction(rng):
     dists = torch.rand(6, 9, 9, generator=rng, dtype=torch.float64)
     instances = TensorDict({"dists": dists}, batch_size=[6])
     order = torch.rand(6, 1, 9, generator=torch.Generator().manual_seed(3)).argsort(-1)[:, 0].tolist()
-    solutions = RandomInsertion()(TSP(9), instances, None, torch.Generator().manual_seed(3))
+    solutions = RandomInsertion()(Task.of(TSP, 9), instances, None, torch.Generator().manual_seed(3))
     for matrix, nodes, solution in zip(dists.tolist(), order, solutions, strict=True):
         assert canonical(solution.actions.tolist()) == canonical(plain_insertion(matrix, nodes))
 
@@ -201,7 +202,7 @@ def test_two_opt_uncrosses_a_square(rng):
     """The two diagonals of a square are exchanged for sides."""
     locs = torch.tensor([[[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]])
     instance = TensorDict({"locs": locs}, batch_size=[1])
-    (solution,) = Compose(Fixed([[0, 2, 1, 3]]), TwoOpt())(TSP(4), instance, None, rng)
+    (solution,) = Compose(Fixed([[0, 2, 1, 3]]), TwoOpt())(Task.of(TSP, 4), instance, None, rng)
     assert solution.objective == 4.0
 
 
@@ -229,7 +230,9 @@ def test_two_opt_sees_beyond_dense_clusters(rng):
     """Clusters of more nodes than neighbours are tried at first, visited crosswise, are uncrossed all the same."""
     corners = torch.tensor([[0.0, 0.0], [1.0, 1.0], [1.0, 0.0], [0.0, 1.0]]).repeat_interleave(15, 0)
     locs = corners + 1e-3 * torch.rand(60, 2, generator=rng)
-    (solution,) = Compose(Fixed([list(range(60))]), TwoOpt())(TSP(60), TensorDict({"locs": locs[None]}, [1]), None, rng)
+    (solution,) = Compose(Fixed([list(range(60))]), TwoOpt())(
+        Task.of(TSP, 60), TensorDict({"locs": locs[None]}, [1]), None, rng
+    )
     assert 4.0 < solution.objective < 4.1
 
 
@@ -357,5 +360,5 @@ def test_two_opt_asks_its_start_too(rng):
     with pytest.raises(UnsupportedProblem, match="picky cannot take tsp"):
         Compose(start, TwoOpt())(env, instances, None, rng)
     with pytest.raises(UnsupportedProblem, match="two-opt cannot take cvrp"):
-        Compose(Fixed([[0]]), TwoOpt())(CVRP(5), CVRP(5).generate(1, rng), None, rng)
+        Compose(Fixed([[0]]), TwoOpt())(Task.of(CVRP, 5), Task.of(CVRP, 5).generate(1, rng), None, rng)
     assert start.budget.rollouts == 999

@@ -13,9 +13,10 @@ from ncogym.baselines import base
 from ncogym.baselines.base import Routing, Run
 from ncogym.baselines.hgs import HGS
 from ncogym.budget import Budget, MaxRollouts, MaxSeconds, NoImprovement
-from ncogym.envs.cvrp import CVRP
-from ncogym.envs.tsp import TSP
+from ncogym.envs.routing.cvrp import CVRP
+from ncogym.envs.routing.tsp import TSP
 from ncogym.errors import NoSolutionFound, SolverNotInstalled, UnsupportedProblem
+from ncogym.task import Task
 
 hygese = pytest.importorskip("hygese")
 
@@ -61,7 +62,7 @@ def test_it_finds_the_best_routes(deliveries, rng):
 
 def test_a_seed_repeats_its_routes():
     """The same seed gives the same routes under a budget of rollouts, and another seed another search."""
-    env = CVRP(40)
+    env = Task.of(CVRP, 40)
     instances = env.generate(2, torch.Generator().manual_seed(0))
     found = [
         [s.actions.tolist() for s in HGS()(env, instances, MaxRollouts(1), torch.Generator().manual_seed(seed))]
@@ -117,7 +118,7 @@ def test_the_seconds_of_a_busy_machine_are_filled(asked, monkeypatch, slower, pa
 
 def test_seconds_are_kept(rng):
     """A budget of seconds ends after about as many, however busy the machine is."""
-    env = CVRP(30)
+    env = Task.of(CVRP, 30)
     begin = time.perf_counter()
     (solution,) = HGS()(env, env.generate(1, rng), MaxSeconds(0.3), rng)
     assert solution.feasible
@@ -126,7 +127,7 @@ def test_seconds_are_kept(rng):
 
 def test_distances_and_loads_are_of_a_size_that_it_takes(asked, rng):
     """Distances are scaled to a thousand, whatever their unit; whole loads stay as they are, others are scaled."""
-    env = CVRP(6)
+    env = Task.of(CVRP, 6)
     instances = env.generate(2, rng)
     HGS()(env, instances, None, rng)
     instances["demand"] /= 7
@@ -161,7 +162,7 @@ def test_what_it_cannot_solve_is_told_in_a_line(deliveries, rng, monkeypatch):
     """A tour is not taken; a customer who fits no vehicle has no solution; without hygese its extra is named."""
     env, instances, _ = deliveries
     with pytest.raises(UnsupportedProblem, match="hgs cannot take tsp; it solves capacitated routes"):
-        HGS()(TSP(5), TSP(5).generate(1, rng), None, rng)
+        HGS()(Task.of(TSP, 5), Task.of(TSP, 5).generate(1, rng), None, rng)
     with pytest.raises(NoSolutionFound, match="hgs: there is no solution; a customer wants 9 and"):
         HGS()(env, instances.clone().update({"capacity": torch.ones(3)}), Budget(), rng)
     monkeypatch.setitem(sys.modules, "hygese", None)
@@ -172,6 +173,6 @@ def test_what_it_cannot_solve_is_told_in_a_line(deliveries, rng, monkeypatch):
 @pytest.mark.parametrize(("name", "best"), [("P-n22-k8", 590), ("A-n32-k5", 784)])
 def test_it_reaches_published_optima(name, best, shared_instances, rng):
     """On small published instances it reaches the best known with a free fleet."""
-    env = CVRP(20)
+    env = Task.of(CVRP, 20)
     (solution,) = HGS()(env, env.read(shared_instances / "cvrp" / f"{name}.vrp"), MaxRollouts(200), rng)
     assert (solution.feasible, solution.objective) == (True, best)

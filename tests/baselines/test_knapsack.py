@@ -15,9 +15,11 @@ from ncogym.baselines import SOLVERS
 from ncogym.baselines.base import Run
 from ncogym.baselines.knapsack import Items, KnapsackDP, RatioGreedy, ValueGreedy, as_actions, fill
 from ncogym.budget import MaxSeconds
-from ncogym.envs.knapsack import Knapsack, Pisinger
+from ncogym.envs.packing.instances import Pisinger
+from ncogym.envs.packing.knapsack import Knapsack
 from ncogym.errors import ArgumentError, SolverError, UnsupportedProblem
 from ncogym.models import Packing
+from ncogym.task import Task
 
 
 def knapsack(weight, value, capacity):
@@ -37,7 +39,7 @@ def best_value(weight, value, capacity):
 
 def test_greedy_by_hand(data, rng):
     """By ratio comes item 0, then nothing but item 3: worth 13, where 18 were possible."""
-    env = Knapsack(4)
+    env = Task.of(Knapsack, 4)
     (solution,) = RatioGreedy()(env, env.read(data / "exact4.kp"), None, rng)
     assert solution.actions.tolist() == [0, 3, 4, 4]
     assert (solution.objective, solution.feasible, solution.solver) == (13, True, "ratio-greedy")
@@ -45,7 +47,7 @@ def test_greedy_by_hand(data, rng):
 
 def test_greedy_treats_rows_alone(rng):
     """A batch gives what each of its rows gives, and leaves nothing out that fits."""
-    env = Knapsack(40, "mixed")
+    env = Task.of(Knapsack, 40, "mixed")
     instances = env.generate(20, rng)
     together = RatioGreedy()(env, instances, None, rng)
     for row, solution in enumerate(together):
@@ -62,7 +64,7 @@ def test_greedy_treats_rows_alone(rng):
 @pytest.mark.parametrize(("items", "gap"), [(50, 0.278), (100, 0.126)])
 def test_greedy_is_as_far_off_as_measured_before(items, gap):
     """On uniform sets the mean gap to the optimum is that of an independent study, within a fifth."""
-    env = Knapsack(items)
+    env = Task.of(Knapsack, items)
     instances = env.seeded(200, 4321)
     values = [[s.objective for s in solver(env, instances, None, torch.Generator())] for solver in (RatioGreedy(), DP)]
     greedy, best = np.array(values)
@@ -76,7 +78,9 @@ def test_items_without_weight_are_packed(name, rng):
     weightless = knapsack([0.0] * 5, [1.0, 0, 2, 3, 0], 1.0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        found = [SOLVERS[name]()(Knapsack(5), each, MaxSeconds(1000), rng)[0] for each in (instance, weightless)]
+        found = [
+            SOLVERS[name]()(Task.of(Knapsack, 5), each, MaxSeconds(1000), rng)[0] for each in (instance, weightless)
+        ]
     assert [(each.objective, each.feasible) for each in found] == [(14, True), (6, True)]
 
 
@@ -111,7 +115,7 @@ def test_the_optimum_is_brute_forces(items, share):
 @pytest.mark.parametrize("distribution", ["uniform", "mixed", *get_args(Pisinger)])
 def test_it_agrees_with_the_programme_over_loads(distribution, rng):
     """On each class it finds what the textbook table of the best value for each load, item by item, ends with."""
-    env = Knapsack(25, distribution)
+    env = Task.of(Knapsack, 25, distribution)
     instances = env.generate(4, rng)
     solutions = DP(env, instances, None, rng)
     for row, solution in enumerate(solutions):
@@ -154,7 +158,7 @@ def known(folder):
 def test_the_published_references_are_reached(shared_instances, rng):
     """The optima of the field's uniform set are those of OR-Tools' proof."""
     published = np.load(shared_instances / "nco" / "kp100_seed4321.npz")
-    env = Knapsack(100)
+    env = Task.of(Knapsack, 100)
     solutions = DP(env, env.seeded(64, 4321), None, rng)
     np.testing.assert_allclose([solution.objective for solution in solutions], published["ref_value"], rtol=1e-9)
 
@@ -167,7 +171,7 @@ def hard(items=60):
 
 def test_seconds_end_it_with_the_best_so_far(rng, ticking):
     """When the time is over the best packing so far is there, no worse than the greedy one."""
-    env = Knapsack(60)
+    env = Task.of(Knapsack, 60)
     (solution,) = DP(env, hard(), MaxSeconds(0.03), rng)
     assert solution.feasible
     assert solution.seconds < 0.04
@@ -177,7 +181,7 @@ def test_seconds_end_it_with_the_best_so_far(rng, ticking):
 
 def test_whole_numbers_are_proven_as_long_as_they_add_up(rng):
     """An optimum is proven, a greedy packing never is, nor what is worth more than float64 can count."""
-    env = Knapsack(3)
+    env = Task.of(Knapsack, 3)
     small, large = (knapsack([2.0, 3.0, 4.0], [v, v + 2, v + 4], 5.0) for v in (3.0, 2.0**53))
     assert [solver(env, small, None, rng)[0].proven for solver in (DP, RatioGreedy())] == [True, False]
     assert not DP(env, large, None, rng)[0].proven
@@ -186,14 +190,14 @@ def test_whole_numbers_are_proven_as_long_as_they_add_up(rng):
 def test_too_hard_is_an_error_in_words(rng):
     """Without seconds it gives up in one line when it would have to keep too many packings."""
     with pytest.raises(SolverError, match=r"knapsack-dp: too hard; .* 1000 are allowed"):
-        KnapsackDP(max_states=1000)(Knapsack(60), hard(), None, rng)
+        KnapsackDP(max_states=1000)(Task.of(Knapsack, 60), hard(), None, rng)
     with pytest.raises(ArgumentError, match="max_states: 0 is not allowed"):
         KnapsackDP(max_states=0)
 
 
 def test_decimals_fill_the_knapsack(data, rng):
     """The packing of 0.1 and 0.2 in 0.3 is found."""
-    env = Knapsack(3)
+    env = Task.of(Knapsack, 3)
     (solution,) = DP(env, env.read(data / "decimal3.kp"), None, rng)
     assert (solution.objective, solution.feasible) == (5, True)
 
@@ -202,14 +206,14 @@ def test_value_greedy_by_hand(rng: torch.Generator) -> None:
     """It takes the most valuable item that fits, however heavy; the ratio would have taken the two others."""
     keys = {"weight": [[9.0, 5.0, 5.0]], "value": [[10.0, 9.0, 8.0]], "capacity": [10.0]}
     one = TensorDict({key: torch.tensor(value) for key, value in keys.items()}, batch_size=[1])
-    env = Knapsack(num_items=3)
+    env = Task.of(Knapsack, num_items=3)
     assert [solver(env, one, None, rng)[0].objective for solver in (ValueGreedy(), RatioGreedy())] == [10.0, 17.0]
 
 
 @pytest.mark.parametrize("solver", [RatioGreedy(), ValueGreedy(), DP])
 def test_a_knapsack_that_nothing_fits(solver, rng):
     """The empty packing is a solution, worth nothing."""
-    (solution,) = solver(Knapsack(2), knapsack([5.0, 6.0], [1.0, 2.0], 4.0), None, rng)
+    (solution,) = solver(Task.of(Knapsack, 2), knapsack([5.0, 6.0], [1.0, 2.0], 4.0), None, rng)
     assert (solution.actions.tolist(), solution.objective, solution.feasible) == ([2, 2], 0, True)
 
 

@@ -15,12 +15,13 @@ from ncogym.baselines.base import Run
 from ncogym.baselines.ortools_cpsat import CpSat
 from ncogym.books import Progress
 from ncogym.budget import Budget, MaxSeconds
-from ncogym.envs.atsp import ATSP
-from ncogym.envs.cvrp import CVRP
-from ncogym.envs.jssp import JSSP
-from ncogym.envs.knapsack import Knapsack
-from ncogym.envs.tsp import TSP
+from ncogym.envs.packing.knapsack import Knapsack
+from ncogym.envs.routing.atsp import ATSP
+from ncogym.envs.routing.cvrp import CVRP
+from ncogym.envs.routing.tsp import TSP
+from ncogym.envs.scheduling.jssp import JSSP
 from ncogym.errors import ArgumentError, SolverError, SolverNotInstalled, UnsupportedProblem
+from ncogym.task import Task
 
 cp_model = pytest.importorskip("ortools.sat.python.cp_model")
 
@@ -51,7 +52,7 @@ def best_of_all(env, instances: TensorDict, sequences: list) -> list[float]:
 
 def test_job_shops_are_solved_to_the_optimum(rng):
     """On three jobs and two machines, no time and no operation among them, the best of all sequences is found."""
-    env = JSSP(3, 2)
+    env = Task.of(JSSP, 3, 2)
     instances = env.generate(12, rng)
     instances["duration"][:4] %= 5
     instances["duration"][2, 0, 0] = instances["duration"][3, 1, 1] = 0
@@ -70,7 +71,7 @@ def test_ft06_is_proven(rng):
     """The classic 6 x 6 instance takes 55, with a curve that falls to it, and ends before its seconds are over."""
     numbers = torch.tensor([int(number) for number in FT06.split()]).view(1, 6, 6, 2)
     instance = TensorDict({"duration": numbers[..., 1], "machine": numbers[..., 0]}, batch_size=[1])
-    (solution,) = CpSat()(JSSP(6, 6), instance, MaxSeconds(600), rng)
+    (solution,) = CpSat()(Task.of(JSSP, 6, 6), instance, MaxSeconds(600), rng)
     assert (solution.objective, solution.feasible, solution.solver) == (55, True, "cp-sat")
     objectives = [point.objective for point in solution.trace]
     assert objectives == sorted(objectives, reverse=True)
@@ -81,7 +82,7 @@ def test_ft06_is_proven(rng):
 
 def test_only_what_it_has_proven_is_called_proven(rng):
     """A search that is cut off once it has found something has proven nothing."""
-    env = JSSP(20, 20)
+    env = Task.of(JSSP, 20, 20)
     solver, run = CpSat(), Run(600.0, lambda: bool(run.reports))
     solver._solve(solver._view(env, env.generate(1, rng), Budget(), rng), run)
     assert run.reports
@@ -93,17 +94,17 @@ def test_only_whole_numbers_are_proven(rng):
     whole = packing([[2.0, 3.0, 4.0]], [[3.0, 4.0, 5.0]], [5.5])
     heavy, dear = packing([[2.0, 3.5, 4.0]], [[3.0, 4.0, 5.0]], [5.5]), packing([[2.0, 3.0, 4.0]], [[3, 4.5, 5.0]], [5])
     large = packing([[2.0, 3.0, 4.0]], [[2.0**52, 2.0**52, 2.0**52]], [5.0])
-    packed = [CpSat()(Knapsack(3), each, None, rng)[0] for each in (whole, heavy, dear, large)]
+    packed = [CpSat()(Task.of(Knapsack, 3), each, None, rng)[0] for each in (whole, heavy, dear, large)]
     assert [solution.proven for solution in packed] == [True, False, False, False]
     dists = torch.tensor([[[9.0, 2, 3, 4], [5, 9, 6, 7], [8, 1, 9, 2], [3, 4, 5, 9]]], dtype=torch.float64)
     for factor, exact in ((1.0, True), (0.5, False)):
         instance = TensorDict({"dists": factor * dists}, batch_size=[1])
-        assert CpSat()(ATSP(4), instance, None, rng)[0].proven == exact
+        assert CpSat()(Task.of(ATSP, 4), instance, None, rng)[0].proven == exact
 
 
 def test_knapsacks_are_packed_to_the_optimum(rng):
     """On eight items, whole or not, what is packed is the best of all subsets."""
-    env = Knapsack(8)
+    env = Task.of(Knapsack, 8)
     fractions = env.generate(10, rng)
     scale = {"weight": 20, "value": 20, "capacity": 20}
     whole = TensorDict({key: (fractions[key].double() * s).ceil() for key, s in scale.items()}, batch_size=[10])
@@ -124,21 +125,21 @@ def test_numbers_are_neither_rounded_away_nor_scaled_out_of_range(rng):
     """Decimals that fill the capacity exactly fit, and whole numbers of ten digits stay exact."""
     tenths = packing([[0.067, 0.134, 0.201]], [[1.0, 1.0, 1.5]], [0.201])  # 0.067 * 1e9 is above 67e6
     large = packing([[9e9, 9e9 + 1, 1.0]], [[5e9, 5e9 + 1, 1e-9]], [9e9 + 1])
-    (decimal,), (exact,) = (CpSat()(Knapsack(3), each, None, rng) for each in (tenths, large))
+    (decimal,), (exact,) = (CpSat()(Task.of(Knapsack, 3), each, None, rng) for each in (tenths, large))
     assert (decimal.actions.tolist(), decimal.feasible) == ([0, 1, 3], True)
     assert (exact.actions.tolist(), exact.feasible) == ([1, 3, 3], True)
 
 
 def test_nothing_fits(rng):
     """A knapsack too small for any item gets the empty packing."""
-    (solution,) = CpSat()(Knapsack(2), packing([[2.5, 3.0]], [[1.0, 1.0]], [1.0]), None, rng)
+    (solution,) = CpSat()(Task.of(Knapsack, 2), packing([[2.5, 3.0]], [[1.0, 1.0]], [1.0]), None, rng)
     assert (solution.actions.tolist(), solution.objective, solution.feasible) == ([2, 2], 0.0, True)
 
 
 @pytest.mark.parametrize("kind", [TSP, ATSP])
 def test_tours_are_as_short_as_can_be(kind, rng):
     """On six nodes, asymmetric or not, the tour is the shortest of all."""
-    env = kind(6)
+    env = Task.of(kind, 6)
     instances = env.generate(4, rng)
     solutions = CpSat()(env, instances, None, rng)
     best = best_of_all(env, instances, [(0, *rest) for rest in itertools.permutations(range(1, 6))])
@@ -161,7 +162,7 @@ def test_what_it_is_asked_for(monkeypatch, rng):
 
     monkeypatch.setattr(cp_model, "CpSolver", Spy)
     monkeypatch.setattr(CpSat, "apart", False)
-    env, seeded = JSSP(2, 2), torch.Generator()
+    env, seeded = Task.of(JSSP, 2, 2), torch.Generator()
     instances = env.generate(2, rng)
     for seed in (1, 1, 2):
         CpSat()(env, instances, None, seeded.manual_seed(seed))
@@ -174,7 +175,7 @@ def test_what_it_is_asked_for(monkeypatch, rng):
 
 def test_the_same_seed_gives_the_same_solution(rng):
     """Where time does not end the search, it repeats itself."""
-    env = JSSP(6, 6)
+    env = Task.of(JSSP, 6, 6)
     instances = env.generate(2, rng)
     first, second = (CpSat()(env, instances, None, torch.Generator().manual_seed(4)) for _ in range(2))
     assert [s.actions.tolist() for s in first] == [s.actions.tolist() for s in second]
@@ -182,7 +183,7 @@ def test_the_same_seed_gives_the_same_solution(rng):
 
 def test_a_cancelled_run_ends_with_what_it_has(rng):
     """A run that would last for minutes hears a signal at once, and keeps the solutions that it found before."""
-    env, cancelled = JSSP(20, 20), threading.Event()
+    env, cancelled = Task.of(JSSP, 20, 20), threading.Event()
     solver, run = CpSat(), Run(600.0, cancelled.is_set)
     problem = solver._view(env, env.generate(1, rng), Budget(), rng)
     before = signal.signal(signal.SIGUSR1, lambda *_: cancelled.set())
@@ -204,7 +205,9 @@ def test_a_cancelled_run_ends_with_what_it_has(rng):
     assert run.elapsed < 300
 
 
-@pytest.mark.parametrize("env", [JSSP(30, 20), Knapsack(3000), ATSP(80)], ids=lambda env: env.name)
+@pytest.mark.parametrize(
+    "env", [Task.of(JSSP, 30, 20), Task.of(Knapsack, 3000), Task.of(ATSP, 80)], ids=lambda env: env.name
+)
 def test_there_is_an_answer_before_it_searches(env, rng):
     """A budget in which CP-SAT itself finds nothing leaves the simple solution, which is not proven to be anything."""
     budget = Budget(seconds=1e-6)
@@ -216,10 +219,10 @@ def test_there_is_an_answer_before_it_searches(env, rng):
 @pytest.mark.parametrize(
     ("env", "name"),
     [
-        (JSSP(6, 4), "dispatch:MWKR"),
-        (Knapsack(20), "ratio-greedy"),
-        (TSP(9), "nearest-neighbour"),
-        (ATSP(9), "nearest-neighbour"),
+        (Task.of(JSSP, 6, 4), "dispatch:MWKR"),
+        (Task.of(Knapsack, 20), "ratio-greedy"),
+        (Task.of(TSP, 9), "nearest-neighbour"),
+        (Task.of(ATSP, 9), "nearest-neighbour"),
     ],
     ids=lambda given: given if isinstance(given, str) else given.name,
 )
@@ -240,7 +243,7 @@ def test_its_first_report_is_the_simple_solution(env, name, rng):
 
 def test_what_it_cannot_do_is_refused_in_words(rng):
     """Routes with demands, a bad number of threads and durations beyond 62 bits get one line each."""
-    routes = CVRP(4)
+    routes = Task.of(CVRP, 4)
     with pytest.raises(
         UnsupportedProblem, match=r"^cp-sat cannot take cvrp; it solves job shops .*, and these are capacitated routes"
     ):
@@ -250,13 +253,13 @@ def test_what_it_cannot_do_is_refused_in_words(rng):
     with pytest.raises(ArgumentError, match=r"^workers: 0 is not allowed"):
         CpSat(workers=0)
     with pytest.raises(SolverError, match=r"^cp-sat: var #0 domain"):
-        CpSat()(JSSP(2, 2), shop([[[2**60] * 2] * 2], [[[0, 1], [1, 0]]]), None, rng)
+        CpSat()(Task.of(JSSP, 2, 2), shop([[[2**60] * 2] * 2], [[[0, 1], [1, 0]]]), None, rng)
 
 
 def test_a_missing_package_names_its_extra(monkeypatch, rng):
     """Without OR-Tools the error says which extra to install."""
     monkeypatch.setitem(sys.modules, "ortools.sat.python", None)
-    env = JSSP(2, 2)
+    env = Task.of(JSSP, 2, 2)
     with pytest.raises(SolverNotInstalled, match=r"ortools .* pip install 'ncogym\[solvers\]'"):
         CpSat()(env, env.generate(1, rng), None, rng)
 
@@ -276,10 +279,10 @@ def start_of(env, instances: TensorDict) -> Progress:
     return progress
 
 
-SHOPS = JSSP(5, 4)
+SHOPS = Task.of(JSSP, 5, 4)
 
 
-@pytest.mark.parametrize("env", [SHOPS, Knapsack(8), ATSP(8)], ids=["job shop", "knapsack", "tour"])
+@pytest.mark.parametrize("env", [SHOPS, Task.of(Knapsack, 8), Task.of(ATSP, 8)], ids=["job shop", "knapsack", "tour"])
 def test_its_hint_is_the_solution_that_is_there(env, rng, monkeypatch):
     """A model whose variables are fixed to the hint is solved, and by that very solution."""
     instances = env.generate(1, rng)
@@ -305,7 +308,7 @@ def test_its_hint_is_the_solution_that_is_there(env, rng, monkeypatch):
 
 def test_what_is_there_counts_from_the_beginning(rng):
     """Where its time is too short to find anything, what it was given is the answer; nothing is worse than that."""
-    env = JSSP(30, 20)
+    env = Task.of(JSSP, 30, 20)
     instances = env.generate(2, rng)
     progress = start_of(env, instances)
     before = progress.best.clone()

@@ -14,10 +14,11 @@ from ncogym.baselines.base import Routing, Run
 from ncogym.baselines.ortools_routing import FirstSolution, Metaheuristic, OrToolsRouting
 from ncogym.books import Progress
 from ncogym.budget import MaxSeconds
-from ncogym.envs import geometry
-from ncogym.envs.cvrp import CVRP
-from ncogym.envs.tsp import TSP
+from ncogym.envs.routing import geometry
+from ncogym.envs.routing.cvrp import CVRP
+from ncogym.envs.routing.tsp import TSP
 from ncogym.errors import ArgumentError, NoSolutionFound, SolverNotInstalled
+from ncogym.task import Task
 
 pywrapcp = pytest.importorskip("ortools.constraint_solver.pywrapcp")
 enums = pytest.importorskip("ortools.constraint_solver.routing_enums_pb2")
@@ -45,7 +46,7 @@ def asked(monkeypatch):
 
 def test_it_finds_the_shortest_tours_of_few_nodes(rng):
     """On six nodes its local search finds what trying all tours finds, or stays close above it."""
-    env = TSP(6)
+    env = Task.of(TSP, 6)
     instances = env.generate(10, rng)
     rest = torch.tensor(list(itertools.permutations(range(1, 6))))
     tours = torch.cat([torch.zeros(len(rest), 1, dtype=torch.int64), rest], dim=1)
@@ -61,7 +62,7 @@ def test_it_keeps_to_the_direction(rng):
     around = torch.full((1, 5, 5), 9.0, dtype=torch.float64)
     around[0, torch.arange(5), torch.arange(5).roll(-1)] = 1.0
     instance = TensorDict({"dists": around}, batch_size=[1])
-    (solution,) = OrToolsRouting(metaheuristic=None)(TSP(5), instance, None, rng)
+    (solution,) = OrToolsRouting(metaheuristic=None)(Task.of(TSP, 5), instance, None, rng)
     assert (solution.actions.tolist(), solution.objective) == ([0, 1, 2, 3, 4], 5.0)
 
 
@@ -77,7 +78,7 @@ def test_it_finds_good_routes(deliveries, rng):
 @pytest.mark.parametrize("whole", [True, False])
 def test_routes_fit_the_vehicle(whole, rng):
     """Whole loads and fractions alike stay within the capacity, and no route that the rest needs is missing."""
-    env = CVRP(20)
+    env = Task.of(CVRP, 20)
     instances = env.generate(3, rng)
     if not whole:
         instances["demand"] /= 7
@@ -96,14 +97,14 @@ def test_a_customer_who_fits_no_vehicle_has_no_solution(deliveries, rng):
 def test_every_first_solution_strategy_gives_a_solution(first_solution, rng):
     """Each name that is allowed is one of OR-Tools' own and works for a tour and for routes."""
     assert first_solution in enums.FirstSolutionStrategy.Value.keys()
-    for env in (TSP(12), CVRP(12)):
+    for env in (Task.of(TSP, 12), Task.of(CVRP, 12)):
         (solution,) = OrToolsRouting(first_solution, None)(env, env.generate(1, rng), None, rng)
         assert solution.feasible
 
 
 def test_every_metaheuristic_is_one_of_its_own(asked, rng):
     """Each name that is allowed reaches OR-Tools as its number."""
-    env = TSP(5)
+    env = Task.of(TSP, 5)
     for name in get_args(Metaheuristic):
         OrToolsRouting(metaheuristic=name)(env, env.generate(1, rng), None, rng)
         assert asked[-1].local_search_metaheuristic == enums.LocalSearchMetaheuristic.Value.Value(name)
@@ -111,7 +112,7 @@ def test_every_metaheuristic_is_one_of_its_own(asked, rng):
 
 def test_seconds_come_from_the_budget(asked, rng):
     """A metaheuristic gets the budget's seconds or 1 s; local search alone has no limit but the budget's."""
-    env = TSP(5)
+    env = Task.of(TSP, 5)
     instances = env.generate(1, rng)
 
     def seconds(metaheuristic, budget):
@@ -129,9 +130,9 @@ def test_whole_distances_are_handed_over_as_they_are(asked, rng):
     """A file's whole distances are not scaled, others are scaled to a billion, or by the scale that is given."""
     dists = torch.tensor([[[0.0, 1.0, 7.0], [1.0, 0.0, 3.0], [7.0, 3.0, 0.0]]], dtype=torch.float64)
     instances = [TensorDict({"dists": each}, batch_size=[1]) for each in (dists, dists / 2)]
-    OrToolsRouting()(TSP(3), instances[0], None, rng)
-    OrToolsRouting()(TSP(3), instances[1], None, rng)
-    OrToolsRouting(scale=100)(TSP(3), instances[1], None, rng)
+    OrToolsRouting()(Task.of(TSP, 3), instances[0], None, rng)
+    OrToolsRouting()(Task.of(TSP, 3), instances[1], None, rng)
+    OrToolsRouting(scale=100)(Task.of(TSP, 3), instances[1], None, rng)
     whole = dists[0].long()
     assert asked[::2] == [
         whole.tolist(),
@@ -142,7 +143,7 @@ def test_whole_distances_are_handed_over_as_they_are(asked, rng):
 
 def test_the_curve_falls_from_the_first_solution(rng):
     """Improved tours are reported as they are found, each better than the one before, the last being the result."""
-    env = TSP(40)
+    env = Task.of(TSP, 40)
     (solution,) = OrToolsRouting(metaheuristic=None)(env, env.generate(1, rng), None, rng)
     objectives = [point.objective for point in solution.trace]
     seconds = [point.seconds for point in solution.trace]
@@ -155,7 +156,7 @@ def test_the_curve_falls_from_the_first_solution(rng):
 
 def test_a_cancelled_run_ends_with_its_first_solution():
     """A run that would last for minutes and is cancelled gives the solution that it has."""
-    env = TSP(40)
+    env = Task.of(TSP, 40)
     dists = geometry.distances(env.generate(1, torch.Generator().manual_seed(0)))[0].numpy()
     run = Run(600.0, lambda: True)
     OrToolsRouting()._solve(Routing(dists), run)
@@ -165,7 +166,7 @@ def test_a_cancelled_run_ends_with_its_first_solution():
 
 def test_distances_that_take_too_long_to_hand_over_are_not(asked, monkeypatch, rng):
     """OR-Tools reads them no faster than they are made into lists; it is not asked, and one line says so."""
-    env = TSP(6)
+    env = Task.of(TSP, 6)
     monkeypatch.setattr("ncogym.baselines.ortools_routing.HANDOVER_SHARE", -1.0)
     with pytest.raises(NoSolutionFound, match="ortools: no solution of tsp within the budget"):
         OrToolsRouting()(env, env.generate(1, rng), MaxSeconds(60), rng)
@@ -174,7 +175,7 @@ def test_distances_that_take_too_long_to_hand_over_are_not(asked, monkeypatch, r
 
 def test_reading_tours_is_bounded(monkeypatch):
     """Improvements that come faster than they can be read are passed over; the last is never lost."""
-    env = TSP(40)
+    env = Task.of(TSP, 40)
     dists = geometry.distances(env.generate(1, torch.Generator().manual_seed(0)))[0].numpy()
     lengths = []
     for share in (math.inf, 0.0):
@@ -206,7 +207,7 @@ def test_unknown_values_are_refused_in_words(arguments, words):
 def test_a_missing_package_names_its_extra(monkeypatch, rng):
     """Without OR-Tools the error says which extra to install."""
     monkeypatch.setitem(sys.modules, "ortools.constraint_solver", None)
-    env = TSP(5)
+    env = Task.of(TSP, 5)
     with pytest.raises(SolverNotInstalled, match=r"ortools .* pip install 'ncogym\[solvers\]'"):
         OrToolsRouting()(env, env.generate(1, rng), None, rng)
 
@@ -214,7 +215,7 @@ def test_a_missing_package_names_its_extra(monkeypatch, rng):
 # ---------------------------------------------------------------------- starts
 
 
-@pytest.mark.parametrize("env", [TSP(30), CVRP(30)], ids=["tsp", "cvrp"])
+@pytest.mark.parametrize("env", [Task.of(TSP, 30), Task.of(CVRP, 30)], ids=["tsp", "cvrp"])
 def test_it_goes_on_from_what_is_there(env, rng, monkeypatch):
     """The first solution that it looks at is the one that it is given, and none is worse than that."""
     instances = env.generate(1, rng)
@@ -240,7 +241,7 @@ def test_it_goes_on_from_what_is_there(env, rng, monkeypatch):
 
 def test_more_routes_than_vehicles_are_taken(rng):
     """A start with a route for each customer has the vehicles that it needs."""
-    env = CVRP(12)
+    env = Task.of(CVRP, 12)
     instances = env.generate(1, rng)
     progress = Progress(env, instances, None)
     progress.offer(torch.tensor([[[node for customer in range(1, 13) for node in (customer, 0)][:-1]]]))

@@ -13,12 +13,13 @@ from ncogym.baselines.base import Routing, Run
 from ncogym.baselines.pyvrp import PyVRP
 from ncogym.books import Progress
 from ncogym.budget import Budget, MaxRollouts, MaxSeconds, NoImprovement
-from ncogym.envs import geometry
-from ncogym.envs.atsp import ATSP
-from ncogym.envs.cvrp import CVRP
-from ncogym.envs.knapsack import Knapsack
-from ncogym.envs.tsp import TSP
+from ncogym.envs.packing.knapsack import Knapsack
+from ncogym.envs.routing import geometry
+from ncogym.envs.routing.atsp import ATSP
+from ncogym.envs.routing.cvrp import CVRP
+from ncogym.envs.routing.tsp import TSP
 from ncogym.errors import NoSolutionFound, SolverNotInstalled, UnsupportedProblem
+from ncogym.task import Task
 
 pyvrp = pytest.importorskip("pyvrp")
 
@@ -45,7 +46,7 @@ def test_it_finds_the_best_routes(deliveries, rng):
     assert all(solution.feasible for solution in solutions)
 
 
-@pytest.mark.parametrize("env", [TSP(6), ATSP(6)], ids=["symmetric", "asymmetric"])
+@pytest.mark.parametrize("env", [Task.of(TSP, 6), Task.of(ATSP, 6)], ids=["symmetric", "asymmetric"])
 def test_it_finds_the_shortest_tours(env, rng):
     """On six nodes it finds what trying all tours finds, whether or not the way back is as long."""
     instances = env.generate(4, rng)
@@ -58,7 +59,7 @@ def test_it_finds_the_shortest_tours(env, rng):
 
 def test_a_seed_repeats_its_routes():
     """The same seed gives the same routes under a budget of rollouts, another seed others."""
-    env = CVRP(40)
+    env = Task.of(CVRP, 40)
     instances = env.generate(2, torch.Generator().manual_seed(0))
     found = [
         [s.actions.tolist() for s in PyVRP()(env, instances, MaxRollouts(5), torch.Generator().manual_seed(seed))]
@@ -69,7 +70,7 @@ def test_a_seed_repeats_its_routes():
 
 def test_budgets_are_kept(iterations, rng):
     """Rollouts are iterations, patience is iterations without improvement, and seconds end it, whichever is first."""
-    env = CVRP(20)
+    env = Task.of(CVRP, 20)
     one = env.generate(1, rng)
     PyVRP()(env, one, MaxRollouts(7), rng)
     PyVRP()(env, one, MaxRollouts(7) | MaxSeconds(600), rng)
@@ -84,7 +85,7 @@ def test_budgets_are_kept(iterations, rng):
 
 def test_few_units_of_load_are_not_bought_with_a_detour(rng):
     """Vehicles that all have to be filled nearly to the brim are filled, and nobody is left out."""
-    env = CVRP(20)
+    env = Task.of(CVRP, 20)
     instances = env.generate(8, rng)
     demand = instances["demand"].sum(1)
     instances["capacity"] = (demand / 4).ceil() + 1
@@ -106,7 +107,7 @@ def test_few_customers_are_no_trouble(loads):
 
 def test_a_cancelled_run_ends_with_its_first_solution():
     """A run that would last for minutes and is cancelled gives the solution that it has."""
-    env = TSP(30)
+    env = Task.of(TSP, 30)
     dists = geometry.distances(env.generate(1, torch.Generator().manual_seed(0)))[0].numpy()
     run = Run(600.0, lambda: True)
     PyVRP()._solve(Routing(dists), run)
@@ -120,7 +121,7 @@ def test_what_it_cannot_solve_is_told_in_a_line(deliveries, rng, monkeypatch):
     with pytest.raises(
         UnsupportedProblem, match=r"pyvrp cannot take knapsack; it solves .* routes .* and closed tours"
     ):
-        PyVRP()(Knapsack(5), Knapsack(5).generate(1, rng), None, rng)
+        PyVRP()(Task.of(Knapsack, 5), Task.of(Knapsack, 5).generate(1, rng), None, rng)
     too_small = instances.clone().update({"capacity": torch.ones(3)})
     with (
         warnings.catch_warnings(action="error"),
@@ -134,7 +135,7 @@ def test_what_it_cannot_solve_is_told_in_a_line(deliveries, rng, monkeypatch):
 
 def test_it_is_close_to_published_optima(shared_instances, rng):
     """On a small published instance it comes within a hundredth of the best known."""
-    env = CVRP(20)
+    env = Task.of(CVRP, 20)
     (solution,) = PyVRP()(env, env.read(shared_instances / "cvrp" / "A-n32-k5.vrp"), MaxRollouts(1000), rng)
     assert solution.feasible
     assert 784 <= solution.objective <= 792
@@ -143,7 +144,7 @@ def test_it_is_close_to_published_optima(shared_instances, rng):
 # ---------------------------------------------------------------------- starts
 
 
-@pytest.mark.parametrize("env", [TSP(40), ATSP(40), CVRP(40)], ids=["tsp", "atsp", "cvrp"])
+@pytest.mark.parametrize("env", [Task.of(TSP, 40), Task.of(ATSP, 40), Task.of(CVRP, 40)], ids=["tsp", "atsp", "cvrp"])
 def test_it_goes_on_from_what_is_there(env, monkeypatch):
     """It begins with the routes that it is given, in their own numbers, whatever node they begin with."""
     instances = env.generate(2, torch.Generator().manual_seed(0))

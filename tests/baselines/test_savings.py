@@ -10,10 +10,11 @@ from tensordict import TensorDict
 from ncogym.baselines import savings
 from ncogym.baselines.base import to_loads
 from ncogym.baselines.savings import NearestNeighbourRoutes, Savings
-from ncogym.envs import geometry
-from ncogym.envs.cvrp import CVRP
-from ncogym.envs.tsp import TSP
+from ncogym.envs.routing import geometry
+from ncogym.envs.routing.cvrp import CVRP
+from ncogym.envs.routing.tsp import TSP
 from ncogym.errors import NoSolutionFound, UnsupportedProblem
+from ncogym.task import Task
 
 BOTH = [NearestNeighbourRoutes, Savings]
 
@@ -33,7 +34,7 @@ def line(demand: list[float], capacity: float) -> TensorDict:
 @pytest.mark.parametrize("num_customers", [2, 7, 30])
 def test_routes_are_feasible_and_repeat_themselves(kind, num_customers, rng):
     """Every customer is visited on a route that fits, in a batch as alone, whatever the seed."""
-    env = CVRP(num_customers)
+    env = Task.of(CVRP, num_customers)
     instances = env.generate(5, rng)
     together = kind()(env, instances, None, rng)
     alone = [kind()(env, instances[row : row + 1], None, rng)[0] for row in range(5)]
@@ -55,14 +56,14 @@ def test_routes_are_feasible_and_repeat_themselves(kind, num_customers, rng):
 def test_routes_by_hand(kind, actions, objective, rng):
     """On a line with vehicles for six, the routes are those that the rule gives by hand."""
     instance = line([2, 1, 3, 1] if kind is Savings else [2, 1, 4, 1], 6)
-    (solution,) = kind()(CVRP(4), instance, None, rng)
-    assert CVRP(4).plain_actions(instance, solution.actions) in (actions, [3, 2, 1, 0, 4])
+    (solution,) = kind()(Task.of(CVRP, 4), instance, None, rng)
+    assert Task.of(CVRP, 4).plain_actions(instance, solution.actions) in (actions, [3, 2, 1, 0, 4])
     assert solution.objective == objective
 
 
 def test_savings_are_those_of_a_plain_loop(rng):
     """Routes are those of the textbook: go through the pairs by their savings and join what can be joined."""
-    env = CVRP(30)
+    env = Task.of(CVRP, 30)
     instances = env.generate(4, rng)
     demands, capacity = instances["demand"].tolist(), float(instances["capacity"][0])
     solutions = Savings()(env, instances, None, rng)
@@ -92,7 +93,7 @@ def test_savings_mind_the_direction():
 
 def test_near_pairs_give_routes_close_to_those_of_all_pairs(rng, monkeypatch):
     """With the nearest pairs alone, as for thousands of customers, routes stay feasible and hardly longer."""
-    env = CVRP(100)
+    env = Task.of(CVRP, 100)
     instances = env.generate(4, rng)
     full = sum(solution.objective for solution in Savings()(env, instances, None, rng))
     monkeypatch.setattr(savings, "ALL_PAIRS", 50)
@@ -104,7 +105,7 @@ def test_near_pairs_give_routes_close_to_those_of_all_pairs(rng, monkeypatch):
 
 def test_decimals_may_fill_a_vehicle(rng):
     """Demands of 0.1 and 0.2 fill a vehicle of 0.3 in spite of binary rounding."""
-    (solution,) = Savings()(CVRP(3), line([0.1, 0.2, 0.3], 0.3), None, rng)
+    (solution,) = Savings()(Task.of(CVRP, 3), line([0.1, 0.2, 0.3], 0.3), None, rng)
     assert solution.feasible
     assert (solution.actions[:4] == 0).sum() == 1
 
@@ -113,15 +114,15 @@ def test_decimals_may_fill_a_vehicle(rng):
 def test_what_cannot_be_solved_is_refused_in_a_line(kind, rng):
     """A problem without demands is not taken, and a customer who fits no vehicle is told."""
     with pytest.raises(UnsupportedProblem, match=f"{kind.name} cannot take tsp; it solves capacitated routes"):
-        kind()(TSP(5), TSP(5).generate(1, rng), None, rng)
+        kind()(Task.of(TSP, 5), Task.of(TSP, 5).generate(1, rng), None, rng)
     with pytest.raises(NoSolutionFound, match="no solution of row 0; a customer wants 7 and a vehicle holds 6"):
-        kind()(CVRP(3), line([1, 7, 1], 6), None, rng)
+        kind()(Task.of(CVRP, 3), line([1, 7, 1], 6), None, rng)
 
 
 @pytest.mark.parametrize(("name", "best"), [("X-n101-k25", 27591), ("X-n110-k13", 14971), ("X-n120-k6", 13332)])
 def test_savings_on_published_instances(name, best, shared_instances, rng):
     """On instances of the X set savings are 2 to 10 % above the best known, as the literature reports."""
-    env = CVRP(20)
+    env = Task.of(CVRP, 20)
     (solution,) = Savings()(env, env.read(shared_instances / "cvrp" / f"{name}.vrp"), None, rng)
     assert solution.feasible
     assert 1.02 < solution.objective / best < 1.1

@@ -14,12 +14,14 @@ from tensordict import TensorDict
 
 from ncogym.baselines import SOLVERS
 from ncogym.baselines.lkh import LKH
-from ncogym.envs import PROBLEMS, geometry
-from ncogym.envs.atsp import ATSP
+from ncogym.envs import PROBLEMS, build_task
+from ncogym.envs.routing import geometry
+from ncogym.envs.routing.atsp import ATSP
 from ncogym.errors import ArgumentError, InstanceError, UnsupportedProblem
 from ncogym.laws import check_env
 from ncogym.plotting import draw
 from ncogym.policies.attention import AttentionPolicy
+from ncogym.task import Task
 
 DISTRIBUTIONS = ("uniform", "noisy")
 
@@ -27,7 +29,7 @@ DISTRIBUTIONS = ("uniform", "noisy")
 @pytest.fixture
 def ring(data):
     """Three nodes: 0, 1, 2 and home are 3 long, the other way round is 30."""
-    return ATSP(3).read(data / "ring3.atsp")
+    return Task.of(ATSP, 3).read(data / "ring3.atsp")
 
 
 def shortest_tour(instance: TensorDict) -> float:
@@ -49,7 +51,7 @@ def tours(*each):
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 def test_the_laws_hold(distribution):
     """Every law holds, and the best of all action sequences is the shortest tour that brute force finds."""
-    env, tiny = ATSP(9, distribution), ATSP(6, distribution)
+    env, tiny = Task.of(ATSP, 9, distribution), Task.of(ATSP, 6, distribution)
     solvers = [solver() for solver in SOLVERS.values()]
     checked = check_env(env, seed=3, tiny=tiny, brute_force=shortest_tour, solvers=solvers)
     assert {"enumeration finds the optimum", "solvers solve what they take"} <= {*checked}
@@ -57,7 +59,7 @@ def test_the_laws_hold(distribution):
 
 def test_direction_matters(ring):
     """Along the ring each leg is 1, against it 10, in objective, rewards and the view for solvers alike."""
-    env = ATSP(3)
+    env = Task.of(ATSP, 3)
     assert env.objective(ring, tours([0, 1, 2], [1, 2, 0], [2, 1, 0], [0, 2, 1])).tolist() == [[3, 3, 30, 30]]
     assert geometry.distances(ring).tolist() == [[[0, 1, 10], [10, 0, 1], [1, 10, 0]]]
     for order, expected in (((2, 0, 1), [0, -1, -2]), ((2, 1, 0), [0, -10, -20])):
@@ -80,13 +82,13 @@ def test_direction_matters(ring):
 )
 def test_violations_are_told_in_words(ring, tour, words):
     """The referee says which step and node break a tour, and has nothing against padding."""
-    assert [v.reason for v in ATSP(3).violations(ring, tours(tour))] == [words]
-    assert ATSP(3).violations(ring, tours([1, 0, 2, 2])) == []
+    assert [v.reason for v in Task.of(ATSP, 3).violations(ring, tours(tour))] == [words]
+    assert Task.of(ATSP, 3).violations(ring, tours([1, 0, 2, 2])) == []
 
 
 def test_equivalent_actions_are_rotations(rng):
     """All starts of the tour are drawn, and its reverse never is."""
-    env = ATSP(7)
+    env = Task.of(ATSP, 7)
     instances = env.generate(2, rng)
     tour = torch.stack([torch.randperm(7, generator=rng) for _ in range(2)])
     others = env.equivalent_actions(instances, tour, 100, rng)
@@ -97,7 +99,7 @@ def test_equivalent_actions_are_rotations(rng):
 
 def test_neighbourhoods_are_stretches_in_the_direction_of_the_tour(rng):
     """All stretches of three nodes are drawn, and none backwards."""
-    env = ATSP(7)
+    env = Task.of(ATSP, 7)
     part = env.neighbourhood(env.generate(1, rng), torch.arange(7).expand(1, 100, -1), 3, rng)
     opened = set(map(tuple, part.actions[0, :, part.begin : part.end].tolist()))
     assert opened == {(node, (node + 1) % 7, (node + 2) % 7) for node in range(7)}
@@ -109,7 +111,7 @@ def test_neighbourhoods_are_stretches_in_the_direction_of_the_tour(rng):
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 def test_no_detour_is_shorter(distribution, rng):
     """Generated distances are whole millionths, positive off the diagonal, asymmetric, and keep the triangle rule."""
-    dists = ATSP(30, distribution).generate(8, rng)["dists"]
+    dists = Task.of(ATSP, 30, distribution).generate(8, rng)["dists"]
     assert dists.dtype == torch.float32
     whole = (dists.double() * 1e6).round()
     assert torch.equal((whole / 1e6).float(), dists)
@@ -121,7 +123,7 @@ def test_no_detour_is_shorter(distribution, rng):
 
 def test_uniform_distances_are_shortest_ways():
     """A generated matrix holds the shortest ways, of any number of legs, through a matrix of uniform numbers."""
-    env = ATSP(12)
+    env = Task.of(ATSP, 12)
     drawn = torch.randint(1, 1_000_001, (1, 12, 12), generator=torch.Generator().manual_seed(5)).double()[0]
     for node in range(12):
         drawn[node, node] = 0
@@ -146,7 +148,7 @@ def test_arrays_are_read():
 
 def test_distributions_differ_and_seeds_name_instances():
     """Noisy matrices are not uniform ones; a seed's first instances are the same however many are asked for."""
-    uniform, noisy = (ATSP(8, distribution) for distribution in DISTRIBUTIONS)
+    uniform, noisy = (Task.of(ATSP, 8, distribution) for distribution in DISTRIBUTIONS)
     assert not torch.allclose(uniform.seeded(2, 7)["dists"], noisy.seeded(2, 7)["dists"])
     assert torch.equal(uniform.seeded(2, 7)["dists"], uniform.seeded(5, 7)["dists"][:2])
     assert not torch.equal(uniform.seeded(2, 7)["dists"], uniform.seeded(2, 8)["dists"])
@@ -162,14 +164,14 @@ def test_distributions_differ_and_seeds_name_instances():
 def test_bad_arguments_are_refused(arguments, words):
     """A value outside of what is allowed is refused in one line that names it."""
     with pytest.raises(ArgumentError, match=words):
-        ATSP(**arguments)
+        Task.of(ATSP, **arguments)
 
 
 def test_it_is_a_problem_of_the_table():
     """It is found by its name, tells its size, and keeps its distribution in another one."""
-    env = PROBLEMS["atsp"](num_nodes=5, distribution="noisy")
+    env = build_task("atsp", num_nodes=5, distribution="noisy")
     other = env.resized(8)
-    assert type(other) is ATSP
+    assert type(other.problem) is ATSP is PROBLEMS["atsp"]
     assert other.arguments() == {"num_nodes": 8, "distribution": "noisy"}
     assert env.instance_size(other.seeded(2, 0)) == 8
 
@@ -181,7 +183,7 @@ def test_the_files_diagonal_is_never_used(data, tmp_path, ring):
     """A huge number on the diagonal of a file changes nothing."""
     text = (data / "ring3.atsp").read_text()
     (tmp_path / "huge.atsp").write_text(text.replace("0 1 10", "100000000 1 10"))
-    huge = ATSP(3).read(tmp_path / "huge.atsp")
+    huge = Task.of(ATSP, 3).read(tmp_path / "huge.atsp")
     assert huge["dists"].dtype == torch.float64
     assert torch.equal(huge["dists"], ring["dists"])
 
@@ -194,7 +196,7 @@ def test_the_files_diagonal_is_never_used(data, tmp_path, ring):
 )
 def test_a_written_file_reads_the_same(tmp_path_factory, matrix):
     """Distances of a file, written and read again, are the same float64 numbers, with 0 on the diagonal."""
-    env, path = ATSP(3), tmp_path_factory.getbasetemp() / "written.atsp"
+    env, path = Task.of(ATSP, 3), tmp_path_factory.getbasetemp() / "written.atsp"
     np.fill_diagonal(matrix, 0)
     env.write(TensorDict({"dists": torch.from_numpy(matrix)[None]}, batch_size=[1]), path)
     assert torch.equal(env.read(path)["dists"][0], torch.from_numpy(matrix))
@@ -203,7 +205,7 @@ def test_a_written_file_reads_the_same(tmp_path_factory, matrix):
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 def test_a_drawn_instance_is_written_in_millionths(distribution, rng, tmp_path):
     """A generated instance comes back with every tour exactly a million times as long, in whole numbers."""
-    env = ATSP(6, distribution)
+    env = Task.of(ATSP, 6, distribution)
     instance = env.generate(1, rng)
     env.write(instance, tmp_path / "drawn.atsp")
     again = env.read(tmp_path / "drawn.atsp")
@@ -227,19 +229,19 @@ def test_bad_files_are_refused(data, tmp_path, change, words):
     path = tmp_path / "bad.atsp"
     path.write_text((data / "ring3.atsp").read_text().replace(*change))
     with pytest.raises(InstanceError, match=rf"bad\.atsp.*: .*{words}") as refusal:
-        ATSP(3).read(path)
+        Task.of(ATSP, 3).read(path)
     assert "\n" not in str(refusal.value)
 
 
 def test_another_problems_file_is_refused(data):
     """A file of the symmetric problem is refused, with its name and type."""
     with pytest.raises(InstanceError, match=r"square4\.tsp: TYPE TSP is not allowed; this problem reads ATSP"):
-        ATSP(4).read(data / "square4.tsp")
+        Task.of(ATSP, 4).read(data / "square4.tsp")
 
 
 def test_published_instances_are_read(shared_instances):
     """Every published file has the size that the index says, and features without a trace of its diagonal."""
-    env = ATSP(3)
+    env = Task.of(ATSP, 3)
     with open(shared_instances / "index.csv", newline="", encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["problem"] == "ATSP"]
     assert len(rows) >= 7
@@ -255,7 +257,7 @@ def test_published_instances_are_read(shared_instances):
 def test_published_optima_are_found(name, optimum, shared_instances, rng):
     """LKH's tours of two published instances have their published optima."""
     pytest.importorskip("elkai")
-    env = ATSP(3)
+    env = Task.of(ATSP, 3)
     (solution,) = LKH(progress_bar=False)(env, env.read(shared_instances / "atsp" / f"{name}.atsp"), None, rng)
     assert solution.objective == optimum
 
@@ -265,7 +267,7 @@ def test_published_optima_are_found(name, optimum, shared_instances, rng):
 
 def test_features_of_the_ring(ring):
     """By hand: the mean distance is 5.5; ways out and in are 1 and 10; the reduced matrix has 0 and 9."""
-    nodes, edges = ATSP(3).instance_features(ring)
+    nodes, edges = Task.of(ATSP, 3).instance_features(ring)
     mean, low, high = 1.0, 1 / 5.5, 10 / 5.5
     expected = torch.tensor([mean, low, (high - low) / 2, mean] * 2)
     torch.testing.assert_close(nodes.values, expected.expand(1, 3, 8))
@@ -278,7 +280,7 @@ def test_features_of_the_ring(ring):
 
 def test_features_tell_out_from_in(rng):
     """The transposed instance swaps the ways out and in of every node and the two directions of every edge."""
-    env = ATSP(11)
+    env = Task.of(ATSP, 11)
     instances = env.generate(3, rng)
     nodes, edges = env.instance_features(instances)
     back_nodes, back_edges = env.instance_features(TensorDict({"dists": instances["dists"].mT}, batch_size=[3]))
@@ -295,7 +297,7 @@ def test_features_tell_out_from_in(rng):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_policy_sees_no_scale(dtype, rng):
     """An attention policy gives the same logits in other units, to float32 and float64 instances."""
-    env = ATSP(10)
+    env = Task.of(ATSP, 10)
     torch.manual_seed(0)
     policy = AttentionPolicy(env.feature_dims, dim=16, num_layers=1, num_heads=2, feedforward=16).eval()
     instances = env.generate(2, rng)
@@ -309,7 +311,7 @@ def test_a_policy_sees_no_scale(dtype, rng):
 def test_equal_distances_have_finite_features(value):
     """Where all distances are equal, or all are 0, nothing is divided by zero, and no way is shorter than another."""
     dists = value * (1 - torch.eye(5))[None]
-    nodes, edges = ATSP(5).instance_features(TensorDict({"dists": dists}, batch_size=[1]))
+    nodes, edges = Task.of(ATSP, 5).instance_features(TensorDict({"dists": dists}, batch_size=[1]))
     assert nodes.values.isfinite().all()
     assert edges.values.isfinite().all()
     assert (edges.values[..., 6:] == 0).all()
@@ -320,7 +322,7 @@ def test_equal_distances_have_finite_features(value):
 
 def test_the_other_way_round(rng):
     """There are two images at most: the instance, and its ways back, on which tours are read backwards."""
-    env = ATSP(5)
+    env = Task.of(ATSP, 5)
     instances = env.generate(2, rng)
     assert [len(env.symmetries(instances, count, rng)) for count in (1, 2, 8, 20)] == [1, 2, 2, 2]
     same, turned = env.symmetries(instances)
@@ -335,7 +337,7 @@ def test_the_other_way_round(rng):
 @pytest.mark.parametrize("name", ["two-opt"])
 def test_solvers_of_symmetric_problems_refuse(name, rng):
     """A solver that needs symmetric distances says so in one line."""
-    env = ATSP(6)
+    env = Task.of(ATSP, 6)
     with pytest.raises(UnsupportedProblem, match=f"^{name} cannot take atsp; these closed tours have asymmetric, .*$"):
         SOLVERS[name]()(env, env.generate(2, rng), None, rng)
 
@@ -343,7 +345,7 @@ def test_solvers_of_symmetric_problems_refuse(name, rng):
 @pytest.mark.parametrize("name", ["nearest-neighbour", "farthest-insertion", "random-insertion"])
 def test_other_solvers_keep_to_the_direction(name, ring, rng):
     """Heuristics that take a matrix find the cheap way round the ring."""
-    (solution,) = SOLVERS[name]()(ATSP(3), ring, None, rng)
+    (solution,) = SOLVERS[name]()(Task.of(ATSP, 3), ring, None, rng)
     assert solution.objective == 3
     assert solution.feasible
 
@@ -352,15 +354,15 @@ def test_other_solvers_keep_to_the_direction(name, ring, rng):
 def test_a_tour_can_be_drawn(key, ring, rng, tmp_path):
     """A picture has an arrow for each leg, and needs no coordinates."""
     pytest.importorskip("matplotlib")
-    instance = ring if key == "read" else ATSP(3).generate(1, rng)
-    draw(ATSP(3).sketch(instance, torch.tensor([2, 0, 1])), tmp_path / "tour.svg", "a ring")
+    instance = ring if key == "read" else Task.of(ATSP, 3).generate(1, rng)
+    draw(Task.of(ATSP, 3).sketch(instance, torch.tensor([2, 0, 1])), tmp_path / "tour.svg", "a ring")
     text = (tmp_path / "tour.svg").read_text()
     assert text.split('id="line-0-arrows"')[1].split("</g>")[0].count("<path") == 3
 
 
 def test_a_sketch_has_arrows(ring):
     """The tour has a direction; nodes are placed by their distances, here all equally far from each other."""
-    sketch = ATSP(3).sketch(ring, torch.tensor([2, 0, 1]))
+    sketch = Task.of(ATSP, 3).sketch(ring, torch.tensor([2, 0, 1]))
     assert [tuple(line) for line in sketch.lines] == [([2, 0, 1, 2], 0, "arrows")]
     places = torch.tensor(sketch.points, dtype=torch.float64)
     sides = torch.pdist(places)

@@ -12,13 +12,15 @@ from torchrl.envs import RewardSum, TransformedEnv
 from torchrl.envs.utils import check_env_specs, step_mdp
 
 import ncogym
-from ncogym.envs import PROBLEMS, Problem, geometry, make
-from ncogym.envs.base import pinned
+from ncogym.distribution import Distribution, ReferenceSet, pinned
+from ncogym.envs import PROBLEMS, Problem, make
 from ncogym.envs.env import Env
-from ncogym.envs.tsp import TSP
+from ncogym.envs.routing import geometry
+from ncogym.envs.routing.instances import TSPDistribution
+from ncogym.envs.routing.tsp import TSP
 from ncogym.errors import ArgumentError
 from ncogym.models import Tour
-from ncogym.problem import ReferenceSet
+from ncogym.task import Task
 
 BATCH_SIZES = pytest.mark.parametrize("batch_size", [(), (4,)])
 
@@ -410,27 +412,29 @@ def test_the_global_generator_is_left_alone():
 def test_a_seeded_set_is_built_from_its_entry(monkeypatch):
     """By default a published set is what `seeded` gives for its arguments, seed and count."""
     entry = ReferenceSet({"num_nodes": 4, "distribution": "clustered"}, 7, 3, "", "mine")
-    monkeypatch.setattr(TSP, "reference_sets", {"mine": entry, "other": entry._replace(seed=None)})
-    found = TSP.reference_set("mine")
-    assert torch.equal(found["locs"], TSP(4, "clustered").seeded(3, 7)["locs"])
-    with pytest.raises(NotImplementedError, match="tsp: other has no seed"):
-        TSP.reference_set("other")
+    monkeypatch.setattr(TSPDistribution, "reference_sets", {"mine": entry, "other": entry._replace(seed=None)})
+    found = TSPDistribution.reference_set("mine")
+    assert torch.equal(found["locs"], Task.of(TSP, 4, "clustered").seeded(3, 7)["locs"])
+    with pytest.raises(NotImplementedError, match="TSPDistribution: other has no seed"):
+        TSPDistribution.reference_set("other")
 
 
 def test_each_set_gets_its_own_fingerprint():
-    """Digests go to the sets in order, and there must be one for each."""
+    """Fingerprints and best known values come from the package's table, which must have each set."""
     entry = ReferenceSet({}, 0, 1, "", "mine")
-    found = pinned([("a", entry), ("b", entry)], "\n01 02\n")
-    assert {name: each.sha256 for name, each in found.items()} == {"a": "01", "b": "02"}
-    with pytest.raises(ValueError, match="shorter"):
-        pinned([("a", entry), ("b", entry)], "01")
+    found = pinned([("ta01", entry), ("kool-tsp20", entry)])
+    assert {name: each.sha256[:4] for name, each in found.items()} == {"ta01": "83f2", "kool-tsp20": "816c"}
+    assert (found["ta01"].best_known, found["ta01"].proven) == ((1231.0,), (True,))
+    assert (found["kool-tsp20"].best_known, found["kool-tsp20"].proven) == ((), ())
+    with pytest.raises(KeyError, match="a set of nobody"):
+        pinned([("a set of nobody", entry)])
 
 
 def test_a_problem_need_read_no_arrays():
     """What the contract gives by default reads no arrays and knows no solution."""
     assert Problem.from_arrays({"locs": None}) is None
     assert Problem.published_objective(make("knapsack"), "a.kp", TensorDict({})) is None
-    assert Problem.reference_sets == {}
+    assert Distribution.reference_sets == {}
 
 
 # ---------------------------------------------------------------------- what solvers may read
@@ -445,10 +449,10 @@ def test_a_model_is_of_one_class_alone(rng):
     class Renamed(TSP):
         model = TSP.model
 
-    instances = TSP(5).generate(1, rng)
-    assert Windows(5).model(instances) is None
-    assert type(Renamed(5).model(instances)) is type(TSP(5).model(instances)) is Tour
-    assert Windows(5).answer(instances, torch.arange(5)) is None
+    instances = Task.of(TSP, 5).generate(1, rng)
+    assert Windows().model(instances) is None
+    assert type(Renamed().model(instances)) is type(Task.of(TSP, 5).model(instances)) is Tour
+    assert Windows().answer(instances, torch.arange(5)) is None
 
 
 # ---------------------------------------------------------------------- actions of other types

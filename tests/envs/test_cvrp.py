@@ -12,20 +12,23 @@ from hypothesis import strategies as st
 from tensordict import TensorDict
 
 from ncogym.baselines import SOLVERS
-from ncogym.envs import geometry
-from ncogym.envs.cvrp import CVRP, routes_of
+from ncogym.envs.routing import geometry
+from ncogym.envs.routing.cvrp import CVRP
+from ncogym.envs.routing.instances import CVRPDistribution
+from ncogym.envs.routing.moves import routes_of
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.laws import check_env
 from ncogym.plotting import draw
+from ncogym.task import Task
 
 DISTRIBUTIONS = ("uniform", "centre", "clustered", "x", "mixed")
 
 
-class FileLike(CVRP):
+class FileLike(CVRPDistribution):
     """Instances as a file could hold them: whole distances in `dists`, demands of one decimal in float64."""
 
-    def generate(self, batch_size, rng, device=None):
-        drawn = super().generate(batch_size, rng, device)
+    def draw(self, count, rng):
+        drawn = super().draw(count, rng)
         tenths = {key: drawn[key].double() / 10 for key in ("demand", "capacity")}
         return drawn.update({**tenths, "dists": (1000 * geometry.distances(drawn)).round()})
 
@@ -33,13 +36,13 @@ class FileLike(CVRP):
 @pytest.fixture
 def cross(data):
     """A depot in the middle of a cross with arms of 3 and 4; demands 2, 3, 4, 5 counter-clockwise, capacity 7."""
-    return CVRP(4).read(data / "cross4.vrp")
+    return Task.of(CVRP, 4).read(data / "cross4.vrp")
 
 
 @pytest.fixture
 def env():
     """Four customers."""
-    return CVRP(4)
+    return Task.of(CVRP, 4)
 
 
 def plans(*each):
@@ -72,7 +75,7 @@ def cheapest(instance: TensorDict) -> float:
 @pytest.mark.parametrize("kind", [*DISTRIBUTIONS, "file"])
 def test_the_laws_hold(kind):
     """Every law holds, and the best of all action sequences is what trying every order and every cut finds."""
-    env, tiny = (FileLike(9), FileLike(4)) if kind == "file" else (CVRP(9, kind), CVRP(4, kind))
+    env, tiny = (Task(CVRP(), FileLike(n) if kind == "file" else CVRPDistribution(n, kind)) for n in (9, 4))
     solvers = [solver() for solver in SOLVERS.values()]
     checked = check_env(env, seed=3, tiny=tiny, brute_force=cheapest, solvers=solvers)
     assert {"enumeration finds the optimum", "solvers solve what they take"} <= {*checked}
@@ -113,7 +116,7 @@ def test_a_vehicle_is_filled_to_the_brim():
         "demand": torch.tensor([[0.0, 0.2, 0.2, 0.2]], dtype=torch.float64),
         "capacity": torch.tensor([0.6], dtype=torch.float64),
     }
-    env, instance = CVRP(3), TensorDict(values, batch_size=[1])
+    env, instance = Task.of(CVRP, 3), TensorDict(values, batch_size=[1])
     state = env.start(instance)
     for node in (1, 2, 3):
         assert state.action_mask[0, 0, node]
@@ -172,7 +175,7 @@ def test_violations_are_told_in_words(env, cross, plan, words):
 @given(data=st.data(), n=st.integers(3, 12), kind=st.sampled_from(DISTRIBUTIONS))
 def test_a_mutation_is_named(data, n, kind):
     """A sound solution has no violation; each way to break it gives that violation, at that row."""
-    env = CVRP(n, kind)
+    env = Task.of(CVRP, n, kind)
     instance = env.generate(2, torch.Generator().manual_seed(data.draw(st.integers(0, 99), label="seed")))
     demand, capacity = instance["demand"][1].tolist(), float(instance["capacity"][1])
     order = data.draw(st.permutations(range(1, n + 1)), label="order")
@@ -227,7 +230,7 @@ def test_solvers_see_what_the_objective_and_the_referee_read(env, cross):
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 def test_instances_are_sound(distribution, rng):
     """Nodes lie in the unit box, demands are whole, the depot has none, and every customer fits the vehicle."""
-    drawn = CVRP(40, distribution).generate(64, rng)
+    drawn = Task.of(CVRP, 40, distribution).generate(64, rng)
     locs, demand, capacity = (drawn[key] for key in ("locs", "demand", "capacity"))
     assert (locs.shape, demand.shape, capacity.shape) == ((64, 41, 2), (64, 41), (64,))
     assert all(value.dtype == torch.float32 for value in drawn.values())
@@ -246,14 +249,14 @@ def test_clustered_customers_are_closer(rng):
     """Neighbours are much nearer in clusters than in a uniform field."""
     near = {}
     for kind in ("uniform", "clustered"):
-        locs = CVRP(100, kind).generate(100, rng)["locs"]
+        locs = Task.of(CVRP, 100, kind).generate(100, rng)["locs"]
         near[kind] = (torch.cdist(locs, locs) + 9 * torch.eye(101)).amin(-1).mean()
     assert near["clustered"] < 0.6 * near["uniform"]
 
 
 def test_the_x_set_has_its_attributes(rng):
     """Depots, customers, demands and route lengths have the shares and bounds of the paper; mixed holds a quarter."""
-    drawn = CVRP(200, "x").generate(3000, rng)
+    drawn = Task.of(CVRP, 200, "x").generate(3000, rng)
     locs, demand, capacity = drawn["locs"], drawn["demand"][:, 1:], drawn["capacity"]
     for share in ((locs[:, 0] == 0.5).all(-1), (locs[:, 0] == 0).all(-1)):
         assert share.float().mean() == pytest.approx(1 / 3, abs=0.03)
@@ -272,7 +275,7 @@ def test_the_x_set_has_its_attributes(rng):
     assert (length - rounding / 2).mean() == pytest.approx((3 + 6 + 25) / 3, abs=0.4)
     nearest = (torch.cdist(locs[:500, 1:], locs[:500, 1:]) + 9 * torch.eye(200)).amin(-1).mean(-1)
     assert (nearest < 0.027).float().mean() == pytest.approx(1 / 3, abs=0.07)  # clustered; half clustered are as random
-    mixed = CVRP(200, "mixed").generate(2000, rng)
+    mixed = Task.of(CVRP, 200, "mixed").generate(2000, rng)
     assert (mixed["capacity"] != 70).float().mean() == pytest.approx(0.25, abs=0.03)
 
 
@@ -285,9 +288,9 @@ def test_the_x_set_has_its_attributes(rng):
 )
 def test_capacities_are_the_fields(size, capacity):
     """The field's sizes have the field's capacities, others lie on straight lines, and an argument overrules both."""
-    assert CVRP(size).generate(1, torch.Generator())["capacity"].item() == capacity
-    assert CVRP(20).resized(size).generate(1, torch.Generator())["capacity"].item() == capacity
-    assert CVRP(20, capacity=44).resized(size).generate(1, torch.Generator())["capacity"].item() == 44
+    assert Task.of(CVRP, size).generate(1, torch.Generator())["capacity"].item() == capacity
+    assert Task.of(CVRP, 20).resized(size).generate(1, torch.Generator())["capacity"].item() == capacity
+    assert Task.of(CVRP, 20, capacity=44).resized(size).generate(1, torch.Generator())["capacity"].item() == 44
 
 
 @pytest.mark.parametrize(("seed", "whole"), [(1234, 10_000), (1235, 1000)])
@@ -296,14 +299,14 @@ def test_seeded_instances_are_kools(seed, whole):
     np.random.seed(seed)  # noqa: NPY002 - the recipe itself
     depot, loc = np.random.uniform(size=(whole, 2)), np.random.uniform(size=(whole, 20, 2))  # noqa: NPY002
     demand = np.random.randint(1, 10, size=(whole, 20))  # noqa: NPY002
-    found = CVRP(20).seeded(3, seed)
+    found = Task.of(CVRP, 20).seeded(3, seed)
     assert found["locs"].dtype == torch.float64
     assert np.array_equal(found["locs"][:, 0], depot[:3])
     assert np.array_equal(found["locs"][:, 1:], loc[:3])
     assert np.array_equal(found["demand"][:, 1:], demand[:3])
     assert found["capacity"].tolist() == [30] * 3
     with pytest.raises(ArgumentError, match=f"the set of seed {seed} has {whole}"):
-        CVRP(20).seeded(whole + 1, seed)
+        Task.of(CVRP, 20).seeded(whole + 1, seed)
 
 
 @pytest.mark.parametrize("size", [20, 50, 100])
@@ -311,7 +314,7 @@ def test_reference_solutions_have_their_cost(size, shared_instances):
     """The published validation set is the seed's, to the last bit, and its HGS solutions cost what they say."""
     with np.load(shared_instances / "nco" / f"cvrp{size}_seed4321.npz") as file:
         published = {key: torch.from_numpy(file[key]) for key in file.files}
-    env = CVRP(size)
+    env = Task.of(CVRP, size)
     instances = env.seeded(len(published["loc"]), 4321)
     assert torch.equal(instances["locs"], torch.cat([published["depot"][:, None], published["loc"]], dim=1))
     assert torch.equal(instances["demand"][:, 1:], published["demand"].float())
@@ -336,14 +339,14 @@ def test_reference_solutions_have_their_cost(size, shared_instances):
 def test_bad_arguments_are_refused(arguments, words):
     """A value outside of what is allowed is refused in one line that names it."""
     with pytest.raises(ArgumentError, match=words):
-        CVRP(**arguments)
+        Task.of(CVRP, **arguments)
 
 
 def test_an_env_can_be_resized():
     """An environment tells its size and that of given instances, and keeps its arguments in another size."""
-    other = CVRP(5, "clustered", 50).resized(8)
+    other = Task.of(CVRP, 5, "clustered", 50).resized(8)
     assert other.arguments() == {"num_customers": 8, "distribution": "clustered", "capacity": 50}
-    assert other.size == CVRP(5).instance_size(other.seeded(2, 0)) == 8
+    assert other.size == Task.of(CVRP, 5).instance_size(other.seeded(2, 0)) == 8
 
 
 # ---------------------------------------------------------------------- files
@@ -488,7 +491,7 @@ def test_features_are_in_the_unit_box(env, cross):
 
 def test_features_are_free_of_units(rng):
     """An instance in other units of length and load shows the same numbers, before and after a step."""
-    env = CVRP(12)
+    env = Task.of(CVRP, 12)
     drawn = env.generate(3, rng)
     scaled = {"locs": 700 * drawn["locs"] + 50, "demand": 13 * drawn["demand"], "capacity": 13 * drawn["capacity"]}
     other = TensorDict(scaled, batch_size=[3])
@@ -616,7 +619,7 @@ def test_an_answer_counts_nodes_as_the_file_does(data, rng) -> None:
     cross = env.read(data / "cross4.vrp")
     answer = env.answer(cross, torch.tensor([1, 2, 0, 3, 0, 4]))
     assert answer == [{"depot": 2, "visits": [0, 1]}, {"depot": 2, "visits": [3]}, {"depot": 2, "visits": [4]}]
-    drawn = env.resized(3).generate(1, rng)
+    drawn = Task.of(CVRP, 3).generate(1, rng)
     assert env.answer(drawn, torch.tensor([3, 1, 0, 2])) == [
         {"depot": 0, "visits": [3, 1]},
         {"depot": 0, "visits": [2]},

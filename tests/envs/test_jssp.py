@@ -10,12 +10,15 @@ from hypothesis import strategies as st
 from tensordict import TensorDict
 
 from ncogym.baselines import SOLVERS
+from ncogym.distribution import stack
 from ncogym.envs.formats.jobshop import TAILLARD_SEEDS
-from ncogym.envs.jssp import JSSP, stack_instances, taillard_instance
+from ncogym.envs.scheduling.instances import JSSPDistribution, taillard_instance
+from ncogym.envs.scheduling.jssp import JSSP
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.features import join_steps
 from ncogym.laws import check_env
 from ncogym.plotting import draw
+from ncogym.task import Task
 
 OPTIONS = ({}, {"distribution": "taillard"}, {"non_delay": True}, {"insertion": True})
 
@@ -40,7 +43,7 @@ def random_orders(instance, rollouts, rng):
 @pytest.fixture
 def env():
     """Two jobs on two machines."""
-    return JSSP(2, 2)
+    return Task.of(JSSP, 2, 2)
 
 
 @pytest.fixture
@@ -105,7 +108,7 @@ def shortest_without_delay(instance):
 @pytest.mark.parametrize(("options", "shape"), [*((o, (3, 2)) for o in OPTIONS), ({}, (2, 3))], ids=str)
 def test_the_laws_hold(options, shape):
     """Every law holds, and the best of all sequences is the best of all schedules (of its kind) by the definition."""
-    env, tiny = JSSP(4, 3, **options), JSSP(*shape, **options)
+    env, tiny = Task.of(JSSP, 4, 3, **options), Task.of(JSSP, *shape, **options)
     brute_force = shortest_without_delay if "non_delay" in options else shortest
     # solvers know nothing of the kind, and may find what it rules out
     solvers = [] if "non_delay" in options else [solver() for solver in SOLVERS.values()]
@@ -118,7 +121,7 @@ def test_a_non_delay_schedule_may_miss_the_optimum():
     """Where machine 0 does well to wait one unit for job 1, no order that the mask allows gives the optimum of 14."""
     instance = shop([[10, 1, 1], [1, 1, 10]], [[0, 1, 2], [1, 0, 2]])
     assert (shortest(instance), shortest_without_delay(instance)) == (14, 22)
-    env = JSSP(2, 3, non_delay=True)
+    env = Task.of(JSSP, 2, 3, non_delay=True)
     waiting, state = orders([1, 1, 1, 0, 0, 0]), env.start(instance)
     assert (env.objective(instance, waiting).item(), env.violations(instance, waiting)) == (14, [])
     for action in (1, 1):
@@ -187,7 +190,7 @@ def test_padding_is_read_as_nothing_done(env, crossing, padded):
 @pytest.mark.parametrize("insertion", [False, True])
 def test_violations_are_told_in_words(crossing, order, words, insertion):
     """The referee says which job or step breaks an order, and scores it without complaint."""
-    env = JSSP(2, 2, insertion=insertion)
+    env = Task.of(JSSP, 2, 2, insertion=insertion)
     assert [v.reason for v in env.violations(crossing, orders(order))] == [words]
     assert env.objective(crossing, orders(order)).isfinite()
 
@@ -208,7 +211,7 @@ def test_times_are_exact(env):
 
 def test_non_delay_allows_only_who_begins_first():
     """After job 0 took machine 0 for 3, job 1 can begin at 0 and job 0 only at 3: only job 1 is allowed."""
-    env = JSSP(2, 2, non_delay=True)
+    env = Task.of(JSSP, 2, 2, non_delay=True)
     state, masks = env.start(shop([[3, 2], [2, 4]], [[0, 1], [1, 0]])), []
     for action in (0, 1, 0, 1, 1):
         masks.append(state.action_mask.int().tolist()[0][0])
@@ -219,7 +222,7 @@ def test_non_delay_allows_only_who_begins_first():
 def test_insertion_fills_a_gap():
     """Job 1's first operation fits before what machine 0 already has, and 8 units become 6, in any reading."""
     instance, order = shop([[1, 5], [1, 1]], [[1, 0], [0, 1]]), orders([0, 0, 1, 1])
-    plain, filling = JSSP(2, 2), JSSP(2, 2, insertion=True)
+    plain, filling = Task.of(JSSP, 2, 2), Task.of(JSSP, 2, 2, insertion=True)
     assert plain.schedule(instance, order).tolist() == [[[[0, 1], [6, 7]]]]
     assert filling.schedule(instance, order).tolist() == [[[[0, 1], [0, 1]]]]
     assert (plain.objective(instance, order).item(), filling.objective(instance, order).item()) == (8, 6)
@@ -232,7 +235,7 @@ def test_insertion_fills_a_gap():
 def test_inserted_schedules_are_read_alike_as_orders(seed, zeros):
     """Ordered by start time, a schedule with filled gaps has its start times both with and without insertion."""
     rng = torch.Generator().manual_seed(seed)
-    plain, filling = JSSP(4, 4), JSSP(4, 4, insertion=True)
+    plain, filling = Task.of(JSSP, 4, 4), Task.of(JSSP, 4, 4, insertion=True)
     instance = filling.generate(2, rng)
     if zeros:
         instance["duration"] = instance["duration"] % 4 * (instance["duration"] % 3)
@@ -249,7 +252,7 @@ def test_inserted_schedules_are_read_alike_as_orders(seed, zeros):
 @pytest.mark.parametrize("options", OPTIONS[1:], ids=str)
 def test_jobs_may_come_back_to_a_machine(options, rng):
     """A job that visits a machine twice is stepped and refereed as the definition says."""
-    env = JSSP(3, 3, **options)
+    env = Task.of(JSSP, 3, 3, **options)
     instance = shop([[2, 0, 3], [4, 1, 1], [2, 2, 0]], [[0, 1, 0], [1, 1, 0], [0, 0, -1]])
     state, rewards, taken = env.start(instance, 20), [], []
     for _ in range(env.horizon(instance)):
@@ -286,7 +289,7 @@ def pairwise_sound(instance, start):
 @settings(max_examples=60, deadline=None)
 def test_a_moved_operation_is_judged_as_the_definition_does(seed, shift, place):
     """A schedule in which one operation is moved is refused exactly where two operations then clash."""
-    rng, env = torch.Generator().manual_seed(seed), JSSP(3, 3)
+    rng, env = torch.Generator().manual_seed(seed), Task.of(JSSP, 3, 3)
     instance = env.generate(1, rng)
     instance["duration"] = instance["duration"] % 5
     start = env.schedule(instance, random_orders(instance, 1, rng))
@@ -314,7 +317,7 @@ def test_faults_of_a_schedule_are_told_in_words(env, crossing, start, words):
 @settings(max_examples=25, deadline=None)
 def test_a_schedule_becomes_an_order_that_is_no_later(seed):
     """Any schedule, with idle time and operations of no duration, is turned into actions that start nothing later."""
-    rng, env = torch.Generator().manual_seed(seed), JSSP(4, 3)
+    rng, env = torch.Generator().manual_seed(seed), Task.of(JSSP, 4, 3)
     instance = env.generate(2, rng)
     instance["duration"] = instance["duration"] % 3
     start = env.schedule(instance, random_orders(instance, 3, rng)) * 2  # stretched, so that nothing is tight
@@ -328,7 +331,7 @@ def test_reference_schedules_are_sound(shared_instances):
     for size in (6, 10):
         stored = np.load(shared_instances / "nco" / f"jssp{size}x{size}_seed4321.npz")
         keys = {name: torch.from_numpy(stored[name].astype(np.int64)) for name in ("duration", "machine")}
-        env, instance = JSSP(size, size), TensorDict(keys, batch_size=[len(stored["duration"])])
+        env, instance = Task.of(JSSP, size, size), TensorDict(keys, batch_size=[len(stored["duration"])])
         start = torch.from_numpy(stored["ref_start"].astype(np.int64)).unsqueeze(1)
         assert env.schedule_violations(instance, start) == []
         order = env.actions_from_start(instance, start)
@@ -352,14 +355,14 @@ def test_reference_schedules_are_sound(shared_instances):
 def test_bad_arguments_are_refused(arguments, words):
     """A refused argument is named with its value and what is allowed."""
     with pytest.raises(ArgumentError) as refusal:
-        JSSP(**arguments)
+        Task.of(JSSP, **arguments)
     assert str(refusal.value).startswith(words)
 
 
 @pytest.mark.parametrize(("distribution", "longest"), [("l2d", 98), ("taillard", 99)])
 def test_generated_instances(distribution, longest, rng):
     """Durations reach from 1 to 98 or 99, and every job visits every machine, in orders that differ."""
-    instances = JSSP(12, 15, distribution=distribution).generate(40, rng)
+    instances = Task.of(JSSP, 12, 15, distribution=distribution).generate(40, rng)
     assert (instances["duration"].min(), instances["duration"].max()) == (1, longest)
     assert torch.equal(instances["machine"].sort(-1).values, torch.arange(15).expand(40, 12, -1))
     assert instances["machine"][..., 0].flatten().bincount().min() > 10
@@ -370,7 +373,7 @@ def test_seeded_instances_are_those_of_l2d(shared_instances):
     """The validation sets of seed 4321 are drawn as the published recipe draws them, and so is any larger set."""
     for size in (6, 10):
         stored = np.load(shared_instances / "nco" / f"jssp{size}x{size}_seed4321.npz")
-        drawn = JSSP(size, size).seeded(40, 4321)
+        drawn = Task.of(JSSP, size, size).seeded(40, 4321)
         assert np.array_equal(drawn["duration"][:32].numpy(), stored["duration"])
         assert np.array_equal(drawn["machine"][:32].numpy(), stored["machine"])
 
@@ -378,16 +381,16 @@ def test_seeded_instances_are_those_of_l2d(shared_instances):
 @pytest.mark.parametrize(("shape", "bound"), [((10, 10), 656.6), ((15, 15), 963.4), ((20, 15), 1209.4)])
 def test_seed_200_has_the_published_bounds(shape, bound):
     """The mean lower bound of L2D's 100 test instances is that of the published sets."""
-    env = JSSP(*shape)
+    env = Task.of(JSSP, *shape)
     bounds = env.start(env.seeded(100, 200)).instance["bound"]
     assert bounds.mean().item() == pytest.approx(bound, abs=0.05)
 
 
 def test_published_sets_are_those_of_l2d_and_taillard():
     """L2D's sets are seed 200; each of Taillard's is a single instance of his seeds."""
-    found, drawn = JSSP.reference_set("l2d-jssp20x15"), JSSP(20, 15).seeded(100, 200)
+    found, drawn = JSSPDistribution.reference_set("l2d-jssp20x15"), Task.of(JSSP, 20, 15).seeded(100, 200)
     assert all(torch.equal(found[key], drawn[key]) for key in ("duration", "machine"))
-    one = JSSP.reference_set("ta11")
+    one = JSSPDistribution.reference_set("ta11")
     assert torch.equal(one["duration"], taillard_instance(*TAILLARD_SEEDS["ta11"])["duration"])
     assert one.batch_size == (1,)
 
@@ -410,9 +413,9 @@ def test_arrays_are_read():
 
 
 def test_arrays_of_different_lengths_are_read():
-    """What `stack_instances` pads is read back, with a schedule that has -1 where there is no operation."""
+    """What `stack` pads is read back, with a schedule that has -1 where there is no operation."""
     ones = [shop([[3, 2], [2, 4]], [[0, 1], [1, 0]]), shop([[5, 0]], [[1, -1]])]
-    stacked = stack_instances(ones)
+    stacked = stack(ones, JSSP.padding)
     arrays = {name: stacked[name].numpy() for name in ("duration", "machine")}
     starts = np.array([[[0, 3], [0, 3]], [[0, -1], [-1, -1]]])
     found = JSSP.from_arrays({**arrays, "ref_makespan": np.array([7, 5]), "ref_start": starts})
@@ -442,16 +445,16 @@ def test_a_file_whose_jobs_leave_machines_out_is_scheduled(env, tmp_path):
 
 def test_other_sizes_keep_the_proportion():
     """A resized environment keeps its options and scales the machines with the jobs."""
-    env = JSSP(20, 15, insertion=True, distribution="taillard")
+    env = Task.of(JSSP, 20, 15, insertion=True, distribution="taillard")
     assert env.resized(10).arguments() == {**env.arguments(), "num_jobs": 10, "num_machines": 8}
-    assert JSSP(20, 5).resized(1).num_machines == 1
+    assert Task.of(JSSP, 20, 5).resized(1).num_machines == 1
     assert env.instance_size(env.seeded(2, 0)) == env.size == 20
 
 
 def test_taillards_instances_can_be_solved(rng):
     """ta01 is an instance of 15 by 15, and no order of it is shorter than its optimum of 1231."""
     instance = taillard_instance(*TAILLARD_SEEDS["ta01"])
-    env = JSSP(15, 15)
+    env = Task.of(JSSP, 15, 15)
     orders_ = random_orders(instance, 50, rng)
     assert env.violations(instance, orders_) == []
     assert env.objective(instance, orders_).min() >= 1231
@@ -463,10 +466,10 @@ def test_taillards_instances_can_be_solved(rng):
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_stacked_instances_behave_as_alone(options, rng):
     """In a padded batch each instance has the mask, times, rewards, features and scores that it has alone."""
-    env = JSSP(3, 3, **options)
-    ones = [JSSP(*shape).generate(1, rng) for shape in ((3, 2), (2, 4), (4, 4))]
+    env = Task.of(JSSP, 3, 3, **options)
+    ones = [Task.of(JSSP, *shape).generate(1, rng) for shape in ((3, 2), (2, 4), (4, 4))]
     ones.append(shop([[5, 0, 0], [2, 0, 7]], [[1, -1, -1], [0, 2, 1]]))  # jobs of different length
-    batch = stack_instances(ones)
+    batch = stack(ones, JSSP.padding)
     assert batch["duration"].shape == batch["machine"].shape == (4, 4, 4)
     together, alone, taken = env.start(batch, 3), [env.start(one, 3) for one in ones], []
     graph = env.instance_features(batch)[0]
@@ -508,13 +511,13 @@ def test_stacked_instances_behave_as_alone(options, rng):
 def test_nothing_cannot_be_stacked():
     """An empty list is refused."""
     with pytest.raises(ArgumentError, match="instances: none is given"):
-        stack_instances([])
+        stack([], JSSP.padding)
 
 
 def test_first_actions_are_jobs_that_have_operations(rng):
     """In a padded batch only jobs with an operation are starts; rows with fewer go round again."""
-    batch = stack_instances([JSSP(jobs, 2).generate(1, rng) for jobs in (2, 4)])
-    env = JSSP(4, 2)
+    batch = stack([Task.of(JSSP, jobs, 2).generate(1, rng) for jobs in (2, 4)], JSSP.padding)
+    env = Task.of(JSSP, 4, 2)
     assert env.first_actions(batch).tolist() == [[0, 1, 0, 1], [0, 1, 2, 3]]
     drawn = {tuple(row) for _ in range(40) for row in env.first_actions(batch, rng).tolist()}
     assert {row[:2] for row in drawn if max(row) < 2} >= {(0, 1), (1, 0)}
@@ -534,7 +537,7 @@ def test_both_file_layouts_are_one_instance(env, data):
 
 def test_a_written_instance_is_read_back(env, rng, tmp_path):
     """What `write` writes, `read` reads."""
-    instance = JSSP(5, 3).generate(1, rng)
+    instance = Task.of(JSSP, 5, 3).generate(1, rng)
     env.write(instance, tmp_path / "mine.jsp")
     again = env.read(tmp_path / "mine.jsp")
     assert all(torch.equal(instance[key], again[key]) for key in ("duration", "machine"))
@@ -554,7 +557,7 @@ def test_a_written_solution_holds_the_start_times(env, crossing, tmp_path):
 
 def test_features_are_free_of_the_time_unit(rng):
     """An instance with all durations ten times as long shows the same numbers, at rest and on the way."""
-    env = JSSP(5, 4)
+    env = Task.of(JSSP, 5, 4)
     instance = env.generate(3, rng)
     longer = instance.clone().update({"duration": 10 * instance["duration"]})
     actions, shown = random_orders(instance, 2, rng), []
@@ -623,7 +626,7 @@ def test_solvers_see_the_instance(env, crossing):
 @pytest.mark.parametrize("options", [{}, {"non_delay": True}, {"insertion": True}], ids=str)
 def test_equivalent_actions_are_the_same_schedule(options, rng):
     """Other orders of a solution have its start times, differ, and are allowed step by step."""
-    env = JSSP(6, 4, **options)
+    env = Task.of(JSSP, 6, 4, **options)
     instance = env.generate(2, rng)
     instance["duration"] = instance["duration"] % 4
     state, taken = env.start(instance), []
@@ -645,7 +648,7 @@ def test_equivalent_actions_are_the_same_schedule(options, rng):
 
 def test_neighbourhoods_are_windows_of_time(rng):
     """Only operations of the window may be placed in it; every operation is open at times."""
-    env = JSSP(4, 3)
+    env = Task.of(JSSP, 4, 3)
     instance = env.generate(2, rng)
     solution = torch.stack([torch.arange(12)[torch.randperm(12, generator=rng)] % 4 for _ in range(2)])[:, None]
     start, opened = env.schedule(instance, solution), torch.zeros(4, 3)
@@ -670,7 +673,7 @@ def test_neighbourhoods_are_windows_of_time(rng):
 
 def test_time_can_be_reversed(rng):
     """The second image has every job backwards; the mirrored order of jobs has the same makespan there, 9 by hand."""
-    env, empty = JSSP(2, 2), -1
+    env, empty = Task.of(JSSP, 2, 2), -1
     instance = TensorDict(
         {"duration": torch.tensor([[[3, 2], [4, 0]]]), "machine": torch.tensor([[[0, 1], [1, empty]]])}, batch_size=[1]
     )
@@ -688,7 +691,7 @@ def test_time_can_be_reversed(rng):
 @pytest.mark.parametrize("option", ["non_delay", "insertion"])
 def test_other_schedules_have_no_mirror(option, rng):
     """What would place operations otherwise in reversed time stands alone."""
-    env = JSSP(2, 2, **{option: True})
+    env = Task.of(JSSP, 2, 2, **{option: True})
     instance = env.generate(2, rng)
     assert env.symmetries(instance, 8) == [instance]
 

@@ -10,10 +10,12 @@ import torch
 from tensordict import TensorDict
 
 from ncogym.baselines import SOLVERS
-from ncogym.envs.knapsack import Knapsack, Pisinger
+from ncogym.envs.packing.instances import KnapsackDistribution, Pisinger
+from ncogym.envs.packing.knapsack import Knapsack
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.laws import check_env
 from ncogym.plotting import draw
+from ncogym.task import Task
 
 CLASSES = get_args(Pisinger)
 
@@ -21,7 +23,7 @@ CLASSES = get_args(Pisinger)
 @pytest.fixture
 def env():
     """Knapsacks of four items."""
-    return Knapsack(4)
+    return Task.of(Knapsack, 4)
 
 
 @pytest.fixture
@@ -63,28 +65,25 @@ def steps(env, instance, *actions):
 @pytest.mark.parametrize("distribution", ["uniform", "mixed", *CLASSES])
 def test_the_laws_hold(distribution):
     """Every law holds, and the best of all action sequences is the most valuable subset that brute force finds."""
-    env, tiny = Knapsack(9, distribution), Knapsack(5, distribution)
+    env, tiny = Task.of(Knapsack, 9, distribution), Task.of(Knapsack, 5, distribution)
     solvers = [solver() for solver in SOLVERS.values()]
     checked = check_env(env, seed=3, tiny=tiny, brute_force=best_subset, solvers=solvers)
     assert {"enumeration finds the optimum", "solvers solve what they take"} <= {*checked}
 
 
-class Weightless(Knapsack):
+class Weightless(KnapsackDistribution):
     """Knapsacks of which about a third of the items weigh nothing."""
 
-    def generate(self, batch_size, rng, device=None):
-        drawn = super().generate(batch_size, rng, device)
+    def draw(self, count, rng):
+        drawn = super().draw(count, rng)
         kept = torch.rand(drawn["weight"].shape, generator=rng, device=rng.device) > 1 / 3
-        return drawn.set("weight", drawn["weight"] * kept.to(drawn.device))
-
-    def resized(self, size):
-        return Weightless(size, self.distribution, self.capacity)
+        return drawn.set("weight", drawn["weight"] * kept)
 
 
 @pytest.mark.parametrize("distribution", ["uniform", "strongly"])
 def test_the_laws_hold_where_items_weigh_nothing(distribution):
     """Items without weight are items like others, to dynamics, referee, features and the best of all sequences."""
-    env, tiny = Weightless(9, distribution), Weightless(5, distribution)
+    env, tiny = (Task(Knapsack(), Weightless(items, distribution)) for items in (9, 5))
     assert "enumeration finds the optimum" in check_env(env, seed=3, tiny=tiny, brute_force=best_subset)
 
 
@@ -146,7 +145,7 @@ def test_whole_numbers_are_exact(env):
 
 def test_decimals_fill_the_knapsack(data):
     """0.1 and 0.2 fit into 0.3, whose binary form is less than their sum; a millionth more does not."""
-    env = Knapsack(3)
+    env = Task.of(Knapsack, 3)
     instance = env.read(data / "decimal3.kp")
     assert steps(env, instance, 0)[-1].action_mask[0, 0].tolist() == [False, True, False, False]
     assert env.violations(instance, packings([0, 1, 3])) == []
@@ -161,9 +160,9 @@ def test_decimals_fill_the_knapsack(data):
 @pytest.mark.parametrize(("items", "capacity"), [(2, 1), (20, 5), (50, 12.5), (75, 18.75), (100, 25), (200, 25)])
 def test_uniform_capacities_are_the_fields(items, capacity, rng):
     """A quarter of the number of items, 25 at most and 1 at least; a given one comes first."""
-    drawn = Knapsack(items).generate(3, rng)
+    drawn = Task.of(Knapsack, items).generate(3, rng)
     assert drawn["capacity"].tolist() == [capacity] * 3
-    assert Knapsack(items, capacity=2.5).generate(1, rng)["capacity"].item() == 2.5
+    assert Task.of(Knapsack, items, capacity=2.5).generate(1, rng)["capacity"].item() == 2.5
     assert drawn["weight"].dtype == torch.float32
     assert drawn["weight"].min() > 0
     assert drawn["weight"].max() <= 1
@@ -186,7 +185,7 @@ RELATIONS = {
 @pytest.mark.parametrize("distribution", CLASSES)
 def test_pisingers_classes(distribution, rng):
     """Numbers are whole and related as the class says; capacities vary, and every item fits alone."""
-    drawn = Knapsack(60, distribution).generate(50, rng)
+    drawn = Task.of(Knapsack, 60, distribution).generate(50, rng)
     weight, value, capacity = (drawn[key].double() for key in ("weight", "value", "capacity"))
     assert all((number == number.round()).all() for number in (weight, value, capacity))
     assert RELATIONS[distribution](weight, value).all()
@@ -205,7 +204,7 @@ def test_pisingers_classes(distribution, rng):
 
 def test_mixed_has_every_class_and_half_uniform(rng):
     """Half of the rows are uniform; the rest have whole numbers of several scales."""
-    drawn = Knapsack(30, "mixed").generate(400, rng)
+    drawn = Task.of(Knapsack, 30, "mixed").generate(400, rng)
     uniform = drawn["weight"].amax(-1) <= 1
     assert uniform.float().mean().item() == pytest.approx(0.5, abs=0.1)
     rest = drawn[~uniform]
@@ -216,22 +215,22 @@ def test_mixed_has_every_class_and_half_uniform(rng):
 
 def test_the_seeded_set_is_the_fields():
     """Uniform sets come from numpy's legacy generator in blocks of ten thousand, weights first, in float64."""
-    instances = Knapsack(20).seeded(5, 4321)
+    instances = Task.of(Knapsack, 20).seeded(5, 4321)
     np.random.seed(4321)  # noqa: NPY002 - the published recipe
     drawn = np.random.uniform(size=(10_000, 20, 2))[:5]  # noqa: NPY002
     assert np.array_equal(instances["weight"].numpy(), drawn[..., 0])
     assert np.array_equal(instances["value"].numpy(), drawn[..., 1])
     assert instances["capacity"].tolist() == [5.0] * 5
     assert instances["capacity"].dtype == torch.float64
-    assert Knapsack(20, "strongly").seeded(5, 1).batch_size == (5,)
+    assert Task.of(Knapsack, 20, "strongly").seeded(5, 1).batch_size == (5,)
     with pytest.raises(ArgumentError, match="instances: 10001 is not allowed"):
-        Knapsack(20).seeded(10_001, 1)
+        Task.of(Knapsack, 20).seeded(10_001, 1)
 
 
 @pytest.mark.parametrize("kind", CLASSES)
 def test_pisingers_sets_are_series(kind):
     """A published set of a class has one instance for each capacity of the series, h of 101 parts of all weights."""
-    found = Knapsack.reference_set(f"pisinger-{kind}-50")
+    found = KnapsackDistribution.reference_set(f"pisinger-{kind}-50")
     weight, value = found["weight"].double(), found["value"].double()
     assert (len(found), weight.shape[1]) == (100, 50)
     assert RELATIONS[kind](weight, value).all()
@@ -243,7 +242,7 @@ def test_pisingers_sets_are_series(kind):
 
 def test_uniform_sets_are_seeded_ones():
     """The uniform sets are those that seed 1234 stands for."""
-    found, expected = Knapsack.reference_set("uniform-kp50"), Knapsack(50).seeded(10_000, 1234)
+    found, expected = KnapsackDistribution.reference_set("uniform-kp50"), Task.of(Knapsack, 50).seeded(10_000, 1234)
     assert all(torch.equal(found[key], expected[key]) for key in ("weight", "value", "capacity"))
 
 
@@ -268,7 +267,7 @@ def test_arrays_are_read():
 def test_the_seeded_set_is_the_published_one(items, shared_instances):
     """The regenerated sets equal the reference files, and their selections are worth what they say."""
     published = np.load(shared_instances / "nco" / f"kp{items}_seed4321.npz")
-    env = Knapsack(items)
+    env = Task.of(Knapsack, items)
     instances = env.seeded(64, 4321)
     for key in ("weight", "value", "capacity"):
         assert np.array_equal(instances[key].numpy(), published[key])
@@ -293,12 +292,12 @@ def test_the_seeded_set_is_the_published_one(items, shared_instances):
 def test_bad_arguments_are_refused(arguments, words):
     """A bad argument is named with its value and with what is allowed."""
     with pytest.raises(ArgumentError, match=words):
-        Knapsack(**arguments)
+        Task.of(Knapsack, **arguments)
 
 
 def test_a_resized_env_keeps_its_distribution():
     """Another size is another env of the same distribution, with the field's capacity for its size."""
-    other = Knapsack(20, "circle").resized(30)
+    other = Task.of(Knapsack, 20, "circle").resized(30)
     assert other.arguments() == {"num_items": 30, "distribution": "circle", "capacity": None}
     assert other.size == 30
 
@@ -306,7 +305,7 @@ def test_a_resized_env_keeps_its_distribution():
 @pytest.mark.parametrize("distribution", ["uniform", "similar-weights"])
 def test_a_written_instance_is_read_again(distribution, rng, tmp_path):
     """The file holds every digit: the same numbers and objective come back, in float64."""
-    env = Knapsack(7, distribution)
+    env = Task.of(Knapsack, 7, distribution)
     instance = env.generate(1, rng)
     env.write(instance, tmp_path / "x.kp")
     again = env.read(tmp_path / "x.kp")
@@ -327,7 +326,7 @@ def test_output_has_the_items_without_stops(env, exact):
 @pytest.mark.parametrize("distribution", ["uniform", "mixed"])
 def test_features_are_free_of_units(distribution, rng):
     """Weights in grams and values in cents show the same numbers, at the start and later."""
-    env = Knapsack(12, distribution)
+    env = Task.of(Knapsack, 12, distribution)
     instances = env.generate(20, rng)
     # powers of two, so that what fits exactly goes on doing so
     other = instances.clone().update({key: instances[key] * 1024 for key in ("weight", "capacity")})
@@ -377,7 +376,7 @@ def test_step_features_by_hand(env, exact):
 
 def test_a_policy_that_takes_the_relaxations_best_is_the_greedy(rng):
     """Going by the ratio that a step shows packs what going by ratio packs."""
-    env = Knapsack(30)
+    env = Task.of(Knapsack, 30)
     instances = env.generate(10, rng)
     state, chosen = env.start(instances), []
     for _ in range(env.horizon(instances)):
@@ -401,7 +400,7 @@ def test_a_policy_that_takes_the_relaxations_best_is_the_greedy(rng):
 @pytest.mark.parametrize("weight", [[1.0, 2, 3], [0.0, 2, 3], [1.0, 0, 0], [0.0, 0, 0]])
 def test_odd_instances_have_finite_features(weight, value, capacity):
     """Items worth nothing or without weight, and a knapsack that holds all, divide nothing by zero."""
-    env = Knapsack(3)
+    env = Task.of(Knapsack, 3)
     instance = knapsack(weight, value, capacity)
     assert all(feature.values.isfinite().all() for feature in env.instance_features(instance))
     for state in steps(env, instance, 0, 1):
@@ -413,7 +412,7 @@ def test_odd_instances_have_finite_features(weight, value, capacity):
 
 def test_items_without_weight_come_first():
     """They fit when nothing is left, the relaxation packs them, and what is seen of the others stays as it was."""
-    env = Knapsack(3)
+    env = Task.of(Knapsack, 3)
     instance = knapsack([3.0, 0, 2], [9.0, 1, 2], 3.0)
     plain = env.instance_features(knapsack([3.0, 2], [9.0, 2], 3.0))[0].values[0]
     values = env.instance_features(instance)[0].values[0]
@@ -448,7 +447,7 @@ def test_starts_are_each_rows_own(env, rng):
 
 def test_equivalent_actions_are_the_orders(rng):
     """A packing of three items has six orders, all of them drawn, with the stops behind."""
-    env = Knapsack(5)
+    env = Task.of(Knapsack, 5)
     instance = knapsack([1.0] * 5, [1.0] * 5, 3.0)
     drawn = env.equivalent_actions(instance, torch.tensor([[4, 0, 2, 5, 5]]), 100, rng)[0].tolist()
     assert {tuple(row) for row in drawn} == {(*order, 5, 5) for order in itertools.permutations((0, 2, 4))}
@@ -456,7 +455,7 @@ def test_equivalent_actions_are_the_orders(rng):
 
 def test_neighbourhoods_are_random_items(rng):
     """Every item is open as often as the others, and the stops are behind them."""
-    env = Knapsack(20)
+    env = Task.of(Knapsack, 20)
     instance = knapsack([1.0] * 20, [20.0 - item for item in range(20)], 10.0)
     solutions = torch.tensor([*range(10), 20, 20]).expand(1, 500, -1)
     part = env.neighbourhood(instance, solutions, 4, rng)

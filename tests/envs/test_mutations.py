@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ncogym.envs import PROBLEMS, geometry, make, mutations
-from ncogym.envs.mutations import EXACT, MUTATIONS, checked, mutated
+from ncogym.envs import PROBLEMS, make
+from ncogym.envs.routing import geometry, mutations
+from ncogym.envs.routing.mutations import EXACT, MUTATIONS, checked, mutated
 from ncogym.errors import ArgumentError
 from ncogym.laws import check_env
 from ncogym.sets import open_set
@@ -283,7 +284,11 @@ def test_seeds_name_instances(problem):
 @pytest.mark.parametrize("problem", SIZES)
 def test_named_sets(problem):
     """Each mutation has two powers at two sizes; a range over all mutations of one size and power is one set."""
-    names = [name for name, entry in PROBLEMS[problem].reference_sets.items() if "under the mutation" in entry.source]
+    names = [
+        name
+        for name, entry in PROBLEMS[problem].distribution_type.reference_sets.items()
+        if "under the mutation" in entry.source
+    ]
     assert len(names) == 4 * len(MUTATIONS)
     one = open_set(f"ncogym-{problem}-grid-0.7-20:3")
     assert (one.count, one.distribution, one.env.size) == (3, "grid:0.7", 20)
@@ -296,6 +301,6 @@ def test_named_sets(problem):
 
 def test_exact_mutations_need_no_functions_that_processors_round_otherwise():
     """They are mutations, and their sets say nothing of processors."""
-    sets = PROBLEMS["tsp"].reference_sets
+    sets = PROBLEMS["tsp"].distribution_type.reference_sets
     for name in MUTATIONS:
         assert ("AVX2" in sets[f"ncogym-tsp-{name}-0.3-20"].source) == (name not in EXACT)

@@ -9,12 +9,13 @@ import torch
 from tensordict import TensorDict
 
 from ncogym.baselines import SOLVERS
-from ncogym.envs import geometry
-from ncogym.envs.tsp import TSP
+from ncogym.envs.routing import geometry
+from ncogym.envs.routing.tsp import TSP
 from ncogym.errors import ArgumentError, InstanceError
 from ncogym.laws import check_env
 from ncogym.plotting import draw
 from ncogym.policies.attention import AttentionPolicy
+from ncogym.task import Task
 
 DISTRIBUTIONS = ("uniform", "clustered", "explosion", "mixed")
 
@@ -28,7 +29,7 @@ def rectangle():
 @pytest.fixture
 def env():
     """Tours of four nodes."""
-    return TSP(num_nodes=4)
+    return Task.of(TSP, num_nodes=4)
 
 
 def tours(*each):
@@ -51,7 +52,7 @@ def shortest_tour(instance: TensorDict) -> float:
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 def test_the_laws_hold(distribution):
     """Every law holds, and the best of all action sequences is the shortest tour that brute force finds."""
-    env, tiny = TSP(9, distribution), TSP(6, distribution)
+    env, tiny = Task.of(TSP, 9, distribution), Task.of(TSP, 6, distribution)
     solvers = [solver() for solver in SOLVERS.values()]
     checked = check_env(env, seed=3, tiny=tiny, brute_force=shortest_tour, solvers=solvers)
     assert {"enumeration finds the optimum", "solvers solve what they take"} <= {*checked}
@@ -150,7 +151,7 @@ def test_distances_are_what_the_objective_adds_up(env, rng):
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 def test_instances_lie_in_the_unit_box(distribution, rng):
     """Generated nodes are finite float32 numbers of the unit box, and no two of them are at one place."""
-    locs = TSP(100, distribution).generate(32, rng)["locs"]
+    locs = Task.of(TSP, 100, distribution).generate(32, rng)["locs"]
     assert locs.shape == (32, 100, 2)
     assert locs.dtype == torch.float32
     assert (locs >= 0).all()
@@ -161,7 +162,7 @@ def test_instances_lie_in_the_unit_box(distribution, rng):
 
 def test_distributions_differ_as_they_should(rng):
     """Clustered nodes have nearer neighbours than uniform ones, exploded ones a larger hole; mixed holds all three."""
-    locs = {distribution: TSP(100, distribution).generate(400, rng)["locs"] for distribution in DISTRIBUTIONS}
+    locs = {distribution: Task.of(TSP, 100, distribution).generate(400, rng)["locs"] for distribution in DISTRIBUTIONS}
     nearest = {d: (torch.cdist(x, x) + 9 * torch.eye(100)).amin(-1).mean(-1) for d, x in locs.items()}
     assert nearest["clustered"].mean() < 0.6 * nearest["uniform"].mean()
     for limit in (0.03, 0.048):  # half of the rows are uniform, a quarter clustered, a quarter exploded
@@ -176,7 +177,7 @@ def test_distributions_differ_as_they_should(rng):
 @pytest.mark.parametrize("distribution", DISTRIBUTIONS)
 def test_a_seed_names_a_sequence_of_instances(distribution):
     """The first two instances of a seed are the same however many are asked for."""
-    env = TSP(6, distribution)
+    env = Task.of(TSP, 6, distribution)
     assert torch.equal(env.seeded(2, seed=7)["locs"], env.seeded(5, seed=7)["locs"][:2])
     assert not torch.equal(env.seeded(2, seed=7)["locs"], env.seeded(2, seed=8)["locs"])
 
@@ -185,7 +186,7 @@ def test_seeded_instances_are_the_fields(shared_instances):
     """Seed 4321 gives the published validation set of Kool et al., to the last bit."""
     with np.load(shared_instances / "nco" / "tsp20_seed4321.npz") as published:
         places = torch.from_numpy(published["coords"])
-    assert torch.equal(TSP(20).seeded(len(places), seed=4321)["locs"], places)
+    assert torch.equal(Task.of(TSP, 20).seeded(len(places), seed=4321)["locs"], places)
 
 
 @pytest.mark.parametrize(
@@ -202,12 +203,12 @@ def test_seeded_instances_are_the_fields(shared_instances):
 def test_bad_arguments_are_refused(arguments, words):
     """A value outside of what is allowed is refused in one line that names it."""
     with pytest.raises(ArgumentError, match=words):
-        TSP(**arguments)
+        Task.of(TSP, **arguments)
 
 
 def test_an_env_can_be_resized():
     """An environment tells its size and that of given instances, and keeps its distribution in another size."""
-    env = TSP(5, "clustered")
+    env = Task.of(TSP, 5, "clustered")
     other = env.resized(8)
     assert (env.size, other.size) == (5, 8)
     assert other.arguments() == {"num_nodes": 8, "distribution": "clustered"}
@@ -341,7 +342,7 @@ def test_plain_actions_are_without_padding(env, rectangle):
 
 def test_features_are_free_of_shift_and_scale(rng):
     """An instance moved and enlarged shows the same numbers."""
-    env = TSP(12)
+    env = Task.of(TSP, 12)
     instances = env.generate(4, rng)
     moved = TensorDict({"locs": 700 * instances["locs"] + torch.tensor([300.0, -50.0])}, batch_size=[4])
     for mine, theirs in zip(env.instance_features(moved), env.instance_features(instances), strict=True):
@@ -367,7 +368,7 @@ def test_the_files_distances_are_what_features_show(env, data):
 
 def test_distances_alone_are_enough(rng):
     """An instance without coordinates has finite features and symmetries, and keeps its objective under them."""
-    env = TSP(8)
+    env = Task.of(TSP, 8)
     places = env.generate(3, rng)
     instances = TensorDict({"dists": geometry.distances(places)}, batch_size=[3])
     actions = torch.stack([torch.randperm(8, generator=rng) for _ in range(6)]).view(3, 2, 8)
@@ -382,7 +383,7 @@ def test_distances_alone_are_enough(rng):
 
 def test_places_of_a_planar_set_have_its_distances(rng):
     """Nodes placed from the distances of points of the plane have these distances again."""
-    env = TSP(10)
+    env = Task.of(TSP, 10)
     instances = env.generate(4, rng)
     dists = geometry.distances(instances)
     nodes, _ = env.instance_features(TensorDict({"dists": dists}, batch_size=[4]))
@@ -401,7 +402,7 @@ def test_nodes_at_one_place_have_finite_features(key, env):
 
 def test_a_policy_sees_no_shift_and_no_scale(rng):
     """An attention policy gives the same logits for an instance moved and enlarged."""
-    env = TSP(10)
+    env = Task.of(TSP, 10)
     torch.manual_seed(0)
     policy = AttentionPolicy(env.feature_dims, dim=16, num_layers=1, num_heads=2, feedforward=16).eval()
     instances = env.generate(2, rng)
@@ -472,7 +473,7 @@ def test_images_leave_the_instance_alone(env, rng):
 
 def test_equivalent_actions_are_the_same_tour(rng):
     """Rotations and reversals of a tour have its objective and no fault, and they differ."""
-    env = TSP(7)
+    env = Task.of(TSP, 7)
     instances = env.generate(3, rng)
     tour = torch.stack([torch.randperm(7, generator=rng) for _ in range(3)])
     others = env.equivalent_actions(instances, tour, 50, rng)
@@ -484,11 +485,11 @@ def test_equivalent_actions_are_the_same_tour(rng):
 
 def test_neighbourhoods_are_stretches(rng):
     """The open nodes lie side by side in the tour; all stretches are drawn; padding is cut off."""
-    env = TSP(7)
+    env = Task.of(TSP, 7)
     instances = env.generate(2, rng)
     tours = torch.arange(7).roll(3).expand(2, 200, -1)
     part = env.neighbourhood(instances, env.padded(instances, tours, 9), 3, rng)
-    assert (part.env, part.begin, part.end) == (env, 4, 7)
+    assert (part.env, part.begin, part.end) == (env.problem, 4, 7)
     opened = part.actions[..., part.begin : part.end].flatten(0, 1)
     steps = opened.diff(dim=1) % 7
     assert ((steps == 1).all(1) | (steps == 6).all(1)).all()

@@ -285,7 +285,7 @@ def _labelled() -> list[tuple[Files, list[str]]]:
         data = env.generate(3, torch.Generator().manual_seed(1))
         actions = _first_fit(env, data)
         held = replace(
-            unnamed(env, data, "three", drawn=True),
+            unnamed(env, data, "three", env.arguments().get("distribution")),
             best_known=env.objective(data, actions[:, None])[:, 0],
             actions=tuple(actions),
         )

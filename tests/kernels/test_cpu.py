@@ -341,16 +341,22 @@ def built(tmp_path_factory):
     return path
 
 
-def test_it_is_built_before_the_clock_starts(cache):
+def test_it_is_built_before_the_clock_starts(cache, rng):
     """What a policy will take in an environment is compiled when it is prepared, once; others need nothing."""
     items = make("knapsack", num_items=9)
-    assert kernels.prepare(items, AttentionPolicy(items.feature_dims, dim=16, num_heads=2, num_layers=1)) == 0
+    assert (
+        kernels.prepare(
+            items, items.generate(1, rng), AttentionPolicy(items.feature_dims, dim=16, num_heads=2, num_layers=1)
+        )
+        == 0
+    )
     assert not cache.exists()
-    assert kernels.prepare(ENVS["cvrp"], make_policy(ENVS["cvrp"])) > 0
+    one = ENVS["cvrp"].generate(1, rng)
+    assert kernels.prepare(ENVS["cvrp"], one, make_policy(ENVS["cvrp"])) > 0
     assert len(list(cache.iterdir())) == 1
-    assert kernels.prepare(ENVS["cvrp"], make_policy(ENVS["cvrp"])) == 0
+    assert kernels.prepare(ENVS["cvrp"], one, make_policy(ENVS["cvrp"])) == 0
     cpu._library.cache_clear()
-    assert kernels.prepare(ENVS["cvrp"], make_policy(ENVS["cvrp"])) == 0
+    assert kernels.prepare(ENVS["cvrp"], one, make_policy(ENVS["cvrp"])) == 0
 
 
 def test_it_is_compiled_once(compiled):

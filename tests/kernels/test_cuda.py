@@ -21,16 +21,17 @@ from jaxtyping import install_import_hook
 from tensordict import TensorDict
 from torch import Tensor, nn
 
-from ncogym.envs.atsp import ATSP
-from ncogym.envs.cvrp import CVRP
-from ncogym.envs.tsp import TSP
+from ncogym.envs.routing.atsp import ATSP
+from ncogym.envs.routing.cvrp import CVRP
+from ncogym.envs.routing.tsp import TSP
 from ncogym.errors import ArgumentError, SolverNotInstalled
 from ncogym.features import Walk
 from ncogym.kernels import cuda
 from ncogym.policies.attention import AttentionPolicy, Encoded
 from ncogym.problem import Problem
+from ncogym.task import Task
 
-ENVS = [TSP(8), ATSP(7), CVRP(6)]
+ENVS = [Task.of(TSP, 8), Task.of(ATSP, 7), Task.of(CVRP, 6)]
 TEMPERATURES = [None, 1.0, 0.7]  # None is greedy
 Found = tuple[Tensor, Tensor]
 
@@ -149,7 +150,7 @@ def test_rollouts_are_those_of_the_plain_loop(env, forced, temperature, interpre
 @needs_triton
 @pytest.mark.parametrize("temperature", TEMPERATURES)
 @pytest.mark.parametrize("forced", [True, False], ids=["forced", "free"])
-@pytest.mark.parametrize("env", [*ENVS, TSP(50), CVRP(100)], ids=lambda env: f"{env.name}{env.size}")
+@pytest.mark.parametrize("env", [*ENVS, Task.of(TSP, 50), Task.of(CVRP, 100)], ids=lambda env: f"{env.name}{env.size}")
 def test_rollouts_on_a_gpu_are_those_of_the_plain_loop(env, forced, temperature):
     """On a GPU, too, but for near ties."""
     sizes = {} if env.size < 20 else {"dim": 128, "num_heads": 8}
@@ -161,7 +162,7 @@ def test_rollouts_on_a_gpu_are_those_of_the_plain_loop(env, forced, temperature)
 @needs_triton
 def test_rollouts_of_two_programs(interpreter):
     """A rollout more than a program takes: the second program has that one and nothing else."""
-    case = Case(TSP(7), forced=True, temperature=1.0, bias=True)
+    case = Case(Task.of(TSP, 7), forced=True, temperature=1.0, bias=True)
     case.given = torch.arange(cuda.ROWS + 1).remainder(7).expand(2, -1).unsqueeze(-1)
     case.noise = torch.rand(7, 2, cuda.ROWS + 1, generator=torch.Generator().manual_seed(2))
     _agree(case, _interpreted(interpreter, case))
@@ -170,7 +171,7 @@ def test_rollouts_of_two_programs(interpreter):
 @needs_triton
 def test_narrow_heads_and_several_given_actions(interpreter):
     """Heads narrower than a tile, and a start of three actions, one of them the way home."""
-    case = Case(CVRP(9), forced=True, temperature=1.0, bias=True, num_heads=8)
+    case = Case(Task.of(CVRP, 9), forced=True, temperature=1.0, bias=True, num_heads=8)
     case.given = torch.tensor([[[1, 2, 0], [4, 0, 9]], [[3, 0, 2], [9, 8, 0]]])
     case.noise = case.noise[:, :, :2]
     actions, log_prob = found = _interpreted(interpreter, case)
@@ -182,7 +183,7 @@ def test_narrow_heads_and_several_given_actions(interpreter):
 @needs_triton
 def test_what_is_left_of_a_finished_walk_is_certain(interpreter):
     """After the last customer the actions are the depot, with a log-probability of exactly 0."""
-    actions, log_prob = _interpreted(interpreter, Case(CVRP(9), forced=True, temperature=1.0, bias=True))
+    actions, log_prob = _interpreted(interpreter, Case(Task.of(CVRP, 9), forced=True, temperature=1.0, bias=True))
     last = (actions > 0).long() * torch.arange(actions.shape[-1])
     finished = torch.arange(actions.shape[-1]) > last.amax(-1, keepdim=True)
     assert finished.any(-1).all()
@@ -194,7 +195,7 @@ def test_what_is_left_of_a_finished_walk_is_certain(interpreter):
 @needs_triton
 def test_loads_are_counted_as_the_environment_does(interpreter):
     """Demands of tenths fill a vehicle of 1 exactly, which float32 would not see."""
-    case = Case(CVRP(9), forced=False, temperature=1.0, bias=False)
+    case = Case(Task.of(CVRP, 9), forced=False, temperature=1.0, bias=False)
     tenths = torch.randint(1, 6, (2, 10), generator=torch.Generator().manual_seed(2)).double() / 10
     tenths[:, 0] = 0
     values = {"locs": case.instances["locs"], "demand": tenths, "capacity": torch.ones(2, dtype=torch.float64)}
@@ -206,7 +207,7 @@ def test_loads_are_counted_as_the_environment_does(interpreter):
 @pytest.mark.parametrize("u", [0.0, 1.0])
 def test_the_ends_of_the_noise_draw_what_is_allowed(u, interpreter):
     """Noise at either end of its range never draws a node that is not allowed."""
-    case = Case(CVRP(9), forced=True, temperature=0.05, bias=True)
+    case = Case(Task.of(CVRP, 9), forced=True, temperature=0.05, bias=True)
     case.noise = torch.full_like(case.noise, u)
     actions, _ = _interpreted(interpreter, case)
     assert case.env.violations(case.instances, actions) == []
@@ -248,7 +249,7 @@ class Launch:
 @needs_triton
 @pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="Triton interprets here and compiles nothing")
 @pytest.mark.parametrize(
-    ("env", "dtype"), [(TSP(50), torch.float32), (CVRP(20), torch.bfloat16)], ids=["tsp50", "cvrp20"]
+    ("env", "dtype"), [(Task.of(TSP, 50), torch.float32), (Task.of(CVRP, 20), torch.bfloat16)], ids=["tsp50", "cvrp20"]
 )
 def test_it_compiles_for_an_h100(env, dtype, monkeypatch):
     """The compiler takes the kernel as it is launched, and it needs no more shared memory than `supports` expects."""
@@ -289,7 +290,7 @@ def test_it_compiles_for_an_h100(env, dtype, monkeypatch):
 
 def test_missing_triton_is_named(monkeypatch):
     """Without Triton the reason and the error name the extra to install."""
-    arguments, options = Case(TSP(7), forced=True, temperature=None, bias=True).arguments()
+    arguments, options = Case(Task.of(TSP, 7), forced=True, temperature=None, bias=True).arguments()
     monkeypatch.setitem(sys.modules, "triton", None)
     cuda._jitted.cache_clear()
     assert "ncogym[gpu]" in cuda.supports(*arguments[:2])
@@ -300,7 +301,7 @@ def test_missing_triton_is_named(monkeypatch):
 @needs_triton
 def test_reasons_are_said(monkeypatch):
     """What the kernel cannot take is said in words: a CPU, mixed numbers, too many nodes, a room without a load."""
-    (pointer, walk, given), options = Case(TSP(7), forced=True, temperature=None, bias=True).arguments()
+    (pointer, walk, given), options = Case(Task.of(TSP, 7), forced=True, temperature=None, bias=True).arguments()
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(ArgumentError, match="it takes an NVIDIA GPU, not cpu"):
         cuda.rollouts(pointer, walk, given, **options)

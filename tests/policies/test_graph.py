@@ -8,7 +8,8 @@ import torch
 from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 
 from ncogym import make
-from ncogym.envs.jssp import stack_instances
+from ncogym.distribution import stack
+from ncogym.envs.scheduling.jssp import JSSP
 from ncogym.errors import ArgumentError, SolverNotInstalled, UnsupportedFeatures
 from ncogym.features import FeatureDims, NodeFeatures, OperationGraph, StepFeatures, join_steps
 from ncogym.policies.decoding import Greedy, Sample
@@ -117,7 +118,7 @@ def test_instances_of_different_sizes_share_a_batch(rng):
     policy = make_policy(SHOP)
     sizes = [(4, 3), (2, 5), (5, 2)]
     alone = [make("jssp", num_jobs=j, num_machines=m).generate(1, rng) for j, m in sizes]
-    together, _, found, steps = recorded(SHOP, policy, rng, instances=stack_instances(alone))
+    together, _, found, steps = recorded(SHOP, policy, rng, instances=stack(alone, JSSP.padding))
     logits = logits_of(SHOP, policy, together, steps).unflatten(1, found.actions.shape[1:])
     for row, ((jobs, machines), instance) in enumerate(zip(sizes, alone, strict=True)):
         length = jobs * machines
@@ -156,7 +157,7 @@ def test_a_value_head_reads_what_is_there(rng):
     """Padded to the size of others, an instance has the words that it has alone; only open candidates count."""
     policy = make_policy(SHOP)
     alone = [make("jssp", num_jobs=j, num_machines=m).generate(1, rng) for j, m in [(4, 3), (2, 5)]]
-    _, encoded, _, steps = recorded(SHOP, policy, rng, instances=stack_instances(alone))
+    _, encoded, _, steps = recorded(SHOP, policy, rng, instances=stack(alone, JSSP.padding))
     summary, reading = policy.summary(encoded), policy.reading(encoded, steps)
     assert summary.shape == (2, policy.width)
     assert reading.shape == (*steps.action_mask.shape[:2], policy.width)

@@ -79,7 +79,7 @@ def test_the_incumbent_is_one_of_the_solutions(env, policy, instances, rng, monk
     """With room for one solution alone, what is rebuilt is the best that there is."""
     best = Sampling(policy)(env, instances, MaxRollouts(500), rng)
     cut = []
-    monkeypatch.setattr(env.problem, "neighbourhood", lambda instance, actions, *_: cut.append(actions) or 1 / 0)
+    monkeypatch.setattr(env.task, "neighbourhood", lambda instance, actions, *_: cut.append(actions) or 1 / 0)
     progress = Progress(env, instances, MaxRollouts(600))
     progress.take(best)
     with pytest.raises(ZeroDivisionError):

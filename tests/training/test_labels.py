@@ -236,7 +236,7 @@ def test_a_file_must_have_labels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     shop = make("jssp", num_jobs=4, num_machines=3)
     instances = shop.seeded(5, 1)
     actions = torch.arange(4).repeat_interleave(3).expand(5, -1)  # job by job, which leaves gaps to fill
-    held = unnamed(shop, instances, "five", drawn=True)
+    held = unnamed(shop, instances, "five", "l2d")
     known = {"best_known": shop.objective(instances, actions[:, None])[:, 0], "actions": tuple(actions)}
     write_labelled(path, replace(held, **known), {"labels": "mine"})
     LabelledFile(shop, path)

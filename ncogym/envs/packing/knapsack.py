@@ -3,59 +3,27 @@
 An action is an item taken, or ``num_items`` to stop, which is allowed only once nothing more fits; then a row is done.
 Objective: the value taken, to be maximised, in the instance's own units. Leaving out an item that would fit is no fault
 of a solution, only a loss.
-
-Instance distributions:
-
-- uniform: weights and values from (0, 1], capacity a quarter of the number of items up to 100 items and 25 above them
-  (Kwon et al. 2020, POMO: 12.5, 25, 25 for 50, 100, 200 items; Bello et al. 2016), at least 1;
-- whole numbers with R = 1000 after Pisinger (2005), Where are the hard knapsack problems?, Computers & OR 32, written
-  (weight, value), [a, b] a draw: uncorrelated ``([1, R], [1, R])``; weakly ``(w = [1, R], w + [-R/10, R/10])``, at
-  least 1; strongly ``(w = [1, R], w + R/10)``; inverse-strongly ``(v + R/10, v = [1, R])``; almost-strongly
-  ``(w = [1, R], w + R/10 + [-R/500, R/500])``; subset-sum ``(w = [1, R], w)``; similar-weights
-  ``([100000, 100100], [1, R])``; circle ``(w = [1, R], 2/3 sqrt(4 R² - (w - 2 R)²))``; spanner, multiples from 1 to 10
-  of one of two strongly correlated items whose numbers are divided by 5. The capacity is ``h / 101`` of all weights
-  with h drawn from 1 to 100 for each instance (Pisinger's series has one instance for each h), or the heaviest weight
-  where that is more, so that every item fits alone;
-- mixed: half of the rows uniform, the rest an even mixture of Pisinger's classes, each in its own units.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float32, Float64, Int64, Shaped
 from tensordict import TensorDict
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 
-from ncogym.envs.base import as_int64, pinned
 from ncogym.envs.formats.arrays import holds, real, refuse
-from ncogym.errors import ArgumentError
+from ncogym.envs.packing.instances import KnapsackDistribution
 from ncogym.features import FeatureDims, InstanceFeatures, NodeFeatures, StepFeatures
 from ncogym.models import Packing
-from ncogym.problem import Arrays, Contents, Neighbourhood, Problem, ReferenceSet, Violation
+from ncogym.problem import Arrays, Contents, Neighbourhood, Problem, Violation, as_int64
 from ncogym.sketch import SIDE, Bar, Mark, Sketch
 
-Pisinger = Literal[
-    "uncorrelated",
-    "weakly",
-    "strongly",
-    "inverse-strongly",
-    "almost-strongly",
-    "subset-sum",
-    "similar-weights",
-    "circle",
-    "spanner",
-]
-Distribution = Literal["uniform", "mixed", Pisinger]
-
-RANGE = 1000  # Pisinger's R
-SERIES = 100  # Pisinger's H: capacities of a series
 ALLOWANCE = 1e-9  # relative, that the referee grants where numbers have decimals
 TABLES = ("order", "rank", "scaled")  # that `start` adds to a state's instance
 
@@ -67,27 +35,6 @@ class KnapsackState(NamedTuple):
     left: Tensor
     action_mask: Tensor
     done: Tensor
-
-
-def _reference_sets() -> Iterator[tuple[str, ReferenceSet]]:
-    for n in (50, 100, 200):
-        drawn = f"numpy.random.seed(1234), uniform(size=(10000, {n}, 2)), capacity {min(n / 4, 25):g}"
-        source = f"as in Kwon et al. 2020 (POMO), who publish no set: {drawn}"
-        yield f"uniform-kp{n}", ReferenceSet({"num_items": n}, 1234, 10_000, "", source)
-    for kind in get_args(Pisinger):
-        for n in (50, 100, 200):
-            source = f"a series after Pisinger 2005, {kind}, R = {RANGE}, H = {SERIES}, seed 1234 of this library"
-            arguments = {"num_items": n, "distribution": kind}
-            yield f"pisinger-{kind}-{n}", ReferenceSet(arguments, 1234, SERIES, "", source)
-
-
-_SHA256 = """
-9434274f18d23ba6 11c47478f4278ebe 651bf94fe06b7290 6af21c9a676b9995 2f07c3fb31428525 a79d62a34eb81762 16b1ee51524f857e
-e08f89a4e27b7beb 84c6cb8ffaa03f9c 0245e842adea2cca 669a898a7602b33a 2a3609d093fcd431 e478e84c1250c9f7 b0a123383fb07468
-0a277469c40229fe 98dedca1b3d50f37 4622572ca1f2ee44 46a62fef6cf08ea4 af08b5c77e73001c f8bdd553a9f9b53d 48bfd7ff55e8c77b
-7d023bdee766e318 26104d9881f097af 2d58a2f9efafbfea cbaea3584b863d32 99196931ec6543fc 1679d5f04f5c7e03 12a7ec0c84a4b99d
-1241ba1099d1dcad bcd030b541da1923
-"""
 
 
 class Knapsack(Problem):
@@ -102,97 +49,20 @@ class Knapsack(Problem):
         left: float64, what is left of `capacities`.
         action_mask: bool ``[items + 1]``, True = allowed: not taken and fits, or, once nothing fits, the stop alone.
         done: bool, True = nothing more fits.
-
-    Args:
-        num_items: items per generated instance, at least 1.
-        distribution: of the generated instances.
-        capacity: of uniform instances, at least 1 so that every item fits alone; None takes the field's.
     """
 
     name = "knapsack"
     sense = "max"
     suffixes = (".kp", ".txt")
-    reference_sets = pinned(_reference_sets(), _SHA256)
     multi_start = False
     state_type = KnapsackState
+    distribution_type = KnapsackDistribution
     instance_keys = ("weight", "value", "capacity", *TABLES)
-
-    def __init__(
-        self,
-        num_items: int = 100,
-        distribution: Distribution = "uniform",
-        capacity: float | None = None,
-    ) -> None:
-        if isinstance(num_items, bool) or not isinstance(num_items, int) or num_items < 1:
-            raise ArgumentError(f"num_items: {num_items} is not allowed; it must be a whole number of at least 1")
-        known = ("uniform", "mixed", *get_args(Pisinger))
-        if distribution not in known:
-            raise ArgumentError(f"distribution: {distribution!r} is not allowed; it must be one of {', '.join(known)}")
-        if capacity is not None and (distribution != "uniform" or not 1 <= capacity < math.inf):
-            allowed = "at least 1 and finite" if distribution == "uniform" else f"None where items are {distribution}"
-            raise ArgumentError(f"capacity: {capacity} is not allowed; it must be {allowed}")
-        self.num_items, self.distribution, self.capacity = num_items, distribution, capacity
-
-    def arguments(self) -> dict[str, Any]:
-        return {"num_items": self.num_items, "distribution": self.distribution, "capacity": self.capacity}
-
-    @property
-    def size(self) -> int:
-        return self.num_items
-
-    def resized(self, size: int) -> Knapsack:
-        return Knapsack(size, self.distribution, self.capacity)
 
     def instance_size(self, instance: TensorDict) -> int:
         return instance["weight"].shape[1]
 
     # ------------------------------------------------------------------ instances
-
-    def generate(self, batch_size: int, rng: torch.Generator, device: torch.device | str | None = None) -> TensorDict:
-        shape, at = (batch_size, self.num_items), rng.device
-        if self.distribution in ("uniform", "mixed"):
-            weight, value = (1 - torch.rand(*shape, 2, generator=rng, device=at)).unbind(-1)  # never 0
-            capacity = torch.full(shape[:1], self._field_capacity, device=at)
-        if self.distribution == "mixed":
-            drawn = [_pisinger(kind, shape, rng) for kind in get_args(Pisinger)]
-            chosen = torch.randint(2 * len(drawn), shape[:1], generator=rng, device=at)
-            for number, (weights, values, capacities) in enumerate(drawn):
-                mine = chosen == number
-                weight = torch.where(mine[:, None], weights, weight)
-                value = torch.where(mine[:, None], values, value)
-                capacity = torch.where(mine, capacities, capacity)
-        elif self.distribution != "uniform":
-            weight, value, capacity = _pisinger(self.distribution, shape, rng)
-        instance = {"weight": weight, "value": value, "capacity": capacity}
-        return TensorDict(instance, batch_size=[batch_size]).to(device or at)
-
-    def seeded(self, count: int, seed: int) -> TensorDict:
-        """Return test instances: uniform sets in the field's manner, drawn by numpy's legacy generator.
-
-        ``numpy.random.seed(seed)``, then ``uniform(size=(10000, items, 2))``, of which the first ``count`` are taken,
-        in float64: weight, then value of each item. Other distributions come from `generate`.
-
-        Raises:
-            ArgumentError: the set has fewer than ``count`` instances.
-        """
-        if self.distribution != "uniform":
-            return super().seeded(count, seed)
-        if count > 10_000:
-            raise ArgumentError(f"instances: {count} is not allowed; the set of seed {seed} has 10000")
-        drawn = np.random.RandomState(seed).uniform(size=(10_000, self.num_items, 2))[:count]
-        weight, value = torch.from_numpy(drawn).unbind(-1)
-        capacity = torch.full((count,), self._field_capacity, dtype=torch.float64)
-        return TensorDict({"weight": weight, "value": value, "capacity": capacity}, batch_size=[count])
-
-    @classmethod
-    def reference_set(cls, name: str) -> TensorDict:
-        """Build the whole set of that name: of Pisinger's classes, a series of one instance for each capacity."""
-        arguments, seed, *_ = cls.reference_sets[name]
-        if "distribution" not in arguments:
-            return super().reference_set(name)
-        rng, shape = torch.Generator().manual_seed(seed or 0), (SERIES, arguments["num_items"])
-        drawn = _pisinger(arguments["distribution"], shape, rng, torch.arange(1, SERIES + 1))
-        return TensorDict(dict(zip(("weight", "value", "capacity"), drawn, strict=True)), batch_size=[SERIES])
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Contents | None:
@@ -217,10 +87,6 @@ class Knapsack(Problem):
             actions,
             torch.from_numpy(arrays["proven"] != 0) if "proven" in arrays else None,
         )
-
-    @property
-    def _field_capacity(self) -> float:
-        return float(self.capacity or max(1.0, min(self.num_items, 100) / 4))
 
     def read(self, path: str | Path) -> TensorDict:
         from ncogym.envs.formats.knapsack import read_knapsack
@@ -480,44 +346,3 @@ def _ratios(weight: Tensor, value: Tensor) -> Float64[Tensor, "batch items"]:
 def _padded(numbers: Tensor) -> Tensor:
     """Return the numbers of items ``[batch, items]`` with a 0 for the stop."""
     return F.pad(numbers, (0, 1))
-
-
-def _pisinger(
-    kind: str, shape: tuple[int, int], rng: torch.Generator, part: Tensor | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Draw weights ``shape``, values ``shape`` and capacities ``[batch]`` of one of Pisinger's classes, float32.
-
-    Args:
-        kind: the class.
-        shape: instances and items.
-        rng: source of the draws.
-        part: the h of each capacity, int64 ``[batch]``; None draws it.
-    """
-
-    def whole(low: int, high: int, size: tuple[int, int] = shape) -> Tensor:
-        return torch.randint(low, high + 1, size, generator=rng, device=rng.device).double()
-
-    weight = whole(1, RANGE)
-    value = weight
-    if kind == "uncorrelated":
-        value = whole(1, RANGE)
-    elif kind == "weakly":
-        value = (weight + whole(-RANGE // 10, RANGE // 10)).clamp_min(1)
-    elif kind == "strongly":
-        value = weight + RANGE // 10
-    elif kind == "inverse-strongly":
-        weight = value + RANGE // 10
-    elif kind == "almost-strongly":
-        value = weight + RANGE // 10 + whole(-RANGE // 500, RANGE // 500)
-    elif kind == "similar-weights":
-        weight, value = whole(100_000, 100_100), whole(1, RANGE)
-    elif kind == "circle":
-        value = (2 / 3 * (4 * RANGE**2 - (weight - 2 * RANGE).square()).sqrt()).floor()
-    elif kind == "spanner":
-        base = whole(1, RANGE, (shape[0], 2))
-        pick = torch.randint(2, shape, generator=rng, device=rng.device)
-        factor = whole(1, 10)
-        weight, value = ((numbers / 5).ceil().gather(1, pick) * factor for numbers in (base, base + RANGE // 10))
-    part = whole(1, SERIES, (shape[0], 1))[:, 0] if part is None else part
-    capacity = (weight.sum(-1) * part / (SERIES + 1)).floor()
-    return weight.float(), value.float(), torch.maximum(capacity, weight.amax(-1)).float()

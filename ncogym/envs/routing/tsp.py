@@ -2,36 +2,27 @@
 
 An action is the node visited next; the first action chooses the start, and the way home is implied. Objective: tour
 length, to be minimised, in the instance's own units and with its own rounding where a file defines one.
-
-Instance distributions, ``[0, 1]^2``: uniform (Kool et al. 2019); clustered, a Gaussian mixture of 2 to 8 modes, and
-explosion, a uniform cloud with a hole blown into it (both after Bossek et al., Evolving Diverse TSP Instances, FOGA
-2019, in the form used by Zhou et al., Omni-Generalizable Neural Methods for VRPs, ICML 2023); mixed, half of the rows
-uniform and a quarter of each other kind; and mutations of uniform instances, ``implosion:0.7`` and others, which
-`ncogym.envs.mutations` defines.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import ClassVar, NamedTuple
 
-import numpy as np
 import torch
-from jaxtyping import Float, Float32, Float64, Int64, Shaped
+from jaxtyping import Float32, Float64, Int64, Shaped
 from tensordict import TensorDict
 from torch import Tensor
 
-from ncogym.envs import geometry, mutations
-from ncogym.envs.base import as_int64, pinned
+from ncogym.distribution import Distribution
 from ncogym.envs.formats.arrays import holds, real, whole
-from ncogym.errors import ArgumentError, InstanceError
+from ncogym.envs.routing import geometry, moves
+from ncogym.envs.routing.instances import TSPDistribution
+from ncogym.errors import InstanceError
 from ncogym.features import EdgeFeatures, FeatureDims, InstanceFeatures, NodeFeatures, StepFeatures, Walk
 from ncogym.models import Tour
-from ncogym.problem import Arrays, Contents, Neighbourhood, Problem, ReferenceSet, Violation
+from ncogym.problem import Arrays, Contents, Neighbourhood, Problem, Violation, as_int64
 from ncogym.sketch import Line, Mark, Sketch, sketch_places
-
-Distribution = Literal["uniform", "clustered", "explosion", "mixed"]
 
 
 class TSPState(NamedTuple):
@@ -43,32 +34,6 @@ class TSPState(NamedTuple):
     num_left: Tensor
     action_mask: Tensor
     done: Tensor
-
-
-def _reference_sets() -> Iterator[tuple[str, ReferenceSet]]:
-    field = (("kool-tsp", (20, 50, 100), 1234, 10_000), ("tsp", (125, 150, 200), 1235, 1_000))
-    for name, sizes, seed, count in field:
-        for n in sizes:
-            source = f"Kool et al. 2019: numpy.random.seed({seed}), uniform(size=({count}, {n}, 2))"
-            yield f"{name}{n}", ReferenceSet({"num_nodes": n}, seed, count, "", source)
-    for kind in get_args(Distribution)[1:]:
-        for n in (20, 50, 100):
-            source = f"this library's distribution {kind}, seed 1234 (to the bit on processors with AVX2)"
-            arguments = {"num_nodes": n, "distribution": kind}
-            yield f"ncogym-tsp-{kind}-{n}", ReferenceSet(arguments, 1234, 1_000, "", source)
-    yield from mutations.reference_sets("tsp", "num_nodes")
-
-
-_SHA256 = """
-816c230214946e30 d27b303132513356 e90542c803657d94 14cf72d0728a3f1e 5a674c3526dc9738 2ab6d49c187e419d c62e06ecc63524f4
-d7636bb613fe33ee bfc85139a150bb7f 70d4b674d851a43c b4cecb91de2d59dd a0058d4ebe3ba177 7d77337619779dc2 b18c6bfc4aefdc1b
-c188f92cbe978a6d c554227a1b49a162 f1148b08e62db806 7a23f814731df304 e87c4d40a6cdeba7 d5b170ef2aa56916 64323eea2a6180a2
-988ba5272c2ff19f 69b65d29dbf06157 e09f27592ddfc20c b6f5114670f33c58 4f26fc63f8808271 a3ee2f6d5ad1d261 58509cafffa43f09
-5b75dd38c795168e e2aa4cf9919f0ead 316f7f867347a3e3 4ca49406f4723585 b18b4a82fef71c73 a3d0fd3f6c013de6 9747b2288ff66887
-7cfce273d461d978 c67d1479d37e1537 33e841ed83737bfb 5c19015248b9b7d9 c990eb54f256c15d b35471c3d8f80c90 1dd09cbea47aa213
-20da8680c7b5cc42 dc84245b6a304715 1566f52d29a43ad6 d846a9bbf94e7cea 1c756635d53c2244 659a0873c6d0a4ca 81e4daf511acd57c
-b5f1c065756948ce 2c3f1e8a26a5c0ce
-"""
 
 
 class TSP(Problem):
@@ -84,75 +49,21 @@ class TSP(Problem):
         num_left: int64, nodes not visited yet.
         action_mask: bool ``[nodes]``, True = allowed: not visited yet, or, once all are, the last node (padding).
         done: bool, True = every node is visited.
-
-    Args:
-        num_nodes: nodes per generated instance, at least 3.
-        distribution: of the generated coordinates; a mutation with its power is written ``implosion:0.7``.
     """
 
     name = "tsp"
     sense = "min"
     suffixes = (".tsp",)
     published_suffix, solution_suffix = ".opt.tour", ".tour"
-    reference_sets = pinned(_reference_sets(), _SHA256)
     state_type = TSPState
-    instance_keys = ("locs", "dists")
-
-    def __init__(
-        self,
-        num_nodes: int = 50,
-        distribution: Distribution | str = "uniform",
-    ) -> None:
-        if isinstance(num_nodes, bool) or not isinstance(num_nodes, int) or num_nodes < 3:
-            raise ArgumentError(f"num_nodes: {num_nodes} is not allowed; it must be a whole number of at least 3")
-        self.num_nodes, self.distribution = num_nodes, mutations.checked(distribution, get_args(Distribution))
-
-    def arguments(self) -> dict[str, Any]:
-        return {"num_nodes": self.num_nodes, "distribution": self.distribution}
-
-    @property
-    def size(self) -> int:
-        return self.num_nodes
-
-    def resized(self, size: int) -> TSP:
-        return TSP(size, self.distribution)
+    distribution_type: ClassVar[type[Distribution] | None] = TSPDistribution
+    instance_keys: ClassVar[tuple[str, ...]] = ("locs", "dists")
+    both_ways: ClassVar[bool] = True  # whether a tour is as long backwards
 
     def instance_size(self, instance: TensorDict) -> int:
         return self._like(instance).shape[1]
 
     # ------------------------------------------------------------------ instances
-
-    def generate(self, batch_size: int, rng: torch.Generator, device: torch.device | str | None = None) -> TensorDict:
-        n, at = self.num_nodes, rng.device
-        locs = torch.rand(batch_size, n, 2, generator=rng, device=at)
-        if self.distribution == "clustered":
-            locs = geometry.clustered(batch_size, n, rng)
-        elif self.distribution == "explosion":
-            locs = _exploded(locs, rng)
-        elif self.distribution == "mixed":
-            kind = torch.rand(batch_size, 1, 1, generator=rng, device=at)
-            exploded, clustered = _exploded(locs, rng), geometry.clustered(batch_size, n, rng)
-            locs = torch.where(kind < 0.5, locs, torch.where(kind < 0.75, exploded, clustered))
-        elif self.distribution != "uniform":
-            locs = mutations.mutated(locs, self.distribution, rng)
-        return TensorDict({"locs": locs}, batch_size=[batch_size]).to(device or at)
-
-    def seeded(self, count: int, seed: int) -> TensorDict:
-        """Return the field's test instances: uniform sets are those of Kool et al., drawn by numpy's legacy generator.
-
-        ``numpy.random.seed(seed)``, then ``uniform(size=(10000, nodes, 2))`` (1,000 for seed 1235, as in SGBS and
-        Poppy), of which the first ``count`` are taken, in float64. Other distributions come from `generate`.
-
-        Raises:
-            ArgumentError: the set has fewer than ``count`` instances.
-        """
-        if self.distribution != "uniform":
-            return super().seeded(count, seed)
-        whole = 1000 if seed == 1235 else 10_000
-        if count > whole:
-            raise ArgumentError(f"instances: {count} is not allowed; the set of seed {seed} has {whole}")
-        drawn = np.random.RandomState(seed).uniform(size=(whole, self.num_nodes, 2))[:count]
-        return TensorDict({"locs": torch.from_numpy(drawn)}, batch_size=[count])
 
     def read(self, path: str | Path) -> TensorDict:
         from ncogym.envs.formats.tsplib import read_tsplib
@@ -289,24 +200,14 @@ class TSP(Problem):
         self, instance: TensorDict, actions: Int64[Tensor, "batch steps"], count: int, rng: torch.Generator
     ) -> Int64[Tensor, "batch {count} steps"]:
         """Draw the tour's rotations to random starts, each in a random direction."""
-        return self._rotated(actions.unsqueeze(1).expand(-1, count, -1), rng)
+        return moves.rotated(actions.unsqueeze(1).expand(-1, count, -1), rng, self.both_ways)
 
     def neighbourhood(
         self, instance: TensorDict, actions: Int64[Tensor, "batch rollouts steps"], free: int, rng: torch.Generator
     ) -> Neighbourhood:
         """Open a stretch of each tour."""
         nodes = self.horizon(instance)
-        return self._tail(self._rotated(actions[..., :nodes], rng), nodes, free)
-
-    def _rotated(
-        self, tours: Int64[Tensor, "batch rollouts nodes"], rng: torch.Generator
-    ) -> Int64[Tensor, "batch rollouts nodes"]:
-        """Return each tour from a random start on, in a random direction."""
-        (*shape, nodes), at = tours.shape, rng.device
-        offset = torch.randint(nodes, (*shape, 1), generator=rng, device=at)
-        direction = torch.randint(2, (*shape, 1), generator=rng, device=at) * 2 - 1
-        place = (offset + direction * torch.arange(nodes, device=at)) % nodes
-        return tours.gather(-1, place.to(tours.device))
+        return self._tail(moves.rotated(actions[..., :nodes], rng, self.both_ways), nodes, free)
 
     def symmetries(self, instance: TensorDict, count: int = 8, rng: torch.Generator | None = None) -> list[TensorDict]:
         """Return images under the dihedral group of the square, then under random rotations and reflections.
@@ -357,8 +258,3 @@ def _broken(tour: list[int], num_nodes: int) -> str | None:
         else:
             seen[node] = step
     return None
-
-
-def _exploded(locs: Float[Tensor, "batch nodes 2"], rng: torch.Generator) -> Float[Tensor, "batch nodes 2"]:
-    everyone = torch.ones(locs.shape[:2], dtype=torch.bool, device=locs.device)
-    return geometry.to_unit_box(mutations.explosion(locs, everyone, rng))

@@ -24,9 +24,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ncogym.envs import geometry
+from ncogym.distribution import ReferenceSet
+from ncogym.envs.routing import geometry
 from ncogym.errors import ArgumentError
-from ncogym.problem import ReferenceSet
 
 Mutation = Callable[[Tensor, Tensor, torch.Generator], Tensor]
 

@@ -4,36 +4,29 @@ Each job is a fixed sequence of operations, each on a machine of its own for a w
 does one operation at a time, without interruption. An action is the job whose next operation is placed; it begins as
 soon as its job and its machine are free (semi-active schedules, among which there is an optimal one). Objective: the
 makespan, to be minimised, in the instance's own time units, exact in whole numbers.
-
-Instance distributions: l2d, durations ``1..98`` (numpy's ``randint(1, 99)``) and random machine orders, as in Zhang et
-al., Learning to Dispatch for Job Shop Scheduling via Deep Reinforcement Learning, NeurIPS 2020; taillard, durations
-``1..99`` as in Taillard, Benchmarks for basic scheduling problems, EJOR 64, 1993.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, ClassVar, NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float32, Float64, Int64, Shaped
-from numpy.typing import NDArray
 from tensordict import TensorDict
 from torch import Tensor
 
-from ncogym.envs.base import as_int64, pinned
 from ncogym.envs.formats.arrays import holds, refuse, whole
-from ncogym.envs.formats.jobshop import TAILLARD_SEEDS, matrices_fault
+from ncogym.envs.formats.jobshop import matrices_fault
+from ncogym.envs.scheduling import schedule as schedules
+from ncogym.envs.scheduling.instances import JSSPDistribution, shop
+from ncogym.envs.scheduling.moves import Window
 from ncogym.errors import ArgumentError
 from ncogym.features import FeatureDims, InstanceFeatures, OperationGraph, StepFeatures
 from ncogym.models import Shop
-from ncogym.problem import Arrays, Contents, Neighbourhood, Problem, ReferenceSet, Violation
+from ncogym.problem import Arrays, Contents, Neighbourhood, Problem, Violation, as_int64
 from ncogym.sketch import Bar, Sketch
-
-Distribution = Literal["l2d", "taillard"]
 
 TABLES = ("lengths", "duration_at", "machine_at", "work_left_at", "machine_load", "bound")
 NEVER = 2**60  # later than any time; sums with it stay within int64
@@ -53,45 +46,6 @@ class JSSPState(NamedTuple):
     done: Tensor
 
 
-# makespans of ta01 to ta80 by github.com/ScheduleOpt/benchmarks, jobshop (2025), optima but for those listed as open
-_BEST_KNOWN = """
-1231 1244 1218 1175 1224 1238 1227 1217 1274 1241 1357 1367 1342 1345 1339 1360 1462 1396 1332 1348
-1642 1600 1557 1644 1595 1643 1680 1603 1625 1584 1764 1784 1791 1828 2007 1819 1771 1673 1795 1669
-2005 1937 1846 1979 1997 2004 1889 1937 1960 1923 2760 2756 2717 2839 2679 2781 2943 2885 2655 2723
-2868 2869 2755 2702 2725 2845 2825 2784 3071 2995 5464 5181 5568 5339 5392 5342 5436 5394 5358 5183
-"""
-_OPEN = [f"ta{number}" for number in (30, 32, 40, 41, 42, 43, 44, 46, 47, 48, 49, 50)]
-
-
-def _reference_sets() -> Iterator[tuple[str, ReferenceSet]]:
-    for jobs, machines in ((6, 6), (10, 10), (15, 15), (20, 15), (20, 20), (30, 20)):
-        arguments: dict[str, Any] = {"num_jobs": jobs, "num_machines": machines}
-        source = "Zhang et al. 2020 (L2D): numpy.random.seed(200), durations randint(1, 99)"
-        yield f"l2d-jssp{jobs}x{machines}", ReferenceSet(arguments, 200, 100, "", source)
-    for (name, (jobs, machines, *_)), best in zip(TAILLARD_SEEDS.items(), _BEST_KNOWN.split(), strict=True):
-        arguments = {"num_jobs": jobs, "num_machines": machines, "distribution": "taillard"}
-        known = f"best known {best}" if name in _OPEN else f"optimum {best}"
-        source = f"Taillard 1993, {jobs}x{machines}, from its two seeds; {known}"
-        yield name, ReferenceSet(arguments, None, 1, "", source, (float(best),), (name not in _OPEN,))
-
-
-_SHA256 = """
-12cc9ef35b315872 2c44577feeda88fc ee5f9c8ccec0abb1 9a6a04cb89a050da aaa65782dc56ccbc 89b58483c9fe0ee6 83f283cab92122f4
-f6a2857df67a408c 87e0fdfe9070f722 0ef61f725e567c0f 112b99bfe9ad1227 40b39d9fd749c92a beefb6426829734e ed7b4a16b13d4207
-c5a5fdaf4d9ca961 d751ea8264b67ad3 c4297b5d7f9fbe4b 3a0fc0f4fbcba719 9d1b3b9be0d6f84f 745bf3e5f3142997 0e885821ee64644c
-321d342350fa7b53 40ca450536b14a10 ebf5233804f4df4a c2c6da4ca8e0921f ad578d808a1ec2b9 26b35bad581af43c 47133f48bc42bc02
-0a99c704369c4d75 fb817142bb1a139e a9ac4265bb1eb1f8 7371d69d23b114d9 0f804f2872e26b72 66ad95b45d1de4a4 19ef576757c22ee9
-d399c89e71d06dfa 62de98b06446eb5e f3bca09f93db5d19 cd8e890980d9a1cf 82f64e74b37b4c87 85f6f64646880c06 4afe1b7b6fdc916c
-df0527c685ab89da e6fd0d2736818359 ee4c48e30144e500 870df9f9e2f6bd8c d6113738f8fad96f 8e34852a704e5574 941f3ebd03b99e8e
-620d8e97765f706e ce523192cd2475f8 b22e52c05bde23d8 5343235d0f053fa6 8827734ff30918ac d8f6e2b609d321a7 02a3e8867feabff9
-2eedc070e065a342 82c3e80ecd93aedf 989e453859d7b2d6 e18da58c1dd54603 876992e62d1ba590 56a13829a8418091 4251f77a415b9fa8
-337da9c2cdc91bfb af5ca8103608d586 95a324cd29ce7818 82523c765ee1b839 ff277a0e38244567 e1118bfc2ddaf6ea 3c1622cad85858e5
-feb7f4810454ab0f 7fc07719a0e7b348 f9e8012c3cbae48b 674c9ce29a9f359d f17f803a1c68f3d1 b110e163a3903d57 50b43d11bae74082
-4e7d898821401f9b 718af2faf2d7852a 24be6c0f09089776 5e313b162d2c348a 8e506d58ac9c446d 5388e8af2c38b8cb ba239e420911cfd6
-64bf7e1d4048e29a 7438e56deae09c71
-"""
-
-
 class JSSP(Problem):
     """Job shop scheduling problem.
 
@@ -99,7 +53,7 @@ class JSSP(Problem):
         duration: int64 ``[jobs, machines]``, time units of each operation, in processing order; 0 is allowed.
         machine: int64 ``[jobs, machines]``, the machine of each, from 0; -1 is no operation (at the end of a row, with
             duration 0), so that jobs of different length, and instances of different sizes, are one tensor
-            (`stack_instances`). A job may come back to a machine.
+            (`ncogym.distribution.stack`). A job may come back to a machine.
 
     State keys, each ``[batch, rollouts, ...]``:
         next_operation: int64 ``[jobs]``, place in its job of the operation that comes next; its length once all are.
@@ -116,98 +70,35 @@ class JSSP(Problem):
     The state's instance also holds tables that `start` derives: those of `_tables`.
 
     Args:
-        num_jobs: jobs per generated instance, at least 1.
-        num_machines: machines, and operations per job, of a generated instance, at least 1.
         non_delay: allow only operations that begin at the earliest time at which any can (non-delay schedules, a
             smaller set, which may lack the optimum). Giffler and Thompson, Operations Research 8, 1960.
         insertion: an operation takes the earliest idle gap of its machine that is long enough, not only the end;
             slower, since the state grows from jobs + machines to jobs * machines.
-        distribution: of the generated durations.
     """
 
     name = "jssp"
     sense = "min"
     suffixes = (".jsp", ".jssp", ".txt")
     solution_suffix = ".schedule"
-    reference_sets = pinned(_reference_sets(), _SHA256)
     multi_start = False
     state_type = JSSPState
+    distribution_type = JSSPDistribution
     instance_keys = ("duration", "machine", *TABLES)
 
-    def __init__(
-        self,
-        num_jobs: int = 10,
-        num_machines: int = 10,
-        *,
-        non_delay: bool = False,
-        insertion: bool = False,
-        distribution: Distribution = "l2d",
-        batch_size: tuple[int, ...] = (),
-        device: torch.device | str = "cpu",
-    ) -> None:
-        for name, value in (("num_jobs", num_jobs), ("num_machines", num_machines)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ArgumentError(f"{name}: {value} is not allowed; it must be a whole number of at least 1")
+    padding: ClassVar[Mapping[str, float]] = {"duration": 0, "machine": -1}
+
+    def __init__(self, *, non_delay: bool = False, insertion: bool = False) -> None:
         if non_delay and insertion:
             raise ArgumentError("insertion: True is not allowed with non_delay, whose schedules have no gap to fill")
-        if distribution not in get_args(Distribution):
-            allowed = ", ".join(get_args(Distribution))
-            raise ArgumentError(f"distribution: {distribution!r} is not allowed; it must be one of {allowed}")
-        self.num_jobs, self.num_machines, self.distribution = num_jobs, num_machines, distribution
         self.non_delay, self.insertion = non_delay, insertion
 
     def arguments(self) -> dict[str, Any]:
-        names = ("num_jobs", "num_machines", "non_delay", "insertion", "distribution")
-        return {name: getattr(self, name) for name in names}
-
-    @property
-    def size(self) -> int:
-        return self.num_jobs
-
-    def resized(self, size: int) -> JSSP:
-        """Return an environment with ``size`` jobs and machines in the same proportion, rounded and at least 1."""
-        machines = max(1, round(size * self.num_machines / self.num_jobs))
-        return JSSP(**{**self.arguments(), "num_jobs": size, "num_machines": machines})
+        return {"non_delay": self.non_delay, "insertion": self.insertion}
 
     def instance_size(self, instance: TensorDict) -> int:
         return int(instance["duration"].shape[1])
 
-    def sized_like(self, instance: TensorDict) -> JSSP:
-        jobs, machines = instance["duration"].shape[1:]
-        return JSSP(**{**self.arguments(), "num_jobs": jobs, "num_machines": machines})
-
     # ------------------------------------------------------------------ instances
-
-    def generate(self, batch_size: int, rng: torch.Generator, device: torch.device | str | None = None) -> TensorDict:
-        shape, at = (batch_size, self.num_jobs, self.num_machines), rng.device
-        longest = 98 if self.distribution == "l2d" else 99
-        duration = torch.randint(1, longest + 1, shape, generator=rng, device=at)
-        machine = torch.rand(shape, generator=rng, device=at).argsort(-1)
-        return TensorDict({"duration": duration, "machine": machine}, batch_size=[batch_size]).to(device or at)
-
-    def seeded(self, count: int, seed: int) -> TensorDict:
-        """Return the field's test instances: those of L2D, drawn by numpy's legacy generator one after another.
-
-        ``numpy.random.seed(seed)``, then for each instance ``randint(1, 99, (jobs, machines))`` and the machine order
-        ``sample((jobs, machines)).argsort(1)``. The published sets have 100 instances; more go on with the same
-        stream. Other distributions come from `generate`.
-        """
-        if self.distribution != "l2d":
-            return super().seeded(count, seed)
-        stream, shape = np.random.RandomState(seed), (self.num_jobs, self.num_machines)
-        drawn = [(stream.randint(1, 99, shape), stream.random_sample(shape).argsort(1)) for _ in range(count)]
-        keys = {
-            name: torch.from_numpy(np.stack([pair[number] for pair in drawn]).astype(np.int64))
-            for number, name in enumerate(("duration", "machine"))
-        }
-        return TensorDict(keys, batch_size=[count])
-
-    @classmethod
-    def reference_set(cls, name: str) -> TensorDict:
-        """Build the whole set of that name; one of Taillard's is a single instance."""
-        if name in TAILLARD_SEEDS:
-            return taillard_instance(*TAILLARD_SEEDS[name])
-        return super().reference_set(name)
 
     @classmethod
     def from_arrays(cls, arrays: Arrays) -> Contents | None:
@@ -236,7 +127,7 @@ class JSSP(Problem):
     def read(self, path: str | Path) -> TensorDict:
         from ncogym.envs.formats.jobshop import read_jobshop
 
-        return _instance(*read_jobshop(path))
+        return shop(*read_jobshop(path))
 
     def write(self, instance: TensorDict, path: str | Path) -> None:
         from ncogym.envs.formats.jobshop import write_jobshop
@@ -309,7 +200,7 @@ class JSSP(Problem):
 
     def _without_delay(self, state: JSSPState) -> JSSPState:
         """Allow only those jobs whose next operation can begin as early as any."""
-        machine = _look_up(state.instance["machine_at"], _next_flat(state))
+        machine = schedules.look_up(state.instance["machine_at"], _next_flat(state))
         begin = torch.maximum(state.job_ready, state.machine_ready.gather(-1, machine))
         begin = begin.masked_fill(~state.action_mask, NEVER)
         return state._replace(action_mask=state.action_mask & (begin == begin.amin(-1, keepdim=True)))
@@ -353,15 +244,15 @@ class JSSP(Problem):
             actions: int64 ``[batch, rollouts, steps]``; what is too much or no job is passed over.
         """
         jobs, machines = instance["duration"].shape[1:]
-        number = _named(instance, actions)
+        number = schedules.named(instance, actions)
         nothing = torch.nn.functional.pad  # a step that is no operation looks up what stands behind the last one
-        durations = _look_up(nothing(instance["duration"].flatten(1), (0, 1)), number)
-        used = _look_up(nothing(instance["machine"].flatten(1), (0, 1), value=-1), number)
+        durations = schedules.look_up(nothing(instance["duration"].flatten(1), (0, 1)), number)
+        used = schedules.look_up(nothing(instance["machine"].flatten(1), (0, 1), value=-1), number)
         if self.insertion:
-            begins = _inserted(actions, used, durations)
+            begins = schedules.inserted(actions, used, durations)
         else:
             on = used.masked_fill(used < 0, machines)
-            begins = _appended(actions.clamp(0, jobs - 1), on, durations, jobs, machines)
+            begins = schedules.appended(actions.clamp(0, jobs - 1), on, durations, jobs, machines)
         start = number.new_full((*actions.shape[:2], jobs * machines + 1), -1).scatter_(-1, number, begins)
         return start[..., :-1].unflatten(-1, (jobs, machines))
 
@@ -371,7 +262,7 @@ class JSSP(Problem):
         found = []
         for row, rollouts in enumerate(actions.tolist()):
             for rollout, order in enumerate(rollouts):
-                reason = _broken(order, lengths[row])
+                reason = schedules.broken(order, lengths[row])
                 if reason:
                     found.append(Violation(row, rollout, reason))
         broken = {(each.row, each.rollout) for each in found}
@@ -382,14 +273,7 @@ class JSSP(Problem):
         self, instance: TensorDict, start: Int64[Tensor, "batch rollouts jobs machines"]
     ) -> list[Violation]:
         """Name what first keeps start times ``[batch, rollouts, jobs, machines]`` from being a schedule."""
-        found = []
-        durations, machines = instance["duration"].tolist(), instance["machine"].tolist()
-        for row, rollouts in enumerate(start.tolist()):
-            for rollout, begins in enumerate(rollouts):
-                reason = _clash(durations[row], machines[row], begins)
-                if reason:
-                    found.append(Violation(row, rollout, reason))
-        return found
+        return schedules.violations(instance, start)
 
     # ------------------------------------------------------------------ features
 
@@ -455,7 +339,9 @@ class JSSP(Problem):
         """
         instance, at = state.instance, _next_flat(state)
         unit, shut = instance["bound"][:, None, None], state.next_operation >= instance["lengths"].unsqueeze(1)
-        duration, left, machine = (_look_up(instance[key], at) for key in ("duration_at", "work_left_at", "machine_at"))
+        duration, left, machine = (
+            schedules.look_up(instance[key], at) for key in ("duration_at", "work_left_at", "machine_at")
+        )
         machine_left = instance["machine_load"].unsqueeze(1) - state.machine_work
         free, load = state.machine_ready.gather(-1, machine), machine_left.gather(-1, machine)
         # differences of times are small beside the unit, so that float32 is enough from here on
@@ -517,7 +403,7 @@ class JSSP(Problem):
         start = self.schedule(instance, one).expand(-1, count, -1, -1)
         # operations of no duration go before those that begin with their end, in the order in which they came
         turn = torch.arange(-actions.shape[-1], 0, device=actions.device, dtype=torch.float32).expand_as(one)
-        turn = turn.new_zeros(batch, 1, horizon + 1).scatter(-1, _named(instance, one), turn)[..., :-1]
+        turn = turn.new_zeros(batch, 1, horizon + 1).scatter(-1, schedules.named(instance, one), turn)[..., :-1]
         drawn = torch.rand(batch, count, horizon, generator=rng, device=rng.device).to(actions.device)
         tie = torch.where(lasts, drawn, turn).view_as(start)
         found = self._ordered(instance, start, tie)[..., : actions.shape[-1]]
@@ -542,7 +428,7 @@ class JSSP(Problem):
         placed = order[..., : first + free]
         until = order.new_zeros(*order.shape[:2], instance["duration"].shape[1])
         until = until.scatter_add(-1, placed, torch.ones_like(placed))
-        return Neighbourhood(_Window(self, until, first + free), order, first, first + free)
+        return Neighbourhood(Window(self, until, first + free), order, first, first + free)
 
     def actions_from_start(
         self, instance: TensorDict, start: Int64[Tensor, "batch rollouts jobs machines"]
@@ -617,71 +503,6 @@ class JSSP(Problem):
         return Sketch(makespan, rows, False, [], [], [], bars, "time", "machine", names[::-1])
 
 
-class _Window:
-    """A job shop that ends before some operations: those behind ``until`` in their jobs.
-
-    Args:
-        env: the whole.
-        until: int64 ``[batch, rollouts, jobs]``, operations of each job that are to be placed.
-        steps: their number in all jobs, the same in each rollout.
-    """
-
-    name, sense = JSSP.name, JSSP.sense
-
-    def __init__(self, env: JSSP, until: Int64[Tensor, "batch rollouts jobs"], steps: int) -> None:
-        self.env, self.until, self.steps = env, until, steps
-        self.start, self.advance, self.objective = env.start, env.advance, env.objective
-
-    def horizon(self, instance: TensorDict) -> int:
-        return self.steps
-
-    earliest = horizon
-
-    def walk(self, instance: TensorDict) -> None:
-        """Return that kernels know of no window."""
-
-    def step_features(self, state: JSSPState) -> StepFeatures:
-        return self.env.step_features(state)._replace(action_mask=state.next_operation < self.until)
-
-
-# ---------------------------------------------------------------------- instances
-
-
-def taillard_instance(num_jobs: int, num_machines: int, time_seed: int, machine_seed: int) -> TensorDict:
-    """Return the instance that two seeds stand for in Taillard's benchmark, batch size ``[1]``.
-
-    ``taillard_instance(*TAILLARD_SEEDS["ta01"])``, with the table of `ncogym.envs.formats.jobshop`, is ta01.
-    """
-    from ncogym.envs.formats.jobshop import taillard_matrices
-
-    return _instance(*taillard_matrices(num_jobs, num_machines, time_seed, machine_seed))
-
-
-def _instance(duration: NDArray[np.int64], machine: NDArray[np.int64]) -> TensorDict:
-    keys = {"duration": torch.from_numpy(duration)[None], "machine": torch.from_numpy(machine)[None]}
-    return TensorDict(keys, batch_size=[1])
-
-
-def stack_instances(instances: Sequence[TensorDict]) -> TensorDict:
-    """Join instances of different sizes into one batch, padded to the most jobs and the most machines of any.
-
-    Args:
-        instances: each of batch size ``[some]``, with ``duration`` and ``machine``.
-    """
-    if not instances:
-        raise ArgumentError("instances: none is given; at least one must be")
-    jobs, machines = (max(each["duration"].shape[axis] for each in instances) for axis in (1, 2))
-    keys = {}
-    for name, nothing in (("duration", 0), ("machine", -1)):
-        rows = []
-        for each in instances:
-            value = each[name]
-            missing = (0, machines - value.shape[2], 0, jobs - value.shape[1])
-            rows.append(torch.nn.functional.pad(value, missing, value=nothing))
-        keys[name] = torch.cat(rows)
-    return TensorDict(keys, batch_size=[keys["duration"].shape[0]])
-
-
 # ---------------------------------------------------------------------- helpers
 
 
@@ -726,105 +547,3 @@ def _flat(state: JSSPState, job: Tensor, place: Tensor) -> Tensor:
 def _next_flat(state: JSSPState) -> Int64[Tensor, "batch rollouts jobs"]:
     jobs = torch.arange(state.job_ready.shape[-1], device=state.job_ready.device)
     return _flat(state, jobs, state.next_operation)
-
-
-def _look_up(table: Tensor, at: Tensor) -> Tensor:
-    """Return entries of ``table`` ``[batch, entries]`` at ``[batch, ...]``."""
-    return table.gather(1, at.flatten(1)).view_as(at)
-
-
-# ---------------------------------------------------------------------- referee
-
-
-def _named(
-    instance: TensorDict, actions: Int64[Tensor, "batch rollouts steps"]
-) -> Int64[Tensor, "batch rollouts steps"]:
-    """Return the number ``job * machines + place`` of each step's operation; ``jobs * machines`` where it is none.
-
-    The n-th time that a job is named stands for its n-th operation; sorted stably, equal jobs lie side by side.
-    """
-    _, jobs, machines = instance["machine"].shape
-    named, order = actions.contiguous().sort(dim=-1, stable=True)
-    nth = torch.arange(actions.shape[-1], device=actions.device) - torch.searchsorted(named, named)
-    place = torch.empty_like(actions).scatter_(-1, order, nth)
-    no_job = (actions < 0) | (actions >= jobs)
-    job = actions.masked_fill(no_job, 0)
-    lengths = (instance["machine"] >= 0).sum(-1)
-    return (job * machines + place).masked_fill(no_job | (place >= _look_up(lengths, job)), jobs * machines)
-
-
-def _appended(
-    job: Tensor, machine: Tensor, duration: Tensor, num_jobs: int, num_machines: int
-) -> Int64[Tensor, "batch rollouts steps"]:
-    """Begin one operation after another, as soon as the one before in its job and on its machine has ended.
-
-    Steps that are no operation come on one more machine and without a duration.
-    """
-    batch, rollouts, _ = job.shape
-    free_from = duration.new_zeros(batch, rollouts, num_jobs + num_machines + 1)  # jobs, then machines
-    both = torch.stack([job, machine + num_jobs], dim=-1).movedim(2, 0).contiguous()
-    ends = []
-    for pair, takes in zip(both, duration.movedim(-1, 0).unsqueeze(-1).contiguous(), strict=True):
-        end = free_from.gather(-1, pair).amax(-1, keepdim=True) + takes
-        free_from.scatter_(-1, pair, end.expand_as(pair))
-        ends.append(end)
-    return torch.cat(ends, dim=-1) - duration if ends else torch.zeros_like(job)
-
-
-def _inserted(job: Tensor, machine: Tensor, duration: Tensor) -> Int64[Tensor, "batch rollouts steps"]:
-    """Begin one operation after another in the first gap of its machine after the end of the one before in its job."""
-    begins = torch.full_like(job, -1)
-    rows = zip(*(each.flatten(0, 1).tolist() for each in (job, machine, duration)), strict=True)
-    for begin, row in zip(begins.flatten(0, 1), rows, strict=True):
-        job_end: dict[int, int] = {}
-        timelines: dict[int, list[tuple[int, int]]] = {}
-        for step, (of_job, on_machine, takes) in enumerate(zip(*row, strict=True)):
-            if on_machine < 0:
-                continue
-            timeline, time = timelines.setdefault(on_machine, []), job_end.get(of_job, 0)
-            for busy_from, busy_until in sorted(timeline):
-                if time + takes <= busy_from:
-                    break
-                time = max(time, busy_until)
-            timeline.append((time, time + takes))
-            job_end[of_job] = time + takes
-            begin[step] = time
-    return begins
-
-
-def _broken(order: list[int], lengths: list[int]) -> str | None:
-    """Say what keeps ``order`` from placing every operation once, or None; later repeats of the last are padding."""
-    count = sum(lengths)
-    for step, job in enumerate(order):
-        if not 0 <= job < len(lengths):
-            return f"step {step} places job {job}; jobs are 0 to {len(lengths) - 1}"
-    for job, length in enumerate(lengths):
-        placed = order[:count].count(job)
-        if placed != length:
-            return f"job {job} is placed {placed} times in {len(order[:count])} steps; it has {length} operations"
-    for step, job in enumerate(order[count:], count):
-        if job != order[count - 1]:
-            return f"step {step} places job {job} after the last operation, of job {order[count - 1]}"
-    return None
-
-
-def _clash(durations: list[list[int]], machines: list[list[int]], starts: list[list[int]]) -> str | None:
-    """Say which operations of a schedule begin too early or overlap, or None."""
-    timelines: dict[int, list[tuple[int, int, int]]] = {}
-    for job, operations in enumerate(zip(durations, machines, starts, strict=True)):
-        ended = 0
-        for number, (duration, machine, start) in enumerate(zip(*operations, strict=True)):
-            if machine < 0:
-                continue
-            if start < 0:
-                return f"operation {number} of job {job} starts at {start}; it must not start before 0"
-            if start < ended:
-                return f"operation {number} of job {job} starts at {start}; the one before ends at {ended}"
-            ended = start + duration
-            timelines.setdefault(machine, []).append((start, ended, job))
-    for machine, timeline in sorted(timelines.items()):
-        timeline.sort()
-        for (_, ended, before), (start, _, job) in pairwise(timeline):
-            if start < ended:
-                return f"machine {machine}: job {job} starts at {start}; job {before} is on it until {ended}"
-    return None

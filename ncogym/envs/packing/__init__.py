@@ -1,0 +1,1 @@
+"""Packing: knapsacks, and what they are drawn from."""

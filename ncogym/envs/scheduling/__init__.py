@@ -1,0 +1,1 @@
+"""Scheduling: job shops, their schedules, and what they are drawn from."""
