@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # what a type checker reads; at run time `__getattr__` brings the same names
     from ncogym import algorithms, baselines, envs, errors, laws, models, policies, rollout, search, training
     from ncogym.budget import Budget, MaxRollouts, MaxSeconds, NoImprovement
+    from ncogym.distribution import Distribution
     from ncogym.envs import make
     from ncogym.evaluation import evaluate
     from ncogym.learning import train
@@ -18,17 +19,20 @@ if TYPE_CHECKING:  # what a type checker reads; at run time `__getattr__` brings
     from ncogym.sets import open_set
     from ncogym.solution import Solution
     from ncogym.solving import Solved, make_solver, solve
+    from ncogym.task import Task
 
 __version__ = "0.1.0"
 
 __all__ = [
     "Budget",
+    "Distribution",
     "MaxRollouts",
     "MaxSeconds",
     "NoImprovement",
     "Problem",
     "Solution",
     "Solved",
+    "Task",
     "algorithms",
     "baselines",
     "envs",
@@ -52,12 +56,14 @@ __all__ = [
 
 _HOME = {
     "Budget": "ncogym.budget",
+    "Distribution": "ncogym.distribution",
     "MaxRollouts": "ncogym.budget",
     "MaxSeconds": "ncogym.budget",
     "NoImprovement": "ncogym.budget",
     "Problem": "ncogym.problem",
     "Solution": "ncogym.solution",
     "Solved": "ncogym.solving",
+    "Task": "ncogym.task",
     "evaluate": "ncogym.evaluation",
     "load_policy": "ncogym.pretrained",
     "make": "ncogym.envs",

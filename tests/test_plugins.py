@@ -28,6 +28,7 @@ import ncogym
 from ncogym.algorithms import Algorithm
 from ncogym.baselines.base import Baseline
 from ncogym.books import Progress
+from ncogym.envs.routing.instances import TSPDistribution
 from ncogym.envs.routing.tsp import TSP
 from ncogym.models import Tour
 from ncogym.policies import AttentionPolicy
@@ -35,19 +36,22 @@ from ncogym.rollout import Outcome
 from ncogym.search import Search
 
 
-class Ring(TSP):
-    """Tours of nodes on a circle."""
+class Rings(TSPDistribution):
+    """Nodes on a circle."""
 
-    name, suffixes, reference_sets = "ring", (".ring",), {}
-    model = TSP.model
+    reference_sets = {}
 
-    def generate(self, batch_size, rng, device=None):
-        drawn = super().generate(batch_size, rng, device)
+    def draw(self, count, rng):
+        drawn = super().draw(count, rng)
         turn = drawn["locs"][..., 0] * 2 * torch.pi
         return drawn.update({"locs": torch.stack([turn.cos(), turn.sin()], dim=-1)})
 
-    def resized(self, size):
-        return Ring(size, self.distribution)
+
+class Ring(TSP):
+    """Tours of nodes on a circle."""
+
+    name, suffixes, distribution_type = "ring", (".ring",), Rings
+    model = TSP.model
 
 
 class InOrder(Baseline):
