@@ -70,6 +70,14 @@ class Distribution(abc.ABC):
     def like(self, instance: TensorDict) -> Distribution:
         """Return the same distribution in the sizes of given instances."""
 
+    @property
+    def frame(self) -> Mapping[str, tuple[int, ...]]:
+        """Shapes, without the batch, that no instance exceeds, by key, of those that differ from draw to draw.
+
+        TorchRL and Gymnasium want all observations of one shape: for them instances are padded to these.
+        """
+        return {}
+
     def seeded(self, count: int, seed: int) -> TensorDict:
         """Return the first ``count`` instances that a seed stands for, as evaluation and results name them.
 
@@ -100,6 +108,14 @@ def _published() -> dict[str, dict[str, Any]]:
 
     table = json.loads(PUBLISHED.read_text(encoding="utf-8"))
     return {name: {key: plain(value) for key, value in told.items()} for name, told in table.items()}
+
+
+def padded(instances: TensorDict, shapes: Mapping[str, tuple[int, ...]], padding: Mapping[str, float]) -> TensorDict:
+    """Return instances with the given keys padded to shapes, at the end of each axis; see `stack`."""
+    kept = {
+        key: _padded(value, shapes.get(key, value.shape[1:]), padding.get(key, 0)) for key, value in instances.items()
+    }
+    return TensorDict(kept, batch_size=instances.batch_size)
 
 
 def stack(instances: Sequence[TensorDict], padding: Mapping[str, float]) -> TensorDict:

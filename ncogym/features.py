@@ -20,11 +20,15 @@ class NodeFeatures(NamedTuple):
 
     Attributes:
         values: float32 ``[batch, nodes, features]``.
-        kinds: int64 ``[nodes]``, the kind of each node (0 ordinary, 1 depot, ...), or None where all are of one kind.
+        kinds: int64 ``[nodes]``, or ``[batch, nodes]`` where instances differ: the kind of each node (0 ordinary, 1
+            depot, ...); None where all are of one kind.
+        present: bool ``[batch, nodes]``, False where there is no node, in a batch of instances of different sizes; None
+            where all are there.
     """
 
     values: Tensor
     kinds: Tensor | None = None
+    present: Tensor | None = None
 
 
 class EdgeFeatures(NamedTuple):
@@ -34,6 +38,19 @@ class EdgeFeatures(NamedTuple):
         values: float32 ``[batch, nodes, nodes, features]``; entry ``[b, i, j]`` belongs to the move from i to j.
     """
 
+    values: Tensor
+
+
+class SparseEdges(NamedTuple):
+    """Some ordered pairs of nodes, and numbers of each.
+
+    Attributes:
+        ends: int64 ``[batch, edges, 2]``, from and to, as nodes of the instance; -1 is no edge, in a batch of instances
+            with different numbers of them.
+        values: float32 ``[batch, edges, features]``.
+    """
+
+    ends: Tensor
     values: Tensor
 
 
@@ -61,7 +78,7 @@ class Encoded(Protocol):
     def _replace(self, **changes: Any) -> Any: ...
 
 
-InstanceFeatures = tuple[NodeFeatures | EdgeFeatures | OperationGraph, ...]
+InstanceFeatures = tuple[NodeFeatures | EdgeFeatures | SparseEdges | OperationGraph, ...]
 
 
 class StepFeatures(NamedTuple):
@@ -167,6 +184,7 @@ class FeatureDims:
         scalars: scalars of a step.
         candidates: numbers per candidate action of a step.
         operation: numbers per operation, 0 where there are none.
+        sparse: numbers per edge of `SparseEdges`, 0 where there are none.
     """
 
     node: int
@@ -176,3 +194,4 @@ class FeatureDims:
     scalars: int = 0
     candidates: int = 0
     operation: int = 0
+    sparse: int = 0

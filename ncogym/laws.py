@@ -24,7 +24,7 @@ from torchrl.envs.utils import check_env_specs, step_mdp
 from ncogym.budget import Budget
 from ncogym.envs.env import Env
 from ncogym.errors import ArgumentError, NcogymError, NoSolutionFound, SolverNotInstalled
-from ncogym.features import EdgeFeatures, NodeFeatures, OperationGraph, Walk
+from ncogym.features import EdgeFeatures, NodeFeatures, OperationGraph, SparseEdges, Walk
 from ncogym.task import Task
 
 MAX_SEQUENCES = 200_000
@@ -445,7 +445,12 @@ def devices_agree(case: Case, device: str = "cuda") -> Iterator[str]:
 def features_fit(case: Case) -> Iterator[str]:
     """Features have the widths of ``feature_dims`` and are finite; nodes exist; the mask is the state's own."""
     dims, batch = case.env.feature_dims, case.instances.batch_size[0]
-    widths = {NodeFeatures: dims.node, EdgeFeatures: dims.edge, OperationGraph: dims.operation}
+    widths = {
+        NodeFeatures: dims.node,
+        EdgeFeatures: dims.edge,
+        SparseEdges: dims.sparse,
+        OperationGraph: dims.operation,
+    }
     shown = {type(feature): feature for feature in case.env.instance_features(case.instances)}
     for kind, width in widths.items():
         if (kind in shown) != (width > 0):
@@ -457,7 +462,12 @@ def features_fit(case: Case) -> Iterator[str]:
             yield f"{kind.__name__} have the shape {tuple(feature.values.shape)}; feature_dims says {width} numbers"
         if feature.values.dtype != torch.float32 or not feature.values.isfinite().all():
             yield f"{kind.__name__} are not finite float32 numbers"
-    nodes = max((feature.values.shape[1] for feature in shown.values()), default=0)
+    for ends in (each.ends for each in shown.values() if isinstance(each, SparseEdges)):
+        whose = next((each for each in shown.values() if isinstance(each, NodeFeatures)), None)
+        if whose is None or not ((ends >= -1) & (ends < whose.values.shape[1])).all():
+            yield "an edge has an end that is no node"
+    counted = (feature for feature in shown.values() if not isinstance(feature, SparseEdges))
+    nodes = max((feature.values.shape[1] for feature in counted), default=0)
     kinds = next((each.kinds for each in shown.values() if isinstance(each, NodeFeatures)), None)
     if kinds is not None and not ((kinds >= 0) & (kinds < dims.kinds)).all():
         yield f"a node's kind is outside of 0 to {dims.kinds - 1}"

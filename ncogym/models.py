@@ -235,6 +235,41 @@ class Packing(Model):
 
 
 @dataclass(frozen=True)
+class Graph(Model):
+    """Undirected graphs, of different sizes in one batch; what is wanted of them is said by the classes below.
+
+    Attributes:
+        nodes: int64 ``[batch]``, how many there are.
+        edges: int64 ``[batch, edges, 2]``, each once; -1 is none, at the end.
+        weights: float64 ``[batch, nodes]``, of the nodes; None: all count 1.
+        edge_weights: float64 ``[batch, edges]``; None: all count 1.
+    """
+
+    words: ClassVar[str] = "graphs"
+
+    nodes: Array
+    edges: Array
+    weights: Array | None = None
+    edge_weights: Array | None = None
+
+    def answer(self, actions: Sequence[int]) -> Any:
+        """Return the nodes chosen, in ascending order."""
+        return sorted({node for node in actions if 0 <= node < int(self.nodes)})
+
+
+@dataclass(frozen=True)
+class IndependentSet(Graph):
+    """The nodes of most weight of which no two are joined; actions are the nodes of the set, in any order.
+
+    Weights of edges decide nothing.
+    """
+
+    words: ClassVar[str] = "independent sets"
+
+    edge_weights: Array | None = field(default=None, metadata=DECIDES_NOTHING)
+
+
+@dataclass(frozen=True)
 class Shop(Model):
     """The shortest job shop schedule; actions are the jobs whose next operations are placed.
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tensordict import TensorDict
 
-from ncogym.distribution import Distribution
+from ncogym.distribution import Distribution, padded
 from ncogym.errors import ArgumentError
 from ncogym.problem import Problem
 
@@ -85,6 +85,11 @@ class Task(_Rules):
     def generate(self, batch_size: int, rng: torch.Generator, device: torch.device | str | None = None) -> TensorDict:
         """Draw instances from ``rng`` on its device; a TensorDict of batch size ``[batch_size]``."""
         return self._distribution.draw(batch_size, rng).to(device or rng.device)
+
+    def framed(self, batch_size: int, rng: torch.Generator) -> TensorDict:
+        """Draw instances as `generate` does, padded to the distribution's `frame`, so that all draws have one shape."""
+        drawn, frame = self._distribution.draw(batch_size, rng), self._distribution.frame
+        return padded(drawn, frame, self._problem.padding) if frame else drawn
 
     def seeded(self, count: int, seed: int) -> TensorDict:
         """Return the first ``count`` instances that a seed stands for; see `Distribution.seeded`."""

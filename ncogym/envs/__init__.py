@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ncogym.envs.graph.independent_set import MIS
 from ncogym.envs.packing.knapsack import Knapsack
 from ncogym.envs.routing.atsp import ATSP
 from ncogym.envs.routing.cvrp import CVRP
@@ -22,6 +23,7 @@ PROBLEMS: dict[str, type[Problem]] = {
     "cvrp": CVRP,
     "knapsack": Knapsack,
     "jssp": JSSP,
+    "mis": MIS,
 }
 
 

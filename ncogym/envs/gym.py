@@ -167,7 +167,7 @@ class _Episodes:
 
     def _draw(self, count: int, source: np.random.Generator) -> TensorDict:
         rng = torch.Generator().manual_seed(int(source.integers(2**63)))
-        return self.env.generate(count, rng, device=self.env.device)
+        return self.env.framed(count, rng).to(self.env.device)
 
     def _fitting(self, given: TensorDict) -> TensorDict:
         wanted = {name: (self.num_rows, *shape) for name, shape in self.shapes.items()}

@@ -154,8 +154,9 @@ class AttentionPolicy(Policy):
             raise UnsupportedFeatures("AttentionPolicy cannot read an environment without NodeFeatures")
         if dims.roles < 1 and dims.scalars < 1:
             raise UnsupportedFeatures("AttentionPolicy cannot read steps that show neither nodes nor scalars")
-        if dims.operation:
-            raise UnsupportedFeatures("AttentionPolicy cannot read OperationGraph; it reads NodeFeatures, EdgeFeatures")
+        for unread, what in ((dims.operation, "OperationGraph"), (dims.sparse, "SparseEdges")):
+            if unread:
+                raise UnsupportedFeatures(f"AttentionPolicy cannot read {what}; it reads NodeFeatures, EdgeFeatures")
         by_role, by_layer = edge_bias and dims.roles > 0, edge_attention and num_layers > 0
         if dims.edge and (edge_bias or edge_attention) and not (by_role or by_layer):
             raise UnsupportedFeatures(
@@ -210,6 +211,8 @@ class AttentionPolicy(Policy):
 
     def embeddings(self, features: InstanceFeatures) -> Embedded:
         embedded = {type(feature): embed(feature, self) for feature in features}
+        if self.layers and any(isinstance(each, NodeFeatures) and each.present is not None for each in features):
+            raise UnsupportedFeatures("AttentionPolicy cannot read nodes that are not there; GraphPolicy can")
         x = embedded.get(NodeFeatures)
         if x is None:
             raise UnsupportedFeatures("AttentionPolicy cannot read an environment without NodeFeatures")

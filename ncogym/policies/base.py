@@ -22,6 +22,7 @@ class Policy(nn.Module, abc.ABC):
         numbers_per_action: float32 numbers that `logits` holds per action of a query, about; bounds rollouts at a time.
         numbers_per_node: float32 numbers that `encode` holds per node, about; bounds instances at a time.
         numbers_per_pair: and per pair of nodes that it looks at; 0 where it looks at none.
+        numbers_per_edge: and per edge of `SparseEdges`.
         width: numbers of `summary` and of `reading`; 0 where a policy offers nothing to a value head.
         decoder: names of the modules and parameters that are its decoder's, which a population has one of per member:
             those that `tables` and `logits` read. The others, of `embeddings`, are its encoder's.
@@ -33,6 +34,7 @@ class Policy(nn.Module, abc.ABC):
     numbers_per_action: int = 16
     numbers_per_node: int = 2048
     numbers_per_pair: int = 64
+    numbers_per_edge: int = 0
     width: int = 0
     decoder: tuple[str, ...] = ()
     at_steps: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ncogym.errors import UnsupportedFeatures
-from ncogym.features import EdgeFeatures, FeatureDims, NodeFeatures
+from ncogym.features import EdgeFeatures, FeatureDims, NodeFeatures, SparseEdges
 
 
 class NodeEmbedding(nn.Module):
@@ -29,7 +29,8 @@ class NodeEmbedding(nn.Module):
             embedded: Tensor = self.kinds[0](nodes.values)
             return embedded
         each = torch.stack([layer(nodes.values) for layer in self.kinds])
-        return torch.einsum("kbnd,nk->bnd", each, nn.functional.one_hot(nodes.kinds, len(self.kinds)).to(each.dtype))
+        which = nn.functional.one_hot(nodes.kinds, len(self.kinds)).to(each.dtype)
+        return torch.einsum("kbnd,bnk->bnd" if which.ndim == 3 else "kbnd,nk->bnd", each, which)
 
 
 class EdgeBias(nn.Module):
@@ -108,3 +109,8 @@ def _(feature: NodeFeatures, policy: Any) -> Tensor | None:
 @embed.register
 def _(feature: EdgeFeatures, policy: Any) -> Tensor | None:
     return None if policy.edge_bias is None else policy.edge_bias.hidden(feature.values)
+
+
+@embed.register
+def _(feature: SparseEdges, policy: Any) -> Tensor | None:  # noqa: ARG001 - an encoder of graphs reads them as they are
+    return None

@@ -1,10 +1,11 @@
 """The graph policy: graph attention over sparse edges, with a decoder for what the environment shows.
 
-One encoder, a stack of GATv2 layers on a list of edges, serves two kinds of environment:
+One encoder, a stack of GATv2 layers on a list of edges, serves three kinds of environment:
     - operations of a shop: the disjunctive graph (the order within a job, and all pairs on a machine), then a small
       transformer over the candidate actions of each step, as in SLIM;
     - nodes with edge features: each node's nearest neighbours, then the pointer decoder of `AttentionPolicy`, so that
-      the encoder's attention grows with the nodes and not with their square.
+      the encoder's attention grows with the nodes and not with their square;
+    - nodes with sparse edges: these, then the same decoder, so that memory grows with the edges.
 
 References:
     Brody, Alon, Yahav (2022), How Attentive are Graph Attention Networks?, ICLR (GATv2).
@@ -19,6 +20,7 @@ Differs from SLIM in:
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -34,6 +36,7 @@ from ncogym.features import (
     NodeFeatures,
     OperationGraph,
     Pointer,
+    SparseEdges,
     StepFeatures,
 )
 from ncogym.policies.attention import AttentionPolicy, residual
@@ -143,6 +146,14 @@ def nearest_neighbours(
     row, target, source = (hears | hears.mT).nonzero().unbind(-1)
     index = torch.stack([row * nodes + source, row * nodes + target])
     return Edges(index, torch.cat([moves[row, target, source], moves[row, source, target]], dim=-1))
+
+
+def sparse_edges(edges: SparseEdges, nodes: int) -> Edges:
+    """Number the edges of a batch through; those that are not there join one more node, the last, with itself."""
+    batch = edges.ends.shape[0]
+    offset = torch.arange(batch, device=edges.ends.device).view(-1, 1, 1) * nodes
+    ends = torch.where(edges.ends < 0, batch * nodes, edges.ends + offset)
+    return Edges(ends.flatten(0, 1).T, edges.values.flatten(0, 1))
 
 
 # ---------------------------------------------------------------------- layers
@@ -321,11 +332,30 @@ class NodeNetwork(AttentionPolicy):
         return encoded.view(x.shape)
 
 
+class SparseNetwork(AttentionPolicy):
+    """The attention model with graph layers over the edges that an environment shows in the place of its dense ones."""
+
+    reads = (NodeFeatures, SparseEdges)
+
+    def __init__(self, dims: FeatureDims, dim: int, num_layers: int, num_heads: int, feedforward: int) -> None:
+        alone = replace(dims, sparse=0)  # the attention model reads none, and need not
+        super().__init__(alone, dim=dim, num_layers=0, num_heads=num_heads, feedforward=feedforward, norm="none")
+        self.encoder = GraphEncoder(dim, dims.sparse, num_layers, num_heads, feedforward)
+
+    def encode_nodes(
+        self, x: Float[Tensor, "batch nodes dim"], features: InstanceFeatures
+    ) -> Float[Tensor, "batch nodes dim"]:
+        edges = next(feature for feature in features if isinstance(feature, SparseEdges))
+        flat = F.pad(x.flatten(0, 1), (0, 0, 0, 1))
+        encoded: Tensor = self.encoder(flat, sparse_edges(edges, x.shape[1]))
+        return encoded[:-1].view(x.shape)
+
+
 class GraphPolicy(Policy):
-    """Graph attention over the disjunctive graph of a shop, or over the nearest neighbours of nodes.
+    """Graph attention over the disjunctive graph of a shop, the nearest neighbours of nodes, or edges that are shown.
 
     Args:
-        dims: widths of the environment's features; they decide which of the two it is.
+        dims: widths of the environment's features; they decide which of the three it is.
         dim: embedding width.
         num_layers: graph layers of the encoder.
         num_heads: heads of the encoder and of the decoder; divides ``dim``.
@@ -361,7 +391,7 @@ class GraphPolicy(Policy):
             "feedforward": feedforward,
             "neighbours": neighbours,
         }
-        self.network: OperationNetwork | NodeNetwork
+        self.network: OperationNetwork | NodeNetwork | SparseNetwork
         if dims.operation:
             if dims.node or dims.edge:
                 raise UnsupportedFeatures("GraphPolicy cannot read NodeFeatures or EdgeFeatures beside OperationGraph")
@@ -372,6 +402,12 @@ class GraphPolicy(Policy):
             self.network = OperationNetwork(dims, dim, num_layers, num_heads, feedforward)
             self.numbers_per_action = 12 * dim  # projections, attention and feed-forward of each candidate
             self.numbers_per_pair = 6 * dim  # of two operations on a machine: both ends, their sum, what is sent
+        elif dims.node and dims.sparse:
+            if dims.edge:
+                raise UnsupportedFeatures("GraphPolicy cannot read EdgeFeatures beside SparseEdges")
+            self.network = SparseNetwork(dims, dim, num_layers, num_heads, feedforward)
+            self.numbers_per_action = self.network.numbers_per_action
+            self.numbers_per_pair, self.numbers_per_edge = 0, 8 * dim
         elif dims.node and dims.edge:
             if not dims.roles:
                 raise UnsupportedFeatures(
@@ -381,7 +417,7 @@ class GraphPolicy(Policy):
             self.network = NodeNetwork(dims, dim, num_layers, num_heads, feedforward, neighbours)
         else:
             raise UnsupportedFeatures(
-                "GraphPolicy cannot read an environment with neither OperationGraph nor NodeFeatures and EdgeFeatures"
+                "GraphPolicy cannot read an environment with neither OperationGraph nor NodeFeatures and edges of them"
             )
         self.decoder, self.at_steps = (
             tuple(f"network.{name}" for name in names) for names in (self.network.decoder, self.network.at_steps)
@@ -423,7 +459,7 @@ class GraphPolicy(Policy):
         return self.network.reading(encoded, step)
 
     def as_pointer(self, encoded: Any) -> Pointer | None:
-        return self.network.as_pointer(encoded) if isinstance(self.network, NodeNetwork) else None
+        return None if isinstance(self.network, OperationNetwork) else self.network.as_pointer(encoded)
 
 
 def _shown(name: str, value: Tensor | None) -> Tensor:

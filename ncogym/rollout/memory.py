@@ -11,7 +11,7 @@ import torch
 from tensordict import TensorDict
 
 from ncogym.errors import NotEnoughMemory
-from ncogym.features import Encoded
+from ncogym.features import Encoded, SparseEdges
 from ncogym.policies.base import Policy
 from ncogym.problem import Dynamics, Problem
 from ncogym.rollout.acting import Clock
@@ -79,8 +79,12 @@ def _watched(policy: Policy, clock: Clock | None) -> Iterator[None]:
 
 def encoding_memory(env: Dynamics, policy: Policy, instances: TensorDict) -> float:
     """Return the bytes that a policy takes to encode one of the instances, about."""
-    actions = env.start(instances[:1]).action_mask.shape[-1]
-    return float(4 * policy.encoding_numbers(actions, env.horizon(instances)))
+    one = instances[:1]
+    actions, edges = env.start(one).action_mask.shape[-1], 0
+    if policy.numbers_per_edge:
+        edges = sum(shown.ends.shape[1] for shown in env.instance_features(one) if isinstance(shown, SparseEdges))
+    numbers = policy.encoding_numbers(actions, env.horizon(instances)) + policy.numbers_per_edge * edges
+    return float(4 * numbers)
 
 
 def search_memory(device: torch.device) -> float:

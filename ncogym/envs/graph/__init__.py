@@ -1,0 +1,1 @@
+"""Graphs: sets of nodes of sparse graphs, what they are drawn from, and what they share."""
