@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 
+from ncogym.baselines.degree_greedy import DegreeGreedy
 from ncogym.baselines.dispatching import RULES, Dispatching
 from ncogym.baselines.fast_tsp import FastTSP
 from ncogym.baselines.heuristics import FarthestInsertion, NearestNeighbour, RandomInsertion, TwoOpt
@@ -34,6 +35,8 @@ SOLVERS: dict[str, Callable[..., Solver]] = {  # each can be called without argu
     "ratio-greedy": RatioGreedy,
     "value-greedy": ValueGreedy,
     "knapsack-dp": KnapsackDP,
+    "degree-greedy": DegreeGreedy,
+    "random-degree-greedy": partial(DegreeGreedy, randomised=True),
     **{f"dispatch:{rule}": partial(Dispatching, rule) for rule in RULES},
     **{f"dispatch:random-{rule}": partial(Dispatching, rule, randomised=True) for rule in RULES},
 }
@@ -43,6 +46,7 @@ __all__ = [
     "LKH",
     "SOLVERS",
     "CpSat",
+    "DegreeGreedy",
     "Dispatching",
     "FarthestInsertion",
     "FastTSP",

@@ -1,4 +1,4 @@
-"""OR-Tools' CP-SAT solver (Apache-2.0): job shops, knapsacks and tours as constraint programmes.
+"""OR-Tools' CP-SAT solver (Apache-2.0): job shops, knapsacks, tours and sets of nodes as constraint programmes.
 
 CP-SAT is built to run several strategies side by side; its maintainers recommend at least 8 threads. Here it gets one,
 like every other solver, unless told otherwise: state the threads with its numbers.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,38 +21,22 @@ from numpy.typing import NDArray
 from tensordict import TensorDict
 
 from ncogym.baselines.base import ANY_WAY, OutsideImprover, Run, needs, to_integers
+from ncogym.baselines.degree_greedy import DegreeGreedy
 from ncogym.baselines.dispatching import Dispatching
 from ncogym.baselines.heuristics import NearestNeighbour
 from ncogym.baselines.knapsack import RatioGreedy
+from ncogym.baselines.ortools_graphs import EXACT, MOST, Built, independent_set
 from ncogym.budget import Budget
 from ncogym.errors import ArgumentError, SolverError
-from ncogym.models import Model, Packing, Shop, Tour
+from ncogym.models import IndependentSet, Model, Packing, Shop, Tour
 from ncogym.problem import Problem
 from ncogym.solver import Solver
 
 LONGEST = 10**6  # what the longest distance is scaled to
 DIGITS = 9  # of the largest weight or value of an item, where they have to be scaled
-MOST = 2**40  # weights and values that are whole are not scaled up to this; a million of them can be summed up
-EXACT = 2**53  # up to here CP-SAT compares its bound, which is a floating-point number, exactly
 USUAL_SECONDS = 10.0
 
 Numbers = NDArray[np.float64]
-Read = Callable[[Callable[[Any], int]], list[int]]  # turns the values of a model's variables into actions
-Hint = Callable[[list[int]], Iterable[tuple[Any, int]]]  # turns actions into variables and their values
-
-
-class Built(NamedTuple):
-    """What a model's variables mean.
-
-    Attributes:
-        actions: of the values.
-        hint: values of all variables, of actions.
-        exact: whether the model has the instance's numbers as they are.
-    """
-
-    actions: Read
-    hint: Hint
-    exact: bool
 
 
 class Programme(NamedTuple):
@@ -76,10 +60,10 @@ class CpSat(OutsideImprover):
 
     It takes the seconds of the budget, or 10 s where the budget has none. As an improver it gets the solution that is
     there as a hint, of all variables. Alone it first reports a simple one, which it does not look at: most work
-    remaining first, items by ratio, or the nearest node next; so there is an answer while it is still at its
-    presolve, in which it hears nothing. Rollouts are counted (each solution that it reports is one) but do not limit
-    it. It is deterministic but for the clock, given the generator's seed. Durations, and other data that are whole,
-    are handed over as they are, else
+    remaining first, items by ratio, the nearest node next, or nodes by degree; so there is an answer while it is still
+    at its presolve, in which it hears nothing. Rollouts are counted (each solution that it reports is one) but do not
+    limit it. It is deterministic but for the clock, given the generator's seed. Durations, and other data that are
+    whole, are handed over as they are, else
 
     - weights and values of items are scaled by powers of ten, so that the largest has 9 digits before the point, which
       leaves decimals of a file exact. Of what is then left, values are rounded, and weights rounded up, so that what
@@ -100,8 +84,8 @@ class CpSat(OutsideImprover):
 
     name = "cp-sat"
     apart = True
-    reads = (Shop, Packing, Tour)
-    can = ANY_WAY
+    reads = (Shop, Packing, Tour, IndependentSet)
+    can = ANY_WAY | {"weights"}
 
     def __init__(self, threads: int = 1, *, workers: int = 1, progress_bar: bool = True) -> None:
         super().__init__(workers=workers, progress_bar=progress_bar)
@@ -271,5 +255,6 @@ BUILDS: dict[type[Model], tuple[Callable[[Any, Any], Built], Callable[[], Solver
     Shop: (_job_shop, Dispatching),
     Packing: (_knapsack, RatioGreedy),
     Tour: (_tour, NearestNeighbour),
+    IndependentSet: (independent_set, DegreeGreedy),
 }
 """What builds CP-SAT's model of each, and what finds a simple solution."""

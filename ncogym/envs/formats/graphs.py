@@ -54,7 +54,7 @@ def read_graph(path: str | os.PathLike[str]) -> GraphFile:
     try:
         lines = [(number, line.split()) for number, line in enumerate(read_text(path).splitlines(), 1)]
         suffix = os.path.splitext(os.fspath(path))[1].lower()
-        if any(words[:1] == ["p"] for _, words in lines):
+        if suffix in (".mis", ".clq", ".col") or any(words[:1] == ["p"] for _, words in lines):
             return _dimacs(lines)
         if suffix in (".graph", ".metis"):
             return _metis(lines)

@@ -120,7 +120,7 @@ class MIS(Problem):
     def violations(self, instance: TensorDict, actions: Shaped[Tensor, "batch rollouts steps"]) -> list[Violation]:
         found = []
         for row, rollouts in enumerate(as_int64(actions).tolist()):
-            count = int(graphs.is_node(instance[row]).sum())
+            count = int(graphs.is_node(instance[row : row + 1]).sum())
             joined = {tuple(edge) for edge in graphs.edges_of(instance[row : row + 1])[0].tolist()}
             for rollout, steps in enumerate(rollouts):
                 reason = moves.broken(steps, count, self.instance_size(instance)) or _joined(steps, joined)
