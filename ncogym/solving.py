@@ -20,6 +20,7 @@ from ncogym import kernels
 from ncogym._files import named, whole
 from ncogym.baselines import (
     SOLVERS,
+    DegreeGreedy,
     Dispatching,
     NearestNeighbour,
     RatioGreedy,
@@ -60,6 +61,7 @@ BEGINNINGS: tuple[Callable[[], Any], ...] = (  # of `auto`; of those that take a
     Savings,
     RatioGreedy,
     Dispatching,
+    DegreeGreedy,
 )
 FIRST = 0.5  # of what is left then, by which the policy must have built a solution where others could go on
 BEGINNING = 0.25  # of a budget that each beginning but the first may take

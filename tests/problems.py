@@ -15,7 +15,7 @@ from ncogym.envs.routing.cvrp import CVRP
 from ncogym.envs.routing.instances import TSPDistribution
 from ncogym.envs.routing.moves import routes_of
 from ncogym.envs.routing.tsp import TSP
-from ncogym.features import EdgeFeatures, FeatureDims, NodeFeatures, StepFeatures
+from ncogym.features import FeatureDims, NodeFeatures, StepFeatures
 from ncogym.problem import Problem, Violation
 from ncogym.task import Task
 
@@ -191,95 +191,6 @@ class Bottleneck(TSP):
 
     def objective(self, instance, actions):
         return geometry.lengths(instance, actions, actions.roll(-1, dims=-1)).amax(-1)
-
-
-class IndependentState(NamedTuple):
-    """State of each rollout of `IndependentSet`."""
-
-    instance: TensorDict
-    taken: Tensor
-    action_mask: Tensor
-    done: Tensor
-
-
-class Graphs(Nodes):
-    """Graphs in which every second pair of nodes is joined."""
-
-    def draw(self, count, rng):
-        upper = (torch.rand(count, self.num_nodes, self.num_nodes, generator=rng) < 0.5).triu(1)
-        return TensorDict({"edges": upper | upper.mT}, batch_size=[count])
-
-
-class IndependentSet(Problem):
-    """As many nodes of a graph as can be, none beside another, taken one by one until none is left to take.
-
-    A finished rollout repeats its last node.
-    """
-
-    name, sense = "independent set", "max"
-    state_type, instance_keys, distribution_type = IndependentState, ("edges",), Graphs
-
-    def read(self, path):
-        raise NotImplementedError
-
-    def start(self, instance, rollouts=1):
-        edges = instance["edges"]
-        taken = torch.zeros(len(edges), rollouts, edges.shape[-1], dtype=torch.bool, device=edges.device)
-        return IndependentState(instance, taken, ~taken, taken[..., 0])
-
-    def advance(self, state, action):
-        taken = state.taken.scatter(-1, action.unsqueeze(-1), True)
-        beside = (taken.float() @ state.instance["edges"].float()) > 0
-        free = ~taken & ~beside
-        done = ~free.any(-1)
-        mask = torch.where(done.unsqueeze(-1), torch.nn.functional.one_hot(action, taken.shape[-1]).bool(), free)
-        return IndependentState(state.instance, taken, mask, done)
-
-    def reward(self, state, action, successor):
-        return (successor.taken.sum(-1) - state.taken.sum(-1)).float()
-
-    def horizon(self, instance):
-        return instance["edges"].shape[-1]
-
-    def log_parents(self, state):
-        return state.taken.sum(-1).clamp_min(1).float().log()
-
-    def objective(self, instance, actions):
-        nodes = instance["edges"].shape[-1]
-        chosen = torch.zeros(*actions.shape[:2], nodes + 1, dtype=torch.float64, device=actions.device)
-        inside = torch.where((actions >= 0) & (actions < nodes), actions, nodes)  # what is no node is not counted
-        return chosen.scatter(-1, inside, 1.0)[..., :-1].sum(-1)
-
-    def violations(self, instance, actions):
-        found = []
-        for row, rollout in itertools.product(*map(range, actions.shape[:2])):
-            nodes = sorted(set(actions[row, rollout].tolist()))
-            if not all(0 <= node < instance["edges"].shape[-1] for node in nodes):
-                found.append(Violation(row, rollout, "a node does not exist"))
-            elif any(instance["edges"][row, a, b] for a, b in itertools.combinations(nodes, 2)):
-                found.append(Violation(row, rollout, "two nodes are beside one another"))
-        return found
-
-    def broken_solutions(self, instance, actions):
-        return {"first step left out": None, "action repeated": None}
-
-    @property
-    def feature_dims(self):
-        return FeatureDims(node=1, edge=1, scalars=1)
-
-    def instance_features(self, instance):
-        edges = instance["edges"].float()
-        return NodeFeatures(edges.sum(-1, keepdim=True)), EdgeFeatures(edges.unsqueeze(-1))
-
-    def step_features(self, state):
-        nobody = torch.empty(*state.done.shape, 0, dtype=torch.int64, device=state.done.device)
-        return StepFeatures(nobody, state.action_mask, scalars=state.taken.sum(-1, keepdim=True).float())
-
-    def symmetries(self, instance, count=8, rng=None):
-        return [instance]
-
-    def instance_size(self, instance):
-        return instance["edges"].shape[-1]
 
 
 STAND_INS = tuple(Task.of(kind, 6) for kind in (Orienteering, Deadlines, ShortRoutes, Bottleneck))

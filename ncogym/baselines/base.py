@@ -195,6 +195,8 @@ class Routing(NamedTuple):
         dists: float64 ``[nodes, nodes]``; 0 on the diagonal; node 0 is the depot.
         loads: int64 ``[nodes]``, what each node wants delivered, 0 at the depot; None for a closed tour.
         capacity: of each vehicle, in the same units; 0 for a closed tour.
+        windows: float64 ``[nodes, 2]``, within which service must begin, or None; distances are times then.
+        service: float64 ``[nodes]``, how long it takes, or None.
         rollouts: that the budget allows.
         patience: rollouts without an improvement that it allows.
         seed: for the solver's own generator, at most 31 bits.
@@ -203,6 +205,8 @@ class Routing(NamedTuple):
     dists: NDArray[np.float64]
     loads: NDArray[np.int64] | None = None
     capacity: int = 0
+    windows: NDArray[np.float64] | None = None
+    service: NDArray[np.float64] | None = None
     rollouts: float = math.inf
     patience: float = math.inf
     seed: int = 0
@@ -229,7 +233,8 @@ class OutsideRouteSolver(OutsideSolver):
             refuse_unfit(self.name, demand, holds)
             loads, capacity = to_loads(demand, holds, self.largest_load)
         seed = int(torch.randint(2**31 - 1, (), generator=rng, device=rng.device))
-        return Routing(dists, loads, capacity, budget.rollouts, budget.patience, seed)
+        windows, service = (None if each is None else each[0].cpu().numpy() for each in (model.windows, model.service))
+        return Routing(dists, loads, capacity, windows, service, budget.rollouts, budget.patience, seed)
 
 
 def to_actions(routes: Iterable[Iterable[int]]) -> list[int]:

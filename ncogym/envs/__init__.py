@@ -9,6 +9,7 @@ from ncogym.envs.packing.knapsack import Knapsack
 from ncogym.envs.routing.atsp import ATSP
 from ncogym.envs.routing.cvrp import CVRP
 from ncogym.envs.routing.tsp import TSP
+from ncogym.envs.routing.vrptw import VRPTW
 from ncogym.envs.scheduling.jssp import JSSP
 from ncogym.errors import ArgumentError
 from ncogym.problem import Problem
@@ -21,6 +22,7 @@ PROBLEMS: dict[str, type[Problem]] = {
     "tsp": TSP,
     "atsp": ATSP,
     "cvrp": CVRP,
+    "vrptw": VRPTW,
     "knapsack": Knapsack,
     "jssp": JSSP,
     "mis": MIS,

@@ -346,9 +346,15 @@ class SparseNetwork(AttentionPolicy):
         self, x: Float[Tensor, "batch nodes dim"], features: InstanceFeatures
     ) -> Float[Tensor, "batch nodes dim"]:
         edges = next(feature for feature in features if isinstance(feature, SparseEdges))
+        present = next(feature.present for feature in features if isinstance(feature, NodeFeatures))
         flat = F.pad(x.flatten(0, 1), (0, 0, 0, 1))
-        encoded: Tensor = self.encoder(flat, sparse_edges(edges, x.shape[1]))
-        return encoded[:-1].view(x.shape)
+        encoded = self.encoder(flat, sparse_edges(edges, x.shape[1]))[:-1].view(x.shape)
+        return encoded if present is None else encoded * present.unsqueeze(-1)  # 0 is what is not there
+
+    def summary(self, encoded: EncodedNodes) -> Float[Tensor, "batch width"]:
+        """Return the largest of each number over the nodes that are there."""
+        absent = (encoded.logit_keys == 0).all(-1, keepdim=True)
+        return encoded.logit_keys.masked_fill(absent, -math.inf).amax(1)
 
 
 class GraphPolicy(Policy):

@@ -7,17 +7,18 @@ import math
 from types import SimpleNamespace
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
-from problems import IndependentSet
 from tensordict import TensorDict
 from torch import Tensor, nn
 
 from ncogym.algorithms.flow import FlowBalance
 from ncogym.envs import build_task
+from ncogym.envs.graph import graphs
+from ncogym.envs.graph.independent_set import MIS
 from ncogym.errors import ArgumentError, UnsupportedFeatures, UnsupportedProblem
-from ncogym.laws import check_env
-from ncogym.policies import AttentionPolicy, Policy
+from ncogym.policies import GraphPolicy, Policy
 from ncogym.rollout import Work, parents_seen
 from ncogym.task import Task
 
@@ -38,7 +39,7 @@ class Table(Policy):
 
     def __init__(self) -> None:
         super().__init__()
-        self.table = nn.Parameter(torch.zeros(self.width, NODES))
+        self.table = nn.Parameter(torch.zeros(self.width, NODES + 1))
 
     def arguments(self):
         return {}
@@ -48,8 +49,8 @@ class Table(Policy):
 
     def state(self, step):
         """Return the number of the state."""
-        code = (step.action_mask.long() * 2 ** torch.arange(NODES)).sum(-1)
-        return code * (NODES + 1) + step.scalars[..., 0].long()
+        code = (step.action_mask[..., :-1].long() * 2 ** torch.arange(NODES)).sum(-1)
+        return code * (NODES + 1) + (step.scalars[..., 1] * NODES).round().long()
 
     def logits(self, encoded, step):
         return self.table[self.state(step)].masked_fill(~step.action_mask, -torch.inf)
@@ -63,10 +64,7 @@ class Table(Policy):
 
 def graph(batch: int) -> TensorDict:
     """Return the same graph of five nodes, so many times."""
-    edges = torch.zeros(batch, NODES, NODES, dtype=torch.bool)
-    for one, other in EDGES:
-        edges[:, one, other] = edges[:, other, one] = True
-    return TensorDict({"edges": edges}, batch_size=[batch])
+    return torch.cat([graphs.graph(NODES, np.array(EDGES))] * batch)
 
 
 def maximal_sets() -> list[frozenset[int]]:
@@ -81,34 +79,29 @@ def maximal_sets() -> list[frozenset[int]]:
     return [frozenset(nodes) for nodes in sets if not any(nodes < other for other in sets)]
 
 
-def sampled_law(env: IndependentSet, policy: Policy) -> dict[frozenset[int], float]:
+def sampled_law(env: MIS, policy: Policy) -> dict[frozenset[int], float]:
     """Return the probability of each finished set, by going through all that the policy may do."""
     instance, law = graph(1), dict.fromkeys(maximal_sets(), 0.0)
     encoded = policy.encode(env.instance_features(instance))
 
-    def go(state, probability):
+    def go(state, probability, taken):
         if bool(state.done):
-            law[frozenset(state.taken[0, 0].nonzero()[:, 0].tolist())] += probability
+            law[taken] += probability
             return
         shares = policy.logits(encoded, env.step_features(state))[0, 0].softmax(-1).tolist()
         for action, share in enumerate(shares):
             if share:
-                go(env.advance(state, torch.tensor([[action]])), probability * share)
+                go(env.advance(state, torch.tensor([[action]])), probability * share, taken | {action})
 
     with torch.no_grad():
-        go(env.start(instance), 1.0)
+        go(env.start(instance), 1.0, frozenset())
     return law
 
 
 def test_the_law_is_that_of_the_rewards() -> None:
     """On a graph of five nodes a set is sampled in proportion to exp(beta size), however many orders lead to it."""
     torch.manual_seed(0)
-    env, policy, flow, rng = (
-        Task.of(IndependentSet, NODES),
-        Table(),
-        FlowBalance(16, BETA),
-        torch.Generator().manual_seed(0),
-    )
+    env, policy, flow, rng = MIS(), Table(), FlowBalance(16, BETA), torch.Generator().manual_seed(0)
     flow.attach(policy)
     adam = torch.optim.Adam([*policy.parameters(), *flow.parameters()], lr=2e-2)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, 600)
@@ -128,8 +121,7 @@ def test_the_law_is_that_of_the_rewards() -> None:
 
 def test_parents_are_counted(rng: torch.Generator) -> None:
     """A set of n nodes has n parents, each of which the dynamics reach; a problem that does not say is refused."""
-    env = Task.of(IndependentSet, 6)
-    assert "random solutions are valid" in check_env(env)
+    env = Task.of(MIS, 6, "er:0.4", 0.0)
     instances = env.generate(4, rng)
     work = Work.alone(SimpleNamespace(encode=lambda features: None), env, instances, rng)
     state, sequence = env.start(instances), []
@@ -137,7 +129,8 @@ def test_parents_are_counted(rng: torch.Generator) -> None:
         sequence.append(state.action_mask.long().argmax(-1))
         state = env.advance(state, sequence[-1])
     found = work.replay(torch.stack(sequence, dim=-1))
-    sizes = [[len(set(row[: step + 1])) for step in range(6)] for row in found.actions[:, 0].tolist()]
+    taken = [[set(row[: step + 1]) - {6} for step in range(6)] for row in found.actions[:, 0].tolist()]
+    sizes = [[len(nodes) for nodes in row] for row in taken]
     torch.testing.assert_close(parents_seen(env, found)[:, 0].exp(), torch.tensor(sizes, dtype=torch.float32))
     tsp = build_task("tsp", num_nodes=5)
     with pytest.raises(UnsupportedProblem, match="tsp does not say how many parents its states have"):
@@ -146,12 +139,7 @@ def test_parents_are_counted(rng: torch.Generator) -> None:
 
 def test_loss_by_hand() -> None:
     """Flows of 0 leave the forward and the backward policy and the reward, and padding counts nothing."""
-    env, policy, flow, rng = (
-        Task.of(IndependentSet, NODES),
-        Table(),
-        FlowBalance(1, BETA),
-        torch.Generator().manual_seed(0),
-    )
+    env, policy, flow, rng = MIS(), Table(), FlowBalance(1, BETA), torch.Generator().manual_seed(0)
     flow.attach(policy)
     for parameter in flow.parameters():
         nn.init.zeros_(parameter)
@@ -161,16 +149,16 @@ def test_loss_by_hand() -> None:
     for action in work.rollouts.actions[0, 0].tolist():
         if not bool(state.done):
             allowed = int(state.action_mask.sum())
-            errors.append((-math.log(allowed) + math.log(int(state.taken.sum()) + 1) - BETA) ** 2)
+            errors.append((-math.log(allowed) + math.log(int(state.num_taken) + 1) - BETA) ** 2)
         state = env.advance(state, torch.tensor([[action]]))
     assert loss.item() == pytest.approx(sum(errors) / len(errors), rel=1e-5)
 
 
 def test_it_trains_a_network(rng: torch.Generator) -> None:
-    """On graphs of different sizes of sets, an attention policy takes larger sets after some steps."""
+    """On graphs of different sizes, a graph policy takes larger sets after some steps."""
     torch.manual_seed(0)
-    env, flow = Task.of(IndependentSet, 8), FlowBalance(8, beta=4.0)
-    policy = AttentionPolicy(env.feature_dims, dim=16, num_layers=2, num_heads=2, feedforward=32, edge_attention=True)
+    env, flow = Task.of(MIS, 12, "ba:2"), FlowBalance(8, beta=4.0)
+    policy = GraphPolicy(env.feature_dims, dim=16, num_layers=2, num_heads=2, feedforward=32)
     flow.attach(policy)
     adam, means = torch.optim.Adam([*policy.parameters(), *flow.parameters()], lr=3e-3), []
     for _ in range(80):
@@ -198,4 +186,4 @@ def test_refusals(arguments: dict, word: str) -> None:
 def test_a_step_before_a_policy_was_met_is_refused(rng: torch.Generator) -> None:
     """Without its head it says so, and takes nothing else for flows."""
     with pytest.raises(RuntimeError, match="FlowBalance takes steps once it has met a policy"):
-        FlowBalance().step(Work.alone(Table(), Task.of(IndependentSet, NODES), graph(1), rng))
+        FlowBalance().step(Work.alone(Table(), MIS(), graph(1), rng))

@@ -100,7 +100,7 @@ def _taken(write: Callable[[Path], Any]) -> Files:
 
 def _rules(env: Any, data: Any) -> list[str]:
     """Return the names of the quick rules that take instances of a problem."""
-    rules = ("nearest-neighbour", "savings", "ratio-greedy", "dispatch:MWKR")
+    rules = ("nearest-neighbour", "savings", "ratio-greedy", "dispatch:MWKR", "degree-greedy")
     return [name for name in rules if SOLVERS[name]().supports(env, data)]
 
 
@@ -112,7 +112,7 @@ def _tried(env: Any, data: Any) -> None:
 
 # ---------------------------------------------------------------------- instance files
 
-SUFFIX = {"tsp": ".tsp", "atsp": ".atsp", "cvrp": ".vrp", "jssp": ".jsp", "knapsack": ".kp"}
+SUFFIX = {"tsp": ".tsp", "atsp": ".atsp", "cvrp": ".vrp", "jssp": ".jsp", "knapsack": ".kp", "mis": ".mis"}
 SHAPES = {
     "FULL_MATRIX": "0 3 4 5\n3 0 6 7\n4 6 0 8\n5 7 8 0",
     "UPPER_ROW": "3 4 5\n6 7\n8",
@@ -147,6 +147,7 @@ FORMS = {
         "x01\n2 2\n0 3 1 2\n1 4 0 1\n6\n0 3\n2 1\n",
         "3 3\n0 3 1 2 2 1\n1 4\n0 1 2 2\n",
     ],
+    "mis": ["c weights\np col 4 4\nn 1 2.5\nn 4 7\ne 1 2\ne 2 3\ne 2 1\ne 4 3\n", "p edge 2 0\n"],
     "knapsack": ["3 5\n10 0\n3 2\n4 4\n1 1 0\n", "2\n1 10 0\n2 3 2\n5\n", "2\n5\n10 0\n3 2\n"],
 }
 
@@ -182,7 +183,10 @@ def _reader(problem: str) -> Target:
 
 
 def _texts() -> list[tuple[Files, list[str]]]:
-    return [({"a.txt": content}, ["a.txt"]) for problem in PROBLEMS for content in _instances(problem)]
+    told = [
+        name for name, kind in PROBLEMS.items() if ".txt" in kind.suffixes or SUFFIX[name] in (".tsp", ".atsp", ".vrp")
+    ]
+    return [({"a.txt": content}, ["a.txt"]) for problem in told for content in _instances(problem)]
 
 
 def _recognised(folder: Path, sampled: bool) -> None:

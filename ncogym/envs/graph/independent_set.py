@@ -10,7 +10,6 @@ References:
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -20,11 +19,10 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 
 from ncogym.envs.graph import graphs, moves
-from ncogym.envs.graph.instances import GraphDistribution
-from ncogym.features import FeatureDims, InstanceFeatures, StepFeatures
+from ncogym.envs.graph.base import GraphProblem
+from ncogym.features import FeatureDims, StepFeatures
 from ncogym.models import IndependentSet
-from ncogym.problem import Arrays, Contents, Neighbourhood, Problem, Violation, as_int64
-from ncogym.sketch import Sketch
+from ncogym.problem import Violation, as_int64
 
 
 class MISState(NamedTuple):
@@ -36,7 +34,7 @@ class MISState(NamedTuple):
     done: Tensor
 
 
-class MIS(Problem):
+class MIS(GraphProblem):
     """Maximum independent set, weighted or not.
 
     Instance keys are those of `ncogym.envs.graph.graphs`; weights of edges are not read.
@@ -50,30 +48,7 @@ class MIS(Problem):
     name = "mis"
     sense = "max"
     suffixes = (".mis",)
-    multi_start = False
     state_type = MISState
-    distribution_type = GraphDistribution
-    instance_keys = (*graphs.KEYS, *graphs.TABLES)
-    padding = graphs.PADDING
-
-    def instance_size(self, instance: TensorDict) -> int:
-        return int(instance["degree"].shape[1])
-
-    # ------------------------------------------------------------------ instances
-
-    def read(self, path: str | Path) -> TensorDict:
-        from ncogym.envs.formats.graphs import read_graph
-
-        return graphs.graph(*read_graph(path), dtype=torch.float64)
-
-    @classmethod
-    def from_arrays(cls, arrays: Arrays) -> Contents | None:
-        """Read the arrays of the instance keys, as ``ncogym generate`` writes them."""
-        return graphs.from_arrays(arrays)
-
-    def write(self, instance: TensorDict, path: str | Path) -> None:
-        """Write a DIMACS file; nodes of another weight than 1 get a line each."""
-        graphs.write(instance, path)
 
     # ------------------------------------------------------------------ dynamics
 
@@ -98,9 +73,6 @@ class MIS(Problem):
         self, state: MISState, action: Int64[Tensor, "batch rollouts"], successor: MISState
     ) -> Float32[Tensor, "batch rollouts"]:
         return graphs.weights_of(state.instance).gather(1, action)
-
-    def horizon(self, instance: TensorDict) -> int:
-        return self.instance_size(instance)
 
     def earliest(self, instance: TensorDict) -> int:
         return 1  # of a complete graph
@@ -128,27 +100,11 @@ class MIS(Problem):
                     found.append(Violation(row, rollout, reason))
         return found
 
-    def broken_solutions(self, instance: TensorDict, actions: Tensor) -> dict[str, Tensor | None]:
-        """Return broken solutions of each kind for `ncogym.laws`; a node left out is none."""
-        return moves.broken_sets(instance, actions)
-
-    def padded(self, instance: TensorDict, actions: Tensor, steps: int) -> Tensor:
-        """Lengthen finished solutions ``[batch, ..., steps before]`` to ``steps`` by the action that takes none."""
-        return F.pad(actions, (0, steps - actions.shape[-1]), value=self.instance_size(instance))
-
-    def plain_actions(self, instance: TensorDict, actions: Int64[Tensor, " steps"]) -> list[int]:
-        """Return the nodes of the set, in ascending order."""
-        return sorted({int(node) for node in actions if node < self.instance_size(instance)})
-
     # ------------------------------------------------------------------ features
 
     @property
     def feature_dims(self) -> FeatureDims:
         return FeatureDims(node=3, kinds=2, sparse=1, scalars=2, candidates=4)
-
-    def instance_features(self, instance: TensorDict) -> InstanceFeatures:
-        """Return what `graphs.graph_features` says of nodes and edges."""
-        return graphs.graph_features(instance)
 
     def step_features(self, state: MISState) -> StepFeatures:
         """Return numbers of each undecided node, 0 for others.
@@ -170,31 +126,8 @@ class MIS(Problem):
         share = torch.stack([free.sum(-1), state.num_taken], dim=-1) / count
         return StepFeatures(graphs.no_roles(state.action_mask), state.action_mask, share.float(), candidates)
 
-    # ------------------------------------------------------------------ symmetries, parts, views, picture
-
-    def equivalent_actions(
-        self, instance: TensorDict, actions: Int64[Tensor, "batch steps"], count: int, rng: torch.Generator
-    ) -> Int64[Tensor, "batch {count} steps"]:
-        """Draw random orders of the set, the action that takes none at the end."""
-        return moves.shuffled(actions.unsqueeze(1).expand(-1, count, -1), self.instance_size(instance), rng)
-
-    def neighbourhood(
-        self, instance: TensorDict, actions: Int64[Tensor, "batch rollouts steps"], free: int, rng: torch.Generator
-    ) -> Neighbourhood:
-        """Open the nodes of the set that are nearest to a random node, and all that then comes."""
-        order, taken = moves.by_distance(instance, actions, rng)
-        return self._tail(order, int(taken.amin()), free)
-
-    def symmetries(self, instance: TensorDict, count: int = 8, rng: torch.Generator | None = None) -> list[TensorDict]:
-        """Return the instance alone: other names of the nodes are no image to a policy that sees none."""
-        return [instance]
-
     def model(self, instance: TensorDict) -> IndependentSet:
         return IndependentSet(*graphs.shown(instance))
-
-    def sketch(self, instance: TensorDict, actions: Int64[Tensor, " steps"]) -> Sketch:
-        """Return the graph with the nodes of the set marked."""
-        return moves.drawn(instance, self.plain_actions(instance, actions))
 
 
 def _joined(steps: list[int], joined: set[tuple[int, ...]]) -> str | None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Float32, Float64, Int64, Shaped
 from tensordict import TensorDict
 from torch import Tensor
 
+from ncogym.distribution import Distribution
 from ncogym.envs.formats.arrays import holds, real, refuse, whole
 from ncogym.envs.formats.shares import amounts
 from ncogym.envs.routing import geometry, moves
@@ -67,11 +68,12 @@ class CVRP(Problem):
 
     name = "cvrp"
     sense = "min"
-    suffixes = (".vrp",)
+    suffixes: ClassVar[tuple[str, ...]] = (".vrp",)
     published_suffix = solution_suffix = ".sol"
-    state_type = CVRPState
-    distribution_type = CVRPDistribution
-    instance_keys = ("locs", "demand", "capacity", "dists")
+    state_type: ClassVar[Any] = CVRPState
+    distribution_type: ClassVar[type[Distribution] | None] = CVRPDistribution
+    instance_keys: ClassVar[tuple[str, ...]] = ("locs", "demand", "capacity", "dists")
+    both_ways: ClassVar[bool] = True  # whether a route is as good backwards
 
     def instance_size(self, instance: TensorDict) -> int:
         return instance["locs"].shape[1] - 1
@@ -258,7 +260,7 @@ class CVRP(Problem):
         scalars = torch.stack([room, state.num_left / self.instance_size(state.instance)], dim=-1).float()
         return StepFeatures(state.current.unsqueeze(-1), state.action_mask, scalars)
 
-    def walk(self, instance: TensorDict) -> Walk:
+    def walk(self, instance: TensorDict) -> Walk | None:
         capacity = instance["capacity"].double()
         slack = (SLACK * capacity).clamp_max(0.5)
         demand = instance["demand"].double()
@@ -288,6 +290,7 @@ class CVRP(Problem):
         load = torch.zeros(path.shape, dtype=torch.float64, device=path.device)
         load = load.scatter_add(-1, route, moves.look_up(instance["demand"], path).double())
         noise, flip = torch.rand(2, *path.shape, generator=rng, device=rng.device).to(path.device)
+        flip = flip * self.both_ways
         gumbel = -(-noise.clamp_min(1e-8).log()).log()
         fullness = load / instance["capacity"].double()[:, None, None] + 0.1 * gumbel
         return moves.in_order(path, route, fullness, flip)
@@ -304,7 +307,7 @@ class CVRP(Problem):
         centre = torch.randint(1, customers + 1, path.shape[:2], generator=rng, device=rng.device).to(path.device)
         away = geometry.lengths(instance, centre.unsqueeze(-1).expand_as(path), path).masked_fill(path == 0, torch.inf)
         nearest = torch.full_like(away, torch.inf).scatter_reduce(-1, route, away, "amin")
-        flip = torch.rand(path.shape, generator=rng, device=rng.device).to(path.device)
+        flip = torch.rand(path.shape, generator=rng, device=rng.device).to(path.device) * self.both_ways
         return self._tail(moves.in_order(path, route, nearest, flip), customers + fewest - 1, free)
 
     def padded(self, instance: TensorDict, actions: Tensor, steps: int) -> Tensor:

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
@@ -48,6 +48,7 @@ UNITS = 1_000_000  # whole numbers that make up a distance of 1 of an asymmetric
 # the field's capacities by number of customers; others lie on the straight lines through these
 CAPACITIES = {10: 20, 20: 30, 50: 40, 100: 50, 125: 55, 150: 60, 200: 70}
 MAX_DEMAND = 9  # of the distributions that take these capacities
+HORIZON = 4.6  # of vehicles with time windows, in the unit square
 
 
 def _tsp_sets() -> Iterator[tuple[str, ReferenceSet]]:
@@ -199,7 +200,7 @@ class CVRPDistribution(Distribution):
             distribution x, also as a part of mixed, draws its own.
     """
 
-    reference_sets = pinned(_cvrp_sets())
+    reference_sets: ClassVar[dict[str, ReferenceSet]] = pinned(_cvrp_sets())
 
     def __init__(
         self,
@@ -289,6 +290,48 @@ class CVRPDistribution(Distribution):
         low, high = sizes[above - 1], sizes[above]
         slope = (CAPACITIES[high] - CAPACITIES[low]) / (high - low)
         return math.floor(CAPACITIES[low] + slope * (self.num_customers - low) + 0.5)
+
+
+class VRPTWDistribution(CVRPDistribution):
+    """Instances of `CVRPDistribution` with time windows, as the field draws them in the unit square.
+
+    The depot is open from 0 to 4.6. Service takes 0.15 to 0.18, a window is 0.18 to 0.2 long, and it lies so that each
+    customer can be reached and left in time on a route of its own, even if served last (Liu et al., Multi-Task Learning
+    for Routing Problem with Cross-Problem Zero-Shot Generalization, KDD 2024; Berto et al., RouteFinder, TMLR 2025).
+
+    Args:
+        num_customers: as of `CVRPDistribution`.
+        distribution: as there.
+        capacity: as there.
+    """
+
+    reference_sets: ClassVar[dict[str, ReferenceSet]] = pinned(
+        (
+            f"ncogym-vrptw-{n}",
+            ReferenceSet({"num_customers": n}, 1234, 1_000, "", "this library's uniform with windows, seed 1234"),
+        )
+        for n in (20, 50, 100)
+    )
+
+    def of_size(self, size: int) -> VRPTWDistribution:
+        return VRPTWDistribution(size, self.distribution, self.capacity)
+
+    def draw(self, count: int, rng: torch.Generator) -> TensorDict:
+        drawn = super().draw(count, rng)
+        locs = drawn["locs"]
+        shape = (*locs.shape[:2], 3)
+        length, width, place = torch.rand(shape, generator=rng, device=locs.device).unbind(-1)
+        service, width = 0.15 + 0.03 * length, 0.18 + 0.02 * width
+        away = (locs - locs[:, :1]).norm(dim=-1)
+        latest = HORIZON - service - width - away  # at which a window may open
+        opens = away + place * (latest - away)
+        windows = torch.stack([opens, opens + width], dim=-1)
+        windows[:, 0], service[:, 0] = torch.tensor([0.0, HORIZON], device=locs.device), 0.0
+        return drawn.update({"windows": windows, "service": service})
+
+    def seeded(self, count: int, seed: int) -> TensorDict:
+        """Return the first ``count`` instances that a seed stands for, drawn in blocks; see `Distribution.seeded`."""
+        return Distribution.seeded(self, count, seed)
 
 
 def routes(locs: Tensor, demand: Tensor, capacity: Tensor) -> TensorDict:
