@@ -28,9 +28,9 @@ import torch
 from ncogym._resources import git_commit, machine, versions
 from ncogym.algorithms import BOPO, PO, POMO, PPO, Algorithm, Imitation, Reinforce, SelfLabelling
 from ncogym.budget import MaxRollouts
+from ncogym.composing import make_solver
 from ncogym.envs import make
 from ncogym.policies import AttentionPolicy, GraphPolicy
-from ncogym.solving import make_solver
 from ncogym.study import study
 from ncogym.training.module import Optimiser
 from ncogym.training.run import Labels, train

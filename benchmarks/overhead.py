@@ -24,9 +24,9 @@ import torch
 
 import ncogym
 from ncogym.algorithms import POMO
+from ncogym.composing import make_solver
 from ncogym.policies import AttentionPolicy
 from ncogym.rollout import Work
-from ncogym.solving import make_solver
 from ncogym.training import callbacks, module, run
 
 

@@ -27,13 +27,13 @@ import torch
 from ncogym._resources import git_commit, machine, versions
 from ncogym.algorithms import POMO, Algorithm, Compass, Poppy, Reinforce
 from ncogym.budget import MaxRollouts
+from ncogym.composing import make_solver
 from ncogym.envs import make
 from ncogym.envs.routing.mutations import MUTATIONS
 from ncogym.evaluation import Evaluation, seeds_ci95
 from ncogym.plotting import draw_anytime, linear_below
 from ncogym.policies import AttentionPolicy, GraphPolicy, Latent, Population
 from ncogym.report import anytime_curves
-from ncogym.solving import make_solver
 from ncogym.study import study
 from ncogym.training.module import Optimiser
 from ncogym.training.run import train

@@ -15,8 +15,8 @@ from typing import NamedTuple
 
 from ncogym import _resources, references
 from ncogym.budget import Budget, MaxRollouts, MaxSeconds
+from ncogym.composing import make_solver
 from ncogym.sets import open_set
-from ncogym.solving import make_solver
 
 COMMIT = _resources.git_commit()  # before the first file that is written makes the checkout another
 

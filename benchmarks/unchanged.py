@@ -25,10 +25,10 @@ import torch
 from ncogym.baselines import SOLVERS
 from ncogym.budget import MaxRollouts
 from ncogym.cli import main
+from ncogym.composing import choose_policy, make_solver, needs_policy
 from ncogym.envs import make
 from ncogym.errors import NcogymError
 from ncogym.search import SEARCHES
-from ncogym.solving import choose_policy, make_solver, needs_policy
 from ncogym.training.module import TrainingModule
 
 SMALL = dict.fromkeys(("jssp-self-labelling", "jssp-second", "jssp-third", "poppy-jssp", "compass-jssp"), 24)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:  # what a type checker reads; at run time `__getattr__` brings the same names
     from ncogym import algorithms, baselines, envs, errors, laws, models, policies, rollout, search, training
     from ncogym.budget import Budget, MaxRollouts, MaxSeconds, NoImprovement
+    from ncogym.composing import make_solver
     from ncogym.distribution import Distribution
     from ncogym.envs import make
     from ncogym.evaluation import evaluate
@@ -18,7 +19,7 @@ if TYPE_CHECKING:  # what a type checker reads; at run time `__getattr__` brings
     from ncogym.problem import Problem
     from ncogym.sets import open_set
     from ncogym.solution import Solution
-    from ncogym.solving import Solved, make_solver, solve
+    from ncogym.solving import Solved, solve
     from ncogym.task import Task
 
 __version__ = "0.1.0"
@@ -67,7 +68,7 @@ _HOME = {
     "evaluate": "ncogym.evaluation",
     "load_policy": "ncogym.pretrained",
     "make": "ncogym.envs",
-    "make_solver": "ncogym.solving",
+    "make_solver": "ncogym.composing",
     "open_set": "ncogym.sets",
     "register": "ncogym.plugins",
     "save_policy": "ncogym.pretrained",

@@ -973,9 +973,9 @@ def _list_policies() -> Iterator[tuple[str, str]]:
 
 
 def _list_solvers() -> Iterator[tuple[str, str]]:
+    from ncogym.auto import AUTO
     from ncogym.baselines import SOLVERS
     from ncogym.search import SEARCHES
-    from ncogym.solving import AUTO
 
     yield AUTO, "The best search with a policy for the size and the budget."
     for name, kind in (SEARCHES | SOLVERS).items():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ncogym.solving import make_solver
+from ncogym.composing import make_solver
 from ncogym.task import Task
 from ncogym.training.run import train as run
 

@@ -448,6 +448,8 @@ def _told_task(task: Task, told: Mapping[str, Any], instances: TensorDict) -> Ta
         raise InstanceError(f"it tells {', '.join(sorted(unknown))} of {task.name}; allowed are {allowed}")
     larger = task.resized(2 * task.size).arguments()
     sizes = {key: fitting[key] for key, value in default.items() if larger[key] != value}
+    if task.distribution.frame:  # instances differ in size, and what is told is about their mean
+        sizes = {}
     for key, size in sizes.items():
         if told.get(key, size) != size:
             raise InstanceError(f"it tells {key} {told[key]!r}, but its instances have {size}")

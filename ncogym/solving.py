@@ -1,16 +1,14 @@
-"""From a file or an instance to a checked solution: the main flow, and solvers by name."""
+"""From a file to a checked solution: the main flow."""
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 import os
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from tensordict import TensorDict
@@ -18,17 +16,9 @@ from torch import Tensor
 
 from ncogym import kernels
 from ncogym._files import named, whole
-from ncogym.baselines import (
-    SOLVERS,
-    DegreeGreedy,
-    Dispatching,
-    NearestNeighbour,
-    RatioGreedy,
-    Savings,
-    TwoOpt,
-)
-from ncogym.books import Progress
+from ncogym.auto import AUTO, Classical
 from ncogym.budget import OVERRUN, Budget, MaxRollouts, MaxSeconds
+from ncogym.composing import choose_policy, condition_of, make_solver, needs_policy
 from ncogym.envs import kind_of
 from ncogym.envs.formats.text import read_text
 from ncogym.errors import (
@@ -37,277 +27,14 @@ from ncogym.errors import (
     InvalidSolution,
     NcogymError,
     NcogymWarning,
-    NoSolutionFound,
-    NotEnoughMemory,
-    UnsupportedProblem,
 )
 from ncogym.known import AS_GOOD, published_solution
 from ncogym.plotting import draw
-from ncogym.policies import Conditioned, Latent, Policy
-from ncogym.policies.decoding import Sample
-from ncogym.pretrained import Pretrained, find_policy, load_policy
+from ncogym.pretrained import find_policy
 from ncogym.problem import Problem
 from ncogym.records import PLACES, check_free, places_of, write_record
-from ncogym.rollout import MEMORY_SHARE, check_memory
-from ncogym.search import SEARCHES, Compose, GreedySearch, MultiStart, Reconstruct, Sampling, Search, Symmetry
 from ncogym.sets import open_set, recognise
-from ncogym.solution import Solution, Solutions, gap_percent, stacked
-from ncogym.solver import Improver, Solver
-
-AUTO = "auto"
-SAMPLES, ROUNDS = 128, 8  # of a search without a budget
-BEGINNINGS: tuple[Callable[[], Any], ...] = (  # of `auto`; of those that take a problem, the quickest first
-    NearestNeighbour,
-    Savings,
-    RatioGreedy,
-    Dispatching,
-    DegreeGreedy,
-)
-FIRST = 0.5  # of what is left then, by which the policy must have built a solution where others could go on
-BEGINNING = 0.25  # of a budget that each beginning but the first may take
-
-
-SAMPLED = {"multistart", "sampling"}  # parts that together are one search: samples from each start
-
-
-class Auto:
-    """The search that ``auto`` stands for, composed by what the problem offers; docs/results.md has the measurements.
-
-    It begins with heuristics of milliseconds (`BEGINNINGS`), so that there is an answer however large an instance is,
-    and goes on from there. Where memory or time do not let the policy build a single solution, 2-opt has the rest of
-    the time, on symmetric tours. Like 2-opt, the beginnings count no rollouts.
-
-    On symmetric tours, samples from every start of one image after the other, the best of each improved by 2-opt, for
-    as long as the budget lasts. Elsewhere `Reconstruct`: from its own greedy starts where solutions may begin anywhere,
-    else from samples of the images that there are. Without a budget it ends after one round of the starts of 8 images,
-    or after `SAMPLES` samples of each and `ROUNDS` rounds of re-construction.
-
-    Args:
-        policy: in evaluation mode.
-    """
-
-    name = AUTO
-
-    def __init__(self, policy: Policy) -> None:
-        self.policy = policy
-
-    def __call__(self, env: Any, instances: TensorDict, budget: Budget | None, rng: torch.Generator) -> Solutions:
-        """Return what is found; each solution carries the names of all that had a part in it."""
-        progress = Progress(env, instances, budget)
-        names = self._begin(progress, rng)
-        search = self.composed(env, instances)
-        if not (names and progress.spent):
-            try:
-                check_memory(env, self.policy, instances, MEMORY_SHARE if names else 1.0)
-                if isinstance(search, Improver):
-                    search.improve(progress, rng)
-                else:
-                    left = progress.left()
-                    left = replace(left, first=FIRST * left.first)
-                    progress.take(search(env, instances, left, rng))
-            except NoSolutionFound:  # as above: only where there is none to begin with
-                if not names:
-                    raise
-            except NotEnoughMemory as error:
-                if not names:
-                    raise
-                warnings.warn(f"{AUTO}: the policy is left out: {error}", NcogymWarning, stacklevel=2)
-        if progress.rollouts:
-            names.append(search.name)
-        elif TwoOpt().supports(env, instances) and not progress.spent:
-            TwoOpt().improve(progress, rng)
-            names.append(TwoOpt.name)
-        return progress.solutions("+".join(names))
-
-    def _begin(self, progress: Progress, rng: torch.Generator) -> list[str]:
-        """Offer what the heuristics find, and return the names of those that the best solutions are from."""
-        env, instances, names = progress.env, progress.instances, list[str]()
-        for solver in (make_beginning() for make_beginning in BEGINNINGS):
-            if not solver.supports(env, instances) or (names and progress.spent):
-                continue
-            try:
-                with progress.part(BEGINNING if names else 1.0):
-                    found = solver(env, instances, progress.left(), rng)
-            except NoSolutionFound:  # it took too long, or finds none at all
-                continue
-            before: Any = progress.best
-            progress.offer(stacked(env, instances, [each.actions for each in found])[:, None], rollouts=0)
-            better = torch.ones(1, dtype=torch.bool) if before is None else progress.best != before
-            names = [*(names if not better.all() else ()), *([solver.name] if better.any() else ())]
-        return names
-
-    def composed(self, env: Any, instances: TensorDict) -> Solver:
-        """Return the search for a problem."""
-        if TwoOpt().supports(env, instances):
-            several = len(env.symmetries(instances, 2)) > 1
-            drawn = MultiStart(self.policy, Sample(temperature=0.5), rounds=1 if several else None)
-            solver = Compose(drawn, TwoOpt())
-            return Symmetry(solver, endless=True) if several else solver
-        rebuilt = Reconstruct(self.policy, rounds=ROUNDS)
-        return rebuilt if env.multi_start else Compose(Symmetry(Sampling(self.policy, samples=SAMPLES)), rebuilt)
-
-
-def solvers() -> dict[str, Callable[..., Any]]:
-    """Return all that a solver may be composed of, by name: searches, then baselines."""
-    return SEARCHES | SOLVERS
-
-
-def _kind(name: str) -> type:
-    """Return the class of a part, which says what it is."""
-    made = solvers()[name]
-    kind: Any = made.func if isinstance(made, functools.partial) else made
-    return cast(type, kind)
-
-
-def _wraps(name: str) -> bool:
-    """Say whether a part runs the solver that stands before it."""
-    kind = _kind(name)
-    return issubclass(kind, Search) and kind.wraps
-
-
-def _goes_on(name: str) -> bool:
-    """Say whether a part goes on from solutions; called alone it makes a start of its own."""
-    return Improver in _kind(name).__mro__
-
-
-def _follows(name: str) -> bool:
-    """Say whether a part builds nothing: a greedy rollout stands before it where nothing does."""
-    return _wraps(name) or (_goes_on(name) and cast(type[Improver], _kind(name)).brief)
-
-
-def _policies(name: str) -> tuple[type[Policy], ...]:
-    """Return the classes of policies that a part reads; none of one that takes those without conditions."""
-    kind = _kind(name)
-    return kind.policies if issubclass(kind, Search) else ()
-
-
-def needs_policy(name: str) -> bool:
-    """Return whether the solver of that name uses a policy: all do but baselines and what is composed of them alone."""
-    parts = name.split("+")
-    if name == AUTO or any(part not in solvers() for part in parts):
-        return True
-    return name not in SOLVERS and (any(p not in SOLVERS and not _wraps(p) for p in parts) or not _built(parts))
-
-
-def _built(parts: list[str]) -> list[str]:
-    """Return what builds the first solutions: what neither wraps nor improves what stands before it."""
-    return [part for place, part in enumerate(parts) if not _follows(part) and not (place and _goes_on(part))]
-
-
-def classes(name: str) -> tuple[type[Policy], ...]:
-    """Return the classes of conditioned policies that the solver of that name reads; none where it takes plain ones."""
-    return next((kinds for part in name.split("+") if part in SEARCHES and (kinds := _policies(part))), ())
-
-
-def _check_takes(name: str, policy: Policy) -> None:
-    """Refuse a policy that a search of that solver cannot read."""
-    kind = type(policy).__name__
-    for part in [part for part in name.split("+") if part in SEARCHES and not _wraps(part)] or [name]:
-        kinds = _policies(part) if part in SEARCHES else ()
-        if isinstance(policy, kinds) if kinds else not isinstance(policy, Conditioned):
-            continue
-        allowed = " or ".join(each.__name__ for each in kinds) or "one without conditions"
-        able = ", ".join(each for each in SEARCHES if _policies(each) and isinstance(policy, _policies(each)))
-        raise ArgumentError(
-            f"solver: {part} cannot use a policy of class {kind}; it takes {allowed}"
-            + (f" ({kind} is for {able})" if able else "")
-        )
-
-
-def _condition(policy: Policy) -> Tensor | None:
-    """Return a condition that a policy may act under, or None where it takes none."""
-    return policy.draw(1, torch.Generator()) if isinstance(policy, Latent) else policy.everyone
-
-
-def make_solver(name: str, policy: Policy | None = None) -> Solver:
-    """Build a solver by its command-line name.
-
-    Args:
-        name: ``auto``; a baseline (`ncogym.baselines.SOLVERS`); or parts composed with ``+``. The first part, a search
-            or a baseline, says how solutions are built (also ``multistart+sampling``). The others follow in their
-            order: ``symmetry`` wraps what stands before it, ``two-opt`` and other improvers go on from what was
-            found, under one budget (`ncogym.search.Compose`). ``multistart+symmetry+two-opt`` improves the best of all
-            images, ``multistart+two-opt+symmetry`` the best of each.
-        policy: what the searches use.
-
-    Example:
-        >>> import torch
-        >>> from ncogym.envs import build_task
-        >>> from ncogym.solving import make_solver
-        >>> env = build_task("tsp", num_nodes=8)
-        >>> solver = make_solver("nearest-neighbour+two-opt")
-        >>> found = solver(env, env.seeded(2, seed=0), None, torch.Generator().manual_seed(0))
-        >>> [(solution.solver, solution.feasible) for solution in found]
-        [('nearest-neighbour+two-opt', True), ('nearest-neighbour+two-opt', True)]
-
-    Raises:
-        ArgumentError: a part is unknown, the parts do not compose, a search has no policy, or it cannot use that one.
-    """
-    if name == AUTO:
-        if policy is None:
-            raise ArgumentError(f"solver: {name!r} is a search and needs a policy")
-        _check_takes(name, policy)
-        return Auto(policy)
-    parts, table = name.split("+"), solvers()
-    for part in parts:
-        if part not in table:
-            allowed = ", ".join([AUTO, *table])
-            raise ArgumentError(f"solver: {part!r} is not known; allowed are {allowed}, composed with +")
-    if name in SOLVERS:
-        return SOLVERS[name]()
-    built = _built(parts)
-    if len(set(parts)) < len(parts) or not (len(built) < 2 or set(built) == SAMPLED):
-        followers = sorted(filter(_follows, table), key=lambda part: not _wraps(part))
-        allowed = ", ".join([*followers, *(part for part in table if _goes_on(part) and not _follows(part))])
-        raise ArgumentError(f"solver: {name!r} does not compose; after what builds solutions may come {allowed}")
-    if policy is None and needs_policy(name):
-        raise ArgumentError(f"solver: {name!r} is a search and needs a policy")
-    if policy is not None and needs_policy(name):
-        _check_takes(name, policy)
-    reads: Any = policy  # None where nothing below reads it
-
-    def make(part: str) -> Any:
-        return table[part]() if part in SOLVERS else table[part](reads)
-
-    if set(built) == SAMPLED:
-        solver: Any = MultiStart(reads, Sample())
-    else:
-        solver = make(built[0]) if built else GreedySearch(reads)
-    for part in parts:
-        if _wraps(part):
-            solver = table[part](solver)
-        elif part not in built:
-            solver = Compose(*(solver.stages if isinstance(solver, Compose) else (solver,)), make(part))
-    return cast(Solver, solver)
-
-
-def check_reads(pretrained: Pretrained, env: Problem) -> None:
-    """Refuse a policy that was trained on another problem.
-
-    Raises:
-        UnsupportedProblem: the problem in the policy's card is not that of ``env``.
-    """
-    trained_on = pretrained.card["env"]["name"]
-    if trained_on != env.name:
-        raise UnsupportedProblem(
-            f"policy {pretrained.name}: it was trained on {trained_on} and cannot solve {env.name}"
-        )
-
-
-def choose_policy(name_or_path: str | None, env: Problem, size: int, solver: str = AUTO) -> Pretrained:
-    """Load the named policy, or the shipped one that the solver can use and that suits problem and size best.
-
-    Raises:
-        UnsupportedProblem: no shipped policy solves the problem, or the named one was trained on another.
-    """
-    kinds = tuple(kind.__name__ for kind in classes(solver))
-    chosen = name_or_path or find_policy(env.name, size, kinds or None)
-    if chosen is None:
-        ships, other = (f"no {' or '.join(kinds)}", "another --solver") if kinds else ("none", "a --solver without one")
-        raise UnsupportedProblem(f"policy: {ships} ships for {env.name}; name one with --policy, or {other}")
-    pretrained = load_policy(chosen)
-    check_reads(pretrained, env)
-    return pretrained
+from ncogym.solution import Solution, gap_percent
 
 
 @dataclass(frozen=True)
@@ -474,10 +201,12 @@ def solve(
         limits = limits | MaxSeconds(seconds)
     if rollouts is not None:
         limits = limits | MaxRollouts(rollouts)
-    chosen = choose_policy(policy, env, env.instance_size(data), solver) if needs_policy(solver) else None
-    run = make_solver(solver, chosen.policy if chosen else None)
+    size = env.instance_size(data)
+    alone = solver == AUTO and policy is None and find_policy(env.name, size) is None
+    chosen = choose_policy(policy, env, size, solver) if needs_policy(solver) and not alone else None
+    run = Classical() if alone else make_solver(solver, chosen.policy if chosen else None)
     if chosen:
-        compiled = kernels.prepare(env, data, chosen.policy, _condition(chosen.policy))
+        compiled = kernels.prepare(env, data, chosen.policy, condition_of(chosen.policy))
         if compiled and limits.seconds < math.inf:
             # the budget pays for that, but keeps half of itself for the search
             left = max(limits.seconds - compiled, limits.seconds / 2)

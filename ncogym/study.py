@@ -19,6 +19,7 @@ from ncogym import references
 from ncogym._resources import git_commit, machine, versions
 from ncogym.baselines.base import Baseline, OutsideSolver
 from ncogym.budget import Budget
+from ncogym.composing import choose_policy, classes, make_solver, needs_policy
 from ncogym.errors import ArgumentError, NcogymWarning, UnsupportedFeatures, UnsupportedProblem
 from ncogym.evaluation import Evaluation, Tick, evaluate, seeded_instances
 from ncogym.policies import Policy
@@ -28,7 +29,6 @@ from ncogym.references import References
 from ncogym.sets import InstanceSet, open_set, unnamed
 from ncogym.solution import Solutions, instances_sha256
 from ncogym.solver import Solver
-from ncogym.solving import choose_policy, classes, make_solver, needs_policy
 from ncogym.task import Task
 
 
@@ -38,7 +38,7 @@ class Entry:
 
     Attributes:
         label: its name in tables.
-        solver: its name for `ncogym.solving.make_solver`.
+        solver: its name for `ncogym.composing.make_solver`.
         policy: name or folder of its own policy, or None.
     """
 

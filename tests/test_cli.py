@@ -29,12 +29,12 @@ from ncogym._resources import configs_folder
 from ncogym.baselines.base import Baseline
 from ncogym.books import Progress
 from ncogym.cli import COMMANDS, main
+from ncogym.composing import choose_policy, make_solver, needs_policy
 from ncogym.envs import make
 from ncogym.errors import NcogymWarning, NoSolutionFound
 from ncogym.policies import AttentionPolicy
 from ncogym.pretrained import load_policy, save_policy
 from ncogym.sets import open_set
-from ncogym.solving import choose_policy, make_solver, needs_policy
 from ncogym.study import Entry
 from ncogym.training.module import TrainingModule
 

@@ -11,12 +11,12 @@ import torch
 from ncogym import pretrained
 from ncogym.baselines import SOLVERS
 from ncogym.budget import MaxRollouts
+from ncogym.composing import make_solver
 from ncogym.envs import make
 from ncogym.errors import CheckpointError
 from ncogym.policies import AttentionPolicy, Latent, Policy, PolyNet, Population
 from ncogym.pretrained import available, find_policy, load_card, load_policy, save_policy
 from ncogym.search import SEARCHES
-from ncogym.solving import make_solver
 
 CARD = {"env": {"name": "tsp", "arguments": {"num_nodes": 5}}, "sizes": [4, 9], "training": {"steps": 3}}
 

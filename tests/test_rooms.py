@@ -72,23 +72,23 @@ ROOMS = [
         "numpy torch tensordict jaxtyping rich",
     ),
     Room(
-        "solving",
+        "auto composing solving",
         f"{GROUND} kernels envs known records sets policies baselines search rollout pretrained _files",
         "torch tensordict",
     ),
     # from names to evaluations, so that the command line has no logic of its own
     Room(
         "study",
-        f"_resources {GROUND} envs sets policies baselines pretrained references evaluation solving",
+        f"_resources {GROUND} envs sets policies baselines pretrained references evaluation auto composing solving",
         "torch tensordict",
     ),
     Room("plugins", f"errors {RULES} envs policies baselines algorithms search", packages=""),
-    Room("learning", f"{RULES} solving training", packages=""),
+    Room("learning", f"{RULES} auto composing solving training", packages=""),
     Room("bench", f"errors features {RULES} kernels rollout policies algorithms", "torch tensordict"),
     Room(
         "cli",
         f"_configs _light _resources {GROUND} envs sets policies baselines rollout laws algorithms search pretrained "
-        "training references evaluation report solving learning plugins study bench distributed _files",
+        "training references evaluation report auto composing solving learning plugins study bench distributed _files",
         "numpy torch tensordict rich jsonargparse docstring_parser yaml",
     ),
 ]
@@ -100,6 +100,7 @@ OWN_FILES = {  # packages that only these files may name
     "PIL": "envs/gym.py",
     "lightning": "training/*",
     "matplotlib": "plotting.py",
+    "networkx": "envs/graph/moves.py",
     "ortools": "baselines/ortools_*.py",
     "pyvrp": "baselines/pyvrp.py",
     "torch_geometric": "policies/graph.py",
@@ -115,7 +116,7 @@ LATE = (
     "_configs.py",
     "plugins.py",
 )  # import by name: own homes, and what users name
-READS_CARDS = ("pretrained", "solving")  # compare an env's name with the one on a policy's card, which is data
+READS_CARDS = ("pretrained", "composing")  # compare an env's name with the one on a policy's card, which is data
 
 
 def _problems() -> dict[str, str]:

@@ -15,8 +15,9 @@ import pytest
 import torch
 from problems import Orienteering
 
-from ncogym import pretrained, solving
+from ncogym import composing, pretrained, solving
 from ncogym.budget import Budget, MaxRollouts, MaxSeconds
+from ncogym.composing import choose_policy, make_solver, needs_policy
 from ncogym.envs import make
 from ncogym.errors import (
     ArgumentError,
@@ -30,7 +31,7 @@ from ncogym.policies import AttentionPolicy, GraphPolicy, Latent, Policy, PolyNe
 from ncogym.pretrained import save_policy
 from ncogym.search import GreedySearch
 from ncogym.solution import Solution
-from ncogym.solving import Solved, check_output, choose_policy, make_solver, needs_policy, render, solve
+from ncogym.solving import Solved, check_output, render, solve
 from ncogym.task import Task
 
 
@@ -601,7 +602,7 @@ def test_a_kernel_that_is_compiled_counts_in_the_budget(
             return super().__call__(env, instances, None, rng)
 
     monkeypatch.setattr(solving.kernels, "prepare", lambda *_: takes)
-    monkeypatch.setitem(solving.SEARCHES, "greedy", Watched)
+    monkeypatch.setitem(composing.SEARCHES, "greedy", Watched)
     given = Budget()
     file = Path(__file__).parent / "data" / "square4.tsp"
     with warnings.catch_warnings(record=True) as told:

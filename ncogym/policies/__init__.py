@@ -6,6 +6,7 @@ from ncogym.policies.graph import GraphPolicy
 from ncogym.policies.latent import Latent
 from ncogym.policies.polynet import PolyNet
 from ncogym.policies.population import Conditioned, Population
+from ncogym.policies.quotient import QuotientPolicy
 
 POLICIES: dict[str, type[Policy]] = {
     "AttentionPolicy": AttentionPolicy,
@@ -13,6 +14,17 @@ POLICIES: dict[str, type[Policy]] = {
     "Population": Population,
     "Latent": Latent,
     "PolyNet": PolyNet,
+    "QuotientPolicy": QuotientPolicy,
 }
 
-__all__ = ["POLICIES", "AttentionPolicy", "Conditioned", "GraphPolicy", "Latent", "Policy", "PolyNet", "Population"]
+__all__ = [
+    "POLICIES",
+    "AttentionPolicy",
+    "Conditioned",
+    "GraphPolicy",
+    "Latent",
+    "Policy",
+    "PolyNet",
+    "Population",
+    "QuotientPolicy",
+]

@@ -67,6 +67,10 @@ class Policy(nn.Module, abc.ABC):
         """
         return self.numbers_per_node * actions + self.numbers_per_pair * actions**2
 
+    def query_numbers(self, actions: int) -> int:
+        """Return how many float32 numbers `logits` holds of a query with so many actions, about."""
+        return self.numbers_per_action * actions
+
     @abc.abstractmethod
     def encode(self, features: InstanceFeatures) -> Any:
         """Encode the instances once; a NamedTuple of tensors ``[batch, ...]``.

@@ -161,25 +161,30 @@ class TransformerLayer(nn.Module):
         self,
         x: Float[Tensor, "batch nodes dim"],
         edges: Float[Tensor, "batch nodes nodes edge"] | None = None,
+        mask: Float[Tensor, "batch 1 1 nodes"] | None = None,
     ) -> Float[Tensor, "batch nodes dim"]:
         if self.pre_norm:
-            x = x + self.attend(self.norms[0](x), edges)
+            x = x + self.attend(self.norms[0](x), edges, mask)
             return x + self.feed(self.norms[1](x))
-        x = self.norms[0](x + self.attend(x, edges))
+        x = self.norms[0](x + self.attend(x, edges, mask))
         return self.norms[1](x + self.feed(x))
 
     def attend(
         self,
         x: Float[Tensor, "batch nodes dim"],
         edges: Float[Tensor, "batch nodes nodes edge"] | None = None,
+        mask: Float[Tensor, "batch 1 1 nodes"] | None = None,
     ) -> Float[Tensor, "batch nodes dim"]:
-        """Multi-head self-attention over the nodes."""
+        """Multi-head self-attention over the nodes that ``mask`` (`closed`) leaves open."""
         batch, nodes, dim = x.shape
         qkv = self.project(x).view(batch, nodes, 3, self.num_heads, dim // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)
         if edges is None:
-            return self.combine(attention(q, k, v).transpose(1, 2).reshape(batch, nodes, dim))
+            seen = attention(q, k, v, None if mask is None else mask.expand(-1, -1, nodes, -1))
+            return self.combine(seen.transpose(1, 2).reshape(batch, nodes, dim))
         scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + self.edge_scores(edges).permute(0, 3, 1, 2)
+        if mask is not None:
+            scores = scores + mask.to(scores.dtype)
         weights = torch.softmax(scores, dim=-1)
         read = (weights @ v).transpose(1, 2).reshape(batch, nodes, dim)
         numbers = torch.einsum("bhij,bije->bihe", weights, edges.to(weights.dtype)).flatten(2)

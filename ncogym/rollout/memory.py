@@ -111,7 +111,7 @@ def rollouts_in_memory(env: Dynamics, policy: Policy, instances: TensorDict, bud
     """
     budget_bytes = budget_bytes or search_memory(next(iter(instances.values())).device)
     actions = env.start(instances[:1]).action_mask.shape[-1]
-    return max(1, int(budget_bytes / (4 * policy.numbers_per_action * actions * instances.batch_size[0])))
+    return max(1, int(budget_bytes / (4 * policy.query_numbers(actions) * instances.batch_size[0])))
 
 
 def encode(

@@ -196,7 +196,7 @@ class Scoring:
         self.autocast = autocast_state(self.encoded[0].device)
         start, batch = env.start(instances[:1]), instances.batch_size[0]
         shown = sum(v.numel() * v.element_size() for v in env.step_features(start) if v is not None)
-        numbers = 3 * policy.numbers_per_action * start.action_mask.shape[-1]
+        numbers = 3 * policy.query_numbers(start.action_mask.shape[-1])
         # of an instance at a time: steps that are seen, and steps that are scored
         self.seen, self.queries = (max(1, int(memory / (each * batch))) for each in (shown, 4 * numbers))
 

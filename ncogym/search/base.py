@@ -24,7 +24,7 @@ from ncogym.rollout import LOOK_EVERY, Clock, Rollouts, act, log_probs, rollouts
 
 
 class Search:
-    """What a search says of itself, by which `ncogym.solving.make_solver` composes it with others.
+    """What a search says of itself, by which `ncogym.composing.make_solver` composes it with others.
 
     A search is built from a policy, and is a `ncogym.solver.Solver`. One that goes on from solutions is an
     `ncogym.solver.Improver` besides.

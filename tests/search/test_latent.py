@@ -10,13 +10,13 @@ import torch
 from tensordict import TensorDict
 
 from ncogym.budget import Budget, MaxRollouts, MaxSeconds
+from ncogym.composing import make_solver
 from ncogym.envs import make
 from ncogym.errors import ArgumentError
 from ncogym.policies import AttentionPolicy, GraphPolicy, Latent, Policy
 from ncogym.policies.decoding import Greedy as GreedyDecoding
 from ncogym.rollout import act, encode
 from ncogym.search import SEARCHES, LatentSearch, MultiStart, latent
-from ncogym.solving import make_solver
 
 TINY = {"dim": 16, "num_layers": 1, "num_heads": 2, "feedforward": 16}
 

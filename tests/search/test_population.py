@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from ncogym.budget import Budget, MaxRollouts, MaxSeconds
+from ncogym.composing import make_solver
 from ncogym.envs import make
 from ncogym.errors import ArgumentError
 from ncogym.policies import AttentionPolicy, GraphPolicy, PolyNet, Population
 from ncogym.policies.decoding import Sample
 from ncogym.search import MultiStart, PopulationSearch, population
-from ncogym.solving import make_solver
 
 TINY = {"dim": 16, "num_layers": 1, "num_heads": 2, "feedforward": 16}
 

@@ -7,13 +7,13 @@ import torch
 
 from ncogym.books import Progress
 from ncogym.budget import MaxRollouts
+from ncogym.composing import make_solver, needs_policy
 from ncogym.envs import make
 from ncogym.errors import ArgumentError
 from ncogym.search import reconstruct
 from ncogym.search.multistart import MultiStart
 from ncogym.search.reconstruct import Reconstruct
 from ncogym.search.sampling import Sampling
-from ncogym.solving import make_solver, needs_policy
 
 
 def test_parts_are_rebuilt_and_the_rest_is_kept(tiny, rng, monkeypatch):

@@ -18,10 +18,10 @@ import torch
 
 from ncogym.algorithms import POMO, PPO, Imitation, Reinforce
 from ncogym.cli import main
+from ncogym.composing import make_solver
 from ncogym.envs import make
 from ncogym.policies import AttentionPolicy
 from ncogym.rollout import Part
-from ncogym.solving import make_solver
 from ncogym.training.callbacks import Interruptible
 from ncogym.training.module import TrainingModule
 from ncogym.training.run import Labels, Optimiser, ValidationSettings, train

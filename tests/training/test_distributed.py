@@ -21,9 +21,9 @@ from training import pair
 
 from ncogym import distributed
 from ncogym.cli import main
+from ncogym.composing import make_solver
 from ncogym.envs import make
 from ncogym.errors import ArgumentError
-from ncogym.solving import make_solver
 from ncogym.training.run import train
 
 

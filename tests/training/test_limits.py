@@ -12,10 +12,10 @@ from typing import Any, get_type_hints
 import pytest
 
 from ncogym.algorithms import ALGORITHMS, POMO, PPO, Imitation, Reinforce, SelfLabelling
+from ncogym.composing import make_solver
 from ncogym.envs import make
 from ncogym.errors import ArgumentError, NcogymError
 from ncogym.policies import POLICIES, AttentionPolicy
-from ncogym.solving import make_solver
 from ncogym.training.data import Generated
 from ncogym.training.limits import check
 from ncogym.training.module import Optimiser, TrainingModule

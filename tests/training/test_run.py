@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 
 from ncogym.algorithms import POMO, PPO, Imitation, Poppy, Reinforce
 from ncogym.budget import MaxRollouts
+from ncogym.composing import make_solver
 from ncogym.envs import make
 from ncogym.errors import ArgumentError, CheckpointError, NcogymWarning
 from ncogym.policies import AttentionPolicy, Population
@@ -26,7 +27,6 @@ from ncogym.policies.decoding import Greedy
 from ncogym.pretrained import load_policy
 from ncogym.rollout import act
 from ncogym.sets import write_labelled
-from ncogym.solving import make_solver
 from ncogym.study import label
 from ncogym.training.callbacks import Interruptible
 from ncogym.training.data import Batch
