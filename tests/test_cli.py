@@ -1107,9 +1107,9 @@ def test_warning_is_one_line(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
             warnings.warn("a.sol: odd,\nso it is passed over", NcogymWarning, stacklevel=1)
         return []
 
-    monkeypatch.setattr("ncogym.cli._list_envs", listed)
+    monkeypatch.setattr("ncogym.cli.listing._list_envs", listed)
     assert run("list envs") == (0, "", "ncogym: warning: a.sol: odd, so it is passed over\n")
-    monkeypatch.setattr("ncogym.cli._list_envs", lambda: warnings.warn("not ours", stacklevel=1) or [])
+    monkeypatch.setattr("ncogym.cli.listing._list_envs", lambda: warnings.warn("not ours", stacklevel=1) or [])
     with pytest.warns(UserWarning, match="not ours"):
         run("list envs")
 

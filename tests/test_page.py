@@ -21,7 +21,8 @@ from ncogym.errors import ArgumentError
 from ncogym.evaluation import Evaluation, Record
 from ncogym.page import html_page, instance_of
 from ncogym.references import References
-from ncogym.report import _chapters, _matrices
+from ncogym.report.chapters import chapters_of
+from ncogym.report.tables import matrices_of
 from ncogym.sets import InstanceSet
 from ncogym.task import Task
 
@@ -31,8 +32,8 @@ SVG = "http://www.w3.org/2000/svg"
 
 def written(*evaluations: Evaluation) -> str:
     """Return the page of some evaluations."""
-    chapters = _chapters(evaluations)
-    return html_page(chapters, _matrices(chapters))
+    chapters = chapters_of(evaluations)
+    return html_page(chapters, matrices_of(chapters))
 
 
 def content(text: str) -> Any:
@@ -83,7 +84,7 @@ def test_no_name_ends_the_data() -> None:
 
 def test_page_says_what_the_tables_say() -> None:
     """Cells, notes and sizes are those of the other forms, with numbers to sort by and intervals to draw."""
-    chapters = _chapters([mixed()])
+    chapters = chapters_of([mixed()])
     said = content(html_page(chapters))["chapters"][0]
     assert [column["texts"] for column in said["columns"]] == [column.texts for column in chapters[0].columns]
     assert said["notes"] == chapters[0].notes
@@ -178,7 +179,7 @@ def many(count: int) -> Evaluation:
 
 def test_page_of_many_records_is_small() -> None:
     """Eight evaluations by ten solvers make less than 5 MB, with all drawings, however many instances there are."""
-    less, more = (html_page(_chapters([many(count)]) * 8) for count in (20, 60))
+    less, more = (html_page(chapters_of([many(count)]) * 8) for count in (20, 60))
     assert len(more) < 5_000_000
     assert len(more) / len(less) < 1.2  # some more are listed
     assert sum("sketches" in each for each in content(more)["chapters"][7]["instances"].values()) == 12
@@ -263,7 +264,7 @@ def test_page_lives_in_a_browser(tmp_path: Path) -> None:
     assert found is not None, "the probe did not come to its end"
     seen = json.loads(html.unescape(found[1]))
 
-    columns = _chapters([hostile])[0].columns
+    columns = chapters_of([hostile])[0].columns
     assert seen["rows"] == [[column.texts[row] for column in columns] for row in range(3)]
     assert seen["best"] == ["5.500"]
     assert seen["whiskers"] == 1

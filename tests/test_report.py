@@ -17,21 +17,22 @@ from evaluations import mixed, of, record, tours
 from matplotlib.image import imread
 from rich.console import Console
 
-from ncogym import report
 from ncogym.errors import ArgumentError
 from ncogym.evaluation import Evaluation, Record
 from ncogym.plotting import COLOURS
 from ncogym.references import References
 from ncogym.report import (
     anytime_curves,
+    chapters,
     check_folder,
+    folder,
     latex_table,
     markdown_table,
     notes,
     rich_table,
     write_report,
 )
-from ncogym.solution import TracePoint
+from ncogym.solution import TracePoint, gap_percent
 
 SESSION = {
     "commit": "abc123",
@@ -462,7 +463,7 @@ def test_pictures_of_several_evaluations_bear_their_names(tmp_path: Path) -> Non
     assert {path.name for path in tmp_path.iterdir()} == FILES | {slug + name for slug in slugs for name in PICTURES}
 
 
-@pytest.mark.parametrize("name", report.FILES)
+@pytest.mark.parametrize("name", folder.FILES)
 def test_files_of_no_report_are_not_replaced(name: str, tmp_path: Path) -> None:
     """A file of the user's own that has such a name is named; a folder with a report, or without any, is free."""
     check_folder(tmp_path)
@@ -481,7 +482,7 @@ def test_an_error_leaves_the_old_report_whole(tmp_path: Path, monkeypatch: pytes
     def fail(*_: Any) -> None:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(report, "draw_histogram", fail)
+    monkeypatch.setattr(folder, "draw_histogram", fail)
     with pytest.raises(OSError, match="full"):
         write_report([single()], tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
@@ -568,7 +569,7 @@ def test_long_curves_are_thinned_evenly_over_their_logarithm() -> None:
     """Of thousands of steps 200 stay, the first and the last among them, early ones as dense as late ones."""
     trace = [(0.001 * 1.002**step, 20.0 - step / 1000) for step in range(5000)]
     evaluation = of(tours([4]), [record("a", 0, *trace, seconds=trace[-1][0])])
-    (chapter,) = report._chapters([evaluation])
+    (chapter,) = chapters.chapters_of([evaluation])
     curve, whole = chapter.curves["a"], anytime_curves(evaluation)["a"]
     assert len(whole) == 5000
     assert 150 < len(curve) <= 200
@@ -583,7 +584,7 @@ def test_hand_made_evaluations_are_what_they_say() -> None:
     """The gaps of the records above are those of the library."""
     for each in evaluations.mixed().records:
         if each.gap_percent is not None and each.objective is not None:
-            assert each.gap_percent == pytest.approx(report.gap_percent(each.objective, 10.0, "min"))
+            assert each.gap_percent == pytest.approx(gap_percent(each.objective, 10.0, "min"))
 
 
 @pytest.mark.parametrize("begin", ["=", "+", "-", "@", "\t", "\r", "\n", "\uff1d"])

@@ -263,7 +263,7 @@ def test_file_keeps_the_table(path: str) -> None:
         ("training/module.py", "from ncogym.search import GreedySearch", "training may not import search"),
         ("training/module.py", "from ncogym.baselines import SOLVERS", "training may not import baselines"),
         ("evaluation.py", "from ncogym.training import module", "evaluation may not import training"),
-        ("report.py", "import matplotlib.pyplot", "only plotting.py may import matplotlib"),
+        ("report/folder.py", "import matplotlib.pyplot", "only plotting.py may import matplotlib"),
         ("plotting.py", "import matplotlib.pyplot", "inside functions"),
         ("baselines/fast_tsp.py", "import fast_tsp", "fast_tsp is imported inside functions"),
         ("solving.py", "from ncogym.cli import main", "solving may not import cli"),
