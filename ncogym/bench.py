@@ -67,8 +67,8 @@ def bench(
         what: ``env`` walks with uniformly random allowed actions, the first among them, and scores the solutions, but
             computes nothing for a policy to see; ``decode`` builds greedy rollouts with a policy of random weights, its
             encoder included; ``train`` is one POMO step: act, score, backward, without optimiser. The policy is a
-            `GraphPolicy` where the problem has operations, else an `AttentionPolicy` of POMO's form (6 layers of 128
-            channels and 8 heads, instance normalisation, no edge bias).
+            `GraphPolicy` where the problem has operations or sparse edges, else an `AttentionPolicy` of POMO's form (6
+            layers of 128 channels and 8 heads, instance normalisation, no edge bias).
         env: the problem and its size.
         batch: instances.
         rollouts: rollouts per instance; where the problem has fewer starts, they are gone round again.
@@ -225,7 +225,7 @@ def acted_by(setting: Setting) -> str:
 
 def _policy(setting: Setting) -> Policy:
     dims = setting.env.feature_dims
-    policy = GraphPolicy(dims) if dims.operation else AttentionPolicy(dims, edge_bias=False)
+    policy = GraphPolicy(dims) if dims.operation or dims.sparse else AttentionPolicy(dims, edge_bias=False)
     return policy.to(setting.starts.device)
 
 

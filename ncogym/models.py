@@ -138,8 +138,9 @@ class Tour(Model):
 
     Attributes:
         distances: of all ordered pairs.
-        windows: float64 ``[batch, nodes, 2]``, the first and the last moment at which a node may be reached, when the
-            tour leaves node 0 at 0 and takes the distances for times; None: any.
+        windows: float64 ``[batch, nodes, 2]``, the first and the last moment at which service of a node may begin, when
+            the tour leaves node 0 at its first, waits where it is early, and takes the distances for times; that of
+            node 0 ends when the tour must be back. None: any.
         service: float64 ``[batch, nodes]``, how long it stays at each; None: no time.
     """
 

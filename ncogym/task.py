@@ -86,10 +86,12 @@ class Task(_Rules):
         """Draw instances from ``rng`` on its device; a TensorDict of batch size ``[batch_size]``."""
         return self._distribution.draw(batch_size, rng).to(device or rng.device)
 
-    def framed(self, batch_size: int, rng: torch.Generator) -> TensorDict:
-        """Draw instances as `generate` does, padded to the distribution's `frame`, so that all draws have one shape."""
-        drawn, frame = self._distribution.draw(batch_size, rng), self._distribution.frame
-        return padded(drawn, frame, self._problem.padding) if frame else drawn
+    def fitted(self, instances: TensorDict) -> TensorDict:
+        """Return instances padded to the distribution's `frame`, unless they are larger, so that all have one shape."""
+        frame = self._distribution.frame
+        if any(instances[key].shape[1:] > shape for key, shape in frame.items() if key in instances.keys()):
+            return instances
+        return padded(instances, frame, self._problem.padding)
 
     def seeded(self, count: int, seed: int) -> TensorDict:
         """Return the first ``count`` instances that a seed stands for; see `Distribution.seeded`."""

@@ -23,6 +23,8 @@ TINY: dict[str, dict[str, int]] = {
     "cvrp": {"num_customers": 4},
     "knapsack": {"num_items": 4},
     "jssp": {"num_jobs": 2, "num_machines": 2},
+    "vrptw": {"num_customers": 4},
+    "mis": {"num_nodes": 5},
 }
 
 

@@ -236,7 +236,10 @@ def test_help_of_a_command_is_complete(run: Run, command: str, flags: str) -> No
         ("solve RECTANGLE --seed -1", "seed: -1 is not allowed; it must be >=0"),
         ("solve RECTANGLE --format xml", "format: xml is not allowed; it must be one of 'table', 'json'"),
         ("solve RECTANGLE --best-known 0 --solver two-opt", "best_known: 0.0 is not allowed; it must be above 0"),
-        ("solve RECTANGLE --problem tps", "problem: 'tps' is not known; allowed are atsp, cvrp, jssp, knapsack, tsp"),
+        (
+            "solve RECTANGLE --problem tps",
+            "problem: 'tps' is not known; allowed are atsp, cvrp, jssp, knapsack, mis, tsp, vrptw",
+        ),
         ("solve RECTANGLE --solver gredy", "solver: 'gredy' is not known; allowed are auto, greedy"),
         ("solve RECTANGLE --policy nowhere", "policy: 'nowhere' is neither a shipped policy"),
         ("solve RECTANGLE RECTANGLE --output TMP/o", "output: two inputs of one name are not allowed, here rectangle4"),

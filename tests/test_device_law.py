@@ -16,7 +16,12 @@ from ncogym.laws import LawBroken
 from ncogym.policies import AttentionPolicy, GraphPolicy, Latent, Policy, PolyNet, Population
 from ncogym.task import Task
 
-SIZES = {"cvrp": {"num_customers": 5}, "knapsack": {"num_items": 5}, "jssp": {"num_jobs": 3, "num_machines": 2}}
+SIZES = {
+    "cvrp": {"num_customers": 5},
+    "vrptw": {"num_customers": 5},
+    "knapsack": {"num_items": 5},
+    "jssp": {"num_jobs": 3, "num_machines": 2},
+}
 SMALL = partial(AttentionPolicy, dim=16, num_layers=1, num_heads=2, feedforward=16)
 ALGORITHMS = {
     "pomo": POMO,

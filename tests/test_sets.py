@@ -65,7 +65,8 @@ def test_small_sets_are_those_that_were_published(name: str) -> None:
     found = open_set(name)
     assert found.count == published()[name].count
     assert found.sha256.startswith(published()[name].sha256)
-    assert set(found.sizes) == {found.env.size}
+    if not found.env.distribution.frame:  # of one size
+        assert set(found.sizes) == {found.env.size}
 
 
 @pytest.mark.parametrize("name", [name for name, entry in published().items() if entry.count == 10_000])
@@ -612,7 +613,7 @@ def test_a_labelled_file_is_not_believed(tmp_path: Path, tamper: Any, error: typ
     assert "\n" not in str(refusal.value)
 
 
-@pytest.mark.parametrize("name", PROBLEMS)
+@pytest.mark.parametrize("name", [name for name in PROBLEMS if not make(name).distribution.frame])
 def test_the_size_of_labelled_instances_is_their_own(tmp_path: Path, name: str) -> None:
     """Every argument that tells a size must be that of the arrays; one that is not told is theirs."""
     held = labelled(tmp_path / "a.npz", name)

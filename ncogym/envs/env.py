@@ -103,7 +103,7 @@ class Env(EnvBase):
         return self.task.distribution
 
     def _make_specs(self) -> None:
-        state = self.task.start(self.task.framed(1, torch.Generator().manual_seed(0)))
+        state = self.task.start(self.task.fitted(self.task.generate(1, torch.Generator().manual_seed(0))))
         shown = self._shown(state)
         self._constant = tuple(key for key, value in state.instance.items() if value.dtype != torch.bool)
         self._changing = tuple(key for key in shown if key not in self._constant and shown[key].is_floating_point())
@@ -187,7 +187,7 @@ class Env(EnvBase):
             instance = tensordict.select(*self.problem.instance_keys, strict=False)
         else:
             shape = self.batch_size if tensordict is None else tensordict.batch_size
-            instance = self.task.framed(shape.numel(), self._rng).reshape(shape)
+            instance = self.task.fitted(self.task.generate(shape.numel(), self._rng)).reshape(shape)
         batch = tuple(instance.batch_size)
         return self._to_tensordict(self.task.start(instance.reshape(-1)), batch)
 

@@ -167,9 +167,10 @@ class _Episodes:
 
     def _draw(self, count: int, source: np.random.Generator) -> TensorDict:
         rng = torch.Generator().manual_seed(int(source.integers(2**63)))
-        return self.env.framed(count, rng).to(self.env.device)
+        return self.env.fitted(self.env.generate(count, rng)).to(self.env.device)
 
     def _fitting(self, given: TensorDict) -> TensorDict:
+        given = self.env.fitted(given)
         wanted = {name: (self.num_rows, *shape) for name, shape in self.shapes.items()}
         found = {name: tuple(given[name].shape) for name in given.keys()}
         # several rows end at several times, and drawn ones take their place: they must have the same keys

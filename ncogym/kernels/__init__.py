@@ -6,9 +6,9 @@ and a policy that offers a `Pointer` meet here. The plain loop of `ncogym.rollou
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float32, Int64
@@ -20,11 +20,52 @@ from ncogym.features import Encoded, Pointer, Walk
 from ncogym.problem import Dynamics, Problem
 
 
+class Backend(NamedTuple):
+    """A module that has kernels for one kind of device, by functions of one contract.
+
+    ``supports(pointer, walk)`` returns None, or in words why it cannot take them. ``rollouts(pointer, walk, given,
+    temperature=, noise=, clock=)`` returns actions and their log-probabilities. Where it scores, ``log_prob(pointer,
+    walk, actions, forced)`` returns those of given actions, and ``gradient(pointer, walk, actions, forced, weights)``
+    the gradient of their weighted sum with respect to each tensor of the pointer.
+
+    Attributes:
+        device: type of the torch device.
+        load: returns the module; it is imported when it is wanted.
+        acts: whether it has ``rollouts``.
+        scores: whether it has ``log_prob`` and ``gradient``.
+        faster: whether it is known to beat the plain loop (docs/results.md); else it runs only where it is asked for.
+    """
+
+    device: str
+    load: Callable[[], ModuleType]
+    acts: bool
+    scores: bool
+    faster: bool
+
+
+def _cpu() -> ModuleType:
+    from ncogym.kernels import cpu
+
+    return cpu
+
+
+def _cuda() -> ModuleType:
+    from ncogym.kernels import cuda
+
+    return cuda
+
+
+BACKENDS: tuple[Backend, ...] = (
+    Backend("cpu", _cpu, acts=True, scores=True, faster=True),
+    Backend("cuda", _cuda, acts=True, scores=False, faster=False),  # not measured on a GPU yet
+)
+
+
 class Kernel:
     """A kernel for some instances, as one policy encoded them.
 
     Args:
-        backend: the module that has it.
+        backend: who has it.
         pointer: the decoder.
         walk: the problem.
 
@@ -32,8 +73,9 @@ class Kernel:
         inputs: the tensors that `gradient` returns the gradients of.
     """
 
-    def __init__(self, backend: ModuleType, pointer: Pointer, walk: Walk) -> None:
+    def __init__(self, backend: Backend, pointer: Pointer, walk: Walk) -> None:
         self.backend, self.walk, self.pointer = backend, walk, pointer
+        self._module: Any = backend.load()
         self.inputs: Sequence[Tensor | None] = pointer[:-1]
 
     def rollouts(
@@ -53,7 +95,7 @@ class Kernel:
         """
         if clock is not None:
             clock.look()
-        actions, log_prob = self.backend.rollouts(
+        actions, log_prob = self._module.rollouts(
             self.pointer, self.walk, given, temperature=temperature, noise=noise, clock=clock
         )
         return actions, log_prob.sum(-1) if log_prob.dim() == 3 else log_prob
@@ -62,14 +104,14 @@ class Kernel:
         self, actions: Int64[Tensor, "batch rollouts steps"], forced: int
     ) -> Float32[Tensor, "batch rollouts"]:
         """Return the log-probability of actions, but for the first ``forced``."""
-        found: Tensor = self.backend.log_prob(self.pointer, self.walk, actions, forced)
+        found: Tensor = self._module.log_prob(self.pointer, self.walk, actions, forced)
         return found
 
     def gradient(
         self, actions: Int64[Tensor, "batch rollouts steps"], forced: int, weights: Float32[Tensor, "batch rollouts"]
     ) -> Sequence[Tensor | None]:
         """Return the gradient of the weighted sum of log-probabilities with respect to each of `inputs`."""
-        found: Sequence[Tensor | None] = self.backend.gradient(self.pointer, self.walk, actions, forced, weights)
+        found: Sequence[Tensor | None] = self._module.gradient(self.pointer, self.walk, actions, forced, weights)
         return found
 
 
@@ -97,7 +139,7 @@ def find(
     """
     found = _find(env, policy, encoded, instances, decoding)
     if isinstance(found, Kernel):
-        return found if must or found.backend.FASTER else None
+        return found if must or found.backend.faster else None
     if must:
         raise ArgumentError(f"acting: 'kernel' is not allowed here; {found}")
     return None
@@ -136,11 +178,9 @@ def _find(env: Dynamics, policy: Any, encoded: Encoded, instances: TensorDict, d
     walk, pointer = env.walk(instances), policy.as_pointer(encoded)
     if walk is None or pointer is None:
         return f"{env.name} offers no walk" if walk is None else f"{type(policy).__name__} is no pointer"
-    if pointer.keys.device.type == "cpu":
-        from ncogym.kernels import cpu as backend
-    elif pointer.keys.device.type == "cuda" and decoding is not None:
-        from ncogym.kernels import cuda as backend  # type: ignore[no-redef]
-    else:
-        return f"there is none that {'acts' if decoding else 'scores'} on {pointer.keys.device.type}"
-    reason = backend.supports(pointer, walk)
+    device = pointer.keys.device.type
+    able = (each for each in BACKENDS if each.device == device and (each.acts if decoding else each.scores))
+    if (backend := next(able, None)) is None:
+        return f"there is none that {'acts' if decoding else 'scores'} on {device}"
+    reason: str | None = backend.load().supports(pointer, walk)
     return Kernel(backend, pointer, walk) if reason is None else reason

@@ -37,7 +37,6 @@ from ncogym.features import Pointer, Walk
 log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_name("walk.cpp")
-FASTER = True  # than the plain loop, by far more than 1.3 times: docs/results.md
 COMPILE_SECONDS = 120.0  # which take four seconds of a processor: a compiler that hangs, or a machine that does
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-shared", "-fPIC")
 compiling: list[float] = []  # seconds of each compilation of this process

@@ -34,7 +34,6 @@ from ncogym.features import Pointer, Walk
 if TYPE_CHECKING:
     from triton import language as tl
 
-FASTER = False  # than the plain loop: not measured on a GPU yet, so it runs only where it is asked for by name
 ROWS = 16  # rollouts per program, the fewest rows that a tile of the tensor cores has
 STAGES = 2  # of the loop over heads: the tables of this head and of the next
 MAX_NODES = 256  # tiles of [rollouts, nodes] are held in registers, which overflow gently from 128 nodes on

@@ -73,6 +73,8 @@ class QuotientPolicy(Policy):
         for unread, what in ((dims.operation, "OperationGraph"), (dims.sparse, "SparseEdges")):
             if unread:
                 raise UnsupportedFeatures(f"QuotientPolicy cannot read {what}; it reads NodeFeatures, EdgeFeatures")
+        if dims.edge and not dims.roles:
+            raise UnsupportedFeatures("QuotientPolicy cannot read EdgeFeatures where no node plays a role at a step")
         self.dims, self.num_heads, self.width = dims, num_heads, dim
         self._arguments = {
             "dim": dim,

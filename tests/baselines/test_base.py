@@ -113,7 +113,7 @@ def test_what_asks_for_more_is_taken_by_no_solver(env, rng):
 
 
 @pytest.mark.parametrize("need", ["windows", "service"])
-@pytest.mark.parametrize("name", [name for name, make in SOLVERS.items() if Tour in make().reads])
+@pytest.mark.parametrize("name", [name for name, make in SOLVERS.items() if Tour in make().reads and name != "pyvrp"])
 def test_tours_with_windows_are_refused(name, need, square, rng):
     """A solver of tours says which part of the instance it does not know, two-opt and OR-Tools' model among them."""
     given = {"windows": torch.tensor([[[0.0, 9.0]] * 4]), "service": torch.ones(1, 4)}[need]
@@ -170,7 +170,9 @@ def test_every_problem_has_its_solvers(rng):
         "atsp": {*tours, "cp-sat"},
         "cvrp": {"nearest-neighbour", "savings", "ortools", "hgs", "pyvrp"},
         "knapsack": packings,
+        "vrptw": {"pyvrp"},
         "jssp": {"cp-sat", *(name for name in SOLVERS if name.startswith("dispatch:"))},
+        "mis": {"degree-greedy", "random-degree-greedy", "cp-sat"},
     }
 
 

@@ -32,7 +32,13 @@ from torchrl.objectives.value import GAE
 from ncogym.envs import PROBLEMS, make
 from ncogym.errors import ArgumentError
 
-SIZES = {"jssp": {"num_jobs": 3, "num_machines": 2}, "cvrp": {"num_customers": 6}, "knapsack": {"num_items": 6}}
+SIZES = {
+    "jssp": {"num_jobs": 3, "num_machines": 2},
+    "cvrp": {"num_customers": 6},
+    "vrptw": {"num_customers": 6},
+    "knapsack": {"num_items": 6},
+    "mis": {"num_nodes": 6, "distribution": "er:0.4"},
+}
 BATCH, STEPS, ROUNDS = 8, 20, 3
 
 
@@ -117,10 +123,11 @@ def test_ppo_trains(collector):
 def test_the_collector_plays_whole_episodes(env, collector):
     """Actions are allowed, rows go on with new instances once they are done, and rewards sum to the objective."""
     collector, _, _ = collector
-    data, key = next(iter(collector)), env.instance_keys[0]
+    data = next(iter(collector))
     assert data["action_mask"].gather(-1, data["action"].unsqueeze(-1)).all()
     done = data["next", "done"][..., 0]
-    changed = (data[key][:, 1:] != data[key][:, :-1]).flatten(2).any(-1)
+    shown = [data[key].reshape(BATCH, -1, data[key][0, 0].numel()) for key in env.instance_keys if key in data.keys()]
+    changed = torch.stack([(each[:, 1:] != each[:, :-1]).any(-1) for each in shown]).any(0)
     assert torch.equal(changed, done[:, :-1])
     assert done.sum() >= 2 * BATCH
     for row in range(BATCH):

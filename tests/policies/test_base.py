@@ -9,7 +9,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 
 from ncogym.errors import UnsupportedFeatures
 from ncogym.features import EdgeFeatures, FeatureDims, NodeFeatures, OperationGraph, StepFeatures
-from ncogym.policies import POLICIES, AttentionPolicy, GraphPolicy, Latent, PolyNet, Population
+from ncogym.policies import POLICIES, AttentionPolicy, GraphPolicy, Latent, PolyNet, Population, QuotientPolicy
 
 NODES, ACTIONS = 6, 6
 SHOWN = [
@@ -32,6 +32,7 @@ FORMS = {
         attention, num_layers=1, norm="layer", biases=True, mean_query=True, pointer_projection=False, edge_bias=False
     ),
     "graph": graph,
+    "quotient": partial(QuotientPolicy, dim=8, num_layers=1, num_heads=2, feedforward=8),
     "population": partial(Population, members=2, base=partial(attention, num_layers=1)),
     "population of graphs": partial(Population, members=2, base=graph),
     "latent": partial(Latent, latent_dim=2, scale=1.0, base=partial(attention, num_layers=1)),

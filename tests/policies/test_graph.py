@@ -307,8 +307,8 @@ class TestContract:
 @pytest.mark.parametrize(
     ("dims", "words"),
     [
-        (FeatureDims(node=3), "neither OperationGraph nor NodeFeatures and EdgeFeatures"),
-        (FeatureDims(node=0, edge=2), "neither OperationGraph nor NodeFeatures and EdgeFeatures"),
+        (FeatureDims(node=3), "neither OperationGraph nor NodeFeatures and edges of them"),
+        (FeatureDims(node=0, edge=2), "neither OperationGraph nor NodeFeatures and edges of them"),
         (FeatureDims(node=0, operation=3, roles=1), "roles of operations"),
     ],
 )
