@@ -36,7 +36,7 @@ fuzz: install  ## 100,000 damaged files against all that reads files: only docum
 	PYTHONPATH=tests $(BIN)/python -m fuzz --cases 100000 --workers 2 --output $(OUT)/fuzz
 
 results: install  ## measure again what docs/results.md tells, and write it there (over two hours)
-	$(BIN)/python benchmarks/results.py --output $(OUT)/results
+	$(BIN)/python experiments/results.py --output $(OUT)/results
 
 peers: install  ## random steps, training and decoding against rl4co 0.7.0 (an hour; installs 1.4 GB of its own)
 	$(BIN)/python benchmarks/peers/run.py --output $(OUT)/peers
@@ -44,7 +44,7 @@ peers: install  ## random steps, training and decoding against rl4co 0.7.0 (an h
 
 clean:  ## remove what the targets wrote, but neither .venv nor runs
 	rm -rf $(OUT) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	find ncogym tests benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	find ncogym tests benchmarks experiments -name __pycache__ -prune -exec rm -rf {} +
 
 # A Python that has a PyTorch with a working GPU lends it to .venv, and that version is kept; any other gets the pinned
 # PyTorch. It is asked for by itself and first, so that no other package's range picks a larger build.

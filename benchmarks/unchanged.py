@@ -99,7 +99,7 @@ def record(path: Path, only: str) -> None:
     """Write what this commit gives."""
     beside, kept = path.resolve().parent, json.loads(path.read_text()) if path.exists() else {}
     configs = sorted(each.stem for each in Path("configs").rglob("*.yaml"))
-    studies = {each.stem for each in Path("configs/results").glob("*.yaml")}
+    studies = {each.stem for folder in ("results", "evaluate") for each in Path("configs", folder).glob("*.yaml")}
     runs = {f"train {name}": line for name, line in ALONE.items()}
     for name in configs:
         if not name.startswith("paper-") and name not in studies:

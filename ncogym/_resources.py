@@ -32,6 +32,20 @@ def configs_folder() -> Path:
     raise NcogymError(f"configs: found at neither {places[0]} nor {places[1]}; install ncogym again")
 
 
+def find_config(text: str) -> Path | None:
+    """Return the published run configuration that a name or a path of before is of, or None.
+
+    Args:
+        text: its place in `configs_folder`, with or without the suffix; its file's name; or a path that ends in that.
+    """
+    folder, name = configs_folder(), Path(text).name.removesuffix(".yaml")
+    whole = folder / f"{text.removesuffix('.yaml')}.yaml"
+    if whole.is_file():
+        return whole
+    found = sorted(folder.rglob("*.yaml"))
+    return next((path for path in found if path.stem == name), None) if name == text or "configs" in text else None
+
+
 def cache_folder() -> Path:
     """Return the user's cache: ``NCOGYM_CACHE``, else ``XDG_CACHE_HOME/ncogym``, else ``~/.cache/ncogym``.
 

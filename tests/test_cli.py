@@ -732,7 +732,7 @@ def test_interrupted_evaluation_goes_on(run: Run, tmp_path: Path, monkeypatch: p
     ]
 
 
-@pytest.mark.parametrize("path", sorted((configs_folder() / "results").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((configs_folder() / "evaluate").glob("*.yaml")), ids=lambda path: path.stem)
 def test_published_study_names_what_there_is(path: Path) -> None:
     """Each study of `make results` names what exists, and says in its first line what it is."""
     assert path.read_text().startswith("# ")
@@ -961,7 +961,7 @@ def test_render_draws_what_solve_wrote(run: Run, rectangle: Path, tmp_path: Path
         ("policies", ["AttentionPolicy"]),
         ("solvers", ["auto", "greedy", "sampling", "multistart", "symmetry", "two-opt", "ortools", "fast-tsp"]),
         ("pretrained", ["tiny"]),
-        ("configs", ["smoke"]),
+        ("configs", ["train/smoke"]),
     ],
 )
 def test_list_shows_a_section(
@@ -1052,7 +1052,7 @@ def test_train_leaves_a_policy_and_its_config(run: Run, tmp_path: Path) -> None:
     assert yaml.safe_load((tmp_path / "again" / "config.yaml").read_text()) == config | {"output": f"{tmp_path}/again"}
 
 
-@pytest.mark.parametrize("path", sorted(configs_folder().glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted((configs_folder() / "train").rglob("*.yaml")), ids=lambda path: path.stem)
 def test_published_config_runs(run: Run, tmp_path: Path, path: Path) -> None:
     """Each config in configs/ is parsed in full and takes a step, and it says in its first line what it is."""
     assert path.read_text().startswith("# ")

@@ -13,7 +13,7 @@ import yaml
 import ncogym.learning
 import ncogym.study
 from ncogym import _configs
-from ncogym._resources import configs_folder
+from ncogym._resources import configs_folder, find_config
 from ncogym.cli import main
 from ncogym.errors import ArgumentError
 from ncogym.pretrained import load_policy
@@ -66,7 +66,7 @@ def test_published_configs_pass(
 ) -> None:
     """Each published config, of a run or of a study, is read within the bounds and names nothing that is refused."""
     monkeypatch.chdir(tmp_path)
-    command = "evaluate" if path.parent.name == "results" else "train"
+    command = "evaluate" if path.parent.name == "evaluate" else "train"
     home, name = (ncogym.study, "study") if command == "evaluate" else (ncogym.learning, "train")
 
     def told(*_: object, **settings: object) -> None:
@@ -75,6 +75,34 @@ def test_published_configs_pass(
     monkeypatch.setattr(home, name, functools.wraps(getattr(home, name))(told))
     assert main([command, "--config", str(path)]) == 2
     assert capsys.readouterr().err == f"ncogym: it came to {name}\n"
+
+
+def test_names_find_one_config() -> None:
+    """No two files have one name, so that the name alone says which is meant, in whatever folder it lies."""
+    names = [path.stem for path in configs_folder().rglob("*.yaml")]
+    assert len(set(names)) == len(names)
+    smoke = configs_folder() / "train" / "smoke.yaml"
+    assert find_config("smoke") == find_config("train/smoke") == find_config("configs/smoke.yaml") == smoke
+    assert find_config("configs/results/tsp.yaml") == configs_folder() / "evaluate" / "tsp.yaml"
+    assert find_config("mine/smoke.yaml") is find_config("nothing") is None
+
+
+def test_an_old_path_says_where_the_config_lies_now(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A config that has moved is read, and a line tells its place; its name alone needs none."""
+    monkeypatch.chdir(tmp_path)
+
+    def told(*_: object, **settings: object) -> None:
+        raise ArgumentError("it came to train")
+
+    monkeypatch.setattr(ncogym.learning, "train", functools.wraps(ncogym.learning.train)(told))
+    assert main(["train", "--config", "configs/smoke.yaml"]) == 2
+    now = configs_folder() / "train" / "smoke.yaml"
+    moved, error = capsys.readouterr().err.splitlines()
+    assert moved == f"ncogym: warning: config: configs/smoke.yaml lies at {now} now"
+    assert main(["train", "--config", "smoke"]) == 2
+    assert capsys.readouterr().err.splitlines() == [error]
 
 
 # ---------------------------------------------------------------------- nothing that a stranger wrote is run

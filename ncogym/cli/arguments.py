@@ -6,6 +6,7 @@ import argparse
 import inspect
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
@@ -14,7 +15,7 @@ import docstring_parser
 from jsonargparse import ArgumentParser
 
 from ncogym import _configs
-from ncogym.errors import ArgumentError
+from ncogym.errors import ArgumentError, NcogymWarning
 
 if TYPE_CHECKING:
     pass
@@ -144,13 +145,15 @@ def _nameable(modules: list[str]) -> Iterator[type]:
 
 def with_config_files(argv: list[str]) -> list[str]:
     """Replace the names of published configs, as in ``--config NAME``, by their files."""
-    from ncogym._resources import configs_folder
+    from ncogym._resources import find_config
 
     argv = [part for argument in argv for part in re.sub(r"^--config=", "--config\0", argument).split("\0")]
     for place in [n + 1 for n, argument in enumerate(argv[:-1]) if argument == "--config"]:
-        named = configs_folder() / f"{argv[place]}.yaml"
-        if not Path(argv[place]).exists() and named.is_file():
+        given = argv[place]
+        if not Path(given).exists() and (named := find_config(given)) is not None:
             argv[place] = str(named)
+            if given.endswith(".yaml"):  # where it lay before
+                warnings.warn(f"config: {given} lies at {named} now", NcogymWarning, stacklevel=2)
         told = _told(argv[place])
         if isinstance(told, dict) and "import" in told:
             raise ArgumentError("import: a config may not name modules; give --import MODULE on the command line")

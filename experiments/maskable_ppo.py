@@ -1,6 +1,6 @@
 """Whether sb3-contrib's MaskablePPO learns on the Gymnasium environments with a flat network, over three seeds.
 
-    nice python benchmarks/maskable_ppo.py --output out/maskable-ppo
+    nice python experiments/maskable_ppo.py --output out/maskable-ppo
 
 The network is Stable-Baselines3's ``MlpPolicy`` on ``observation="features"``; nothing here knows a problem but by the
 arguments of its constructor. Random actions, the untrained and the trained network (the most probable action) are

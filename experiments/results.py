@@ -1,10 +1,10 @@
 """Measure again what docs/results.md tells, and write it there: `make results`, or some of its parts by name.
 
-    python benchmarks/results.py [NAME ...] [--output out/results] [--page docs/results.md]
+    python experiments/results.py [NAME ...] [--output out/results] [--page docs/results.md]
 
 Each part stands between two comments of the page, ``<!-- results: NAME -->`` and ``<!-- end -->``, and is the table
 that ``ncogym evaluate --config results/NAME`` writes, with its command, commit, seed, machine and versions; one more
-solver is one more line of configs/results/NAME.yaml. Algorithms and populations are trained before they are compared,
+solver is one more line of configs/evaluate/NAME.yaml. Algorithms and populations are trained before they are compared,
 by scripts of their own (`SCRIPTS`). A part whose config asks for a device that is not here is left as it stands, with
 the commit of the run that made it. A part that was interrupted goes on where it ended.
 """
@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 import yaml
 
-CONFIGS = Path(__file__).parents[1] / "configs" / "results"
+CONFIGS = Path(__file__).parents[1] / "configs" / "evaluate"
 PICTURES = Path(__file__).parents[1] / "docs" / "pictures"
 PART = re.compile(r"<!-- results: ([\w-]+) -->\n(.*?)<!-- end -->", re.DOTALL)
 SCRIPTS = {  # parts that are more than one study

@@ -1,6 +1,6 @@
 """How often 95 % intervals of a mean hold the true mean: the table of docs/decisions/intervals.md.
 
-    python benchmarks/coverage.py [--samples 4000] [--seed 1]
+    python experiments/coverage.py [--samples 4000] [--seed 1]
 
 Values are drawn from laws such as gaps and paired differences have (many zeros, a long tail), and with replacement from
 the gaps of two heuristics on 1,000 instances whose references ship. Of every sample an interval is computed in three
@@ -115,7 +115,7 @@ def main() -> None:
             widths = [float((high - low).median()) for low, high in (found[0], found[2])]
             wide = f"{widths[1] / widths[0]:.2f}" if widths[0] else ""
             print(f"| {name} | {size} | {' | '.join(f'{share:.1%}' for share in shares)} | {wide} |", flush=True)
-    command = f"python benchmarks/coverage.py --samples {given.samples} --seed {given.seed}"
+    command = f"python experiments/coverage.py --samples {given.samples} --seed {given.seed}"
     print(f"\n- `{command}`, commit {git_commit()}; weights: none that ship")
 
 

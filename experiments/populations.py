@@ -1,6 +1,6 @@
 """Populations and latent search against what they must beat: the tables of them in docs/results.md.
 
-    python benchmarks/populations.py [--output out/results/populations] [--seeds 1 2 3] [--workers 2] [--only train]
+    python experiments/populations.py [--output out/results/populations] [--seeds 1 2 3] [--workers 2] [--only train]
 
 A base policy is trained once for each problem. From it every variant takes as many updates of the same batch, seed by
 seed: the base policy alone ("single"), K members with a loss each ("ensemble"), Poppy, COMPASS. `ncogym.study` then
@@ -468,7 +468,7 @@ def main() -> None:
         "policy; processor seconds of the updates after the base policy, medians over the seeds:",
         *trained(given),
         "- weights: none that ship, all were trained for this table",
-        f"- `python benchmarks/populations.py --seeds {seeds} --workers {given.workers}`, commit {git_commit()}",
+        f"- `python experiments/populations.py --seeds {seeds} --workers {given.workers}`, commit {git_commit()}",
         f"- {machine()}; " + ", ".join(f"{name} {version}" for name, version in versions().items()),
         "",
     ]

@@ -1,6 +1,6 @@
 """Compute the references that ship with the package, from the table below, and write them into ncogym/data/references.
 
-    python benchmarks/references.py [NAME ...] [--workers 2]
+    python experiments/references.py [NAME ...] [--workers 2]
 
 Names are those of sets; without any, all of the table are done, the cheapest first. What was computed before is taken
 from the user's cache, so an interrupted run goes on where it was. A set that ships already is written anew.

@@ -1,6 +1,6 @@
 """Every way to train, in equal time from equal weights: the table of algorithms in docs/results.md.
 
-    python benchmarks/algorithms.py [--output out/results/algorithms] [--seconds 20] [--seeds 1 2 3] [--workers 2]
+    python experiments/algorithms.py [--output out/results/algorithms] [--seconds 20] [--seeds 1 2 3] [--workers 2]
 
 Each algorithm trains the same small policy from the same weights (those that the seed draws) for the same wall-clock
 seconds, labelling included, on one thread; `--workers` runs go on side by side, so that all have the same neighbour.
@@ -219,7 +219,7 @@ def main() -> None:
         f"- {given.seconds:g} s of training each, {given.workers} side by side, one thread",
         f"- mean over the seeds {seeds} ± half of its 95 % interval (Student's t), and each seed's value",
         "- weights: none that ship, all were trained for this table",
-        f"- `python benchmarks/algorithms.py {options}`, commit {git_commit()}",
+        f"- `python experiments/algorithms.py {options}`, commit {git_commit()}",
         f"- {machine()}; " + ", ".join(f"{name} {version}" for name, version in versions().items()),
         "",
     ]
