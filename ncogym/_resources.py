@@ -36,14 +36,15 @@ def find_config(text: str) -> Path | None:
     """Return the published run configuration that a name or a path of before is of, or None.
 
     Args:
-        text: its place in `configs_folder`, with or without the suffix; its file's name; or a path that ends in that.
+        text: its place in `configs_folder`, with or without the suffix; its file's name; or the path that it had once.
     """
     folder, name = configs_folder(), Path(text).name.removesuffix(".yaml")
     whole = folder / f"{text.removesuffix('.yaml')}.yaml"
     if whole.is_file():
         return whole
-    found = sorted(folder.rglob("*.yaml"))
-    return next((path for path in found if path.stem == name), None) if name == text or "configs" in text else None
+    if not {*Path(text).parent.parts} <= {"configs", "results"}:  # where they lay before
+        return None
+    return next((path for path in sorted(folder.rglob("*.yaml")) if path.stem == name), None)
 
 
 def cache_folder() -> Path:
