@@ -83,7 +83,8 @@ def test_names_find_one_config() -> None:
     assert len(set(names)) == len(names)
     smoke = configs_folder() / "train" / "smoke.yaml"
     assert find_config("smoke") == find_config("train/smoke") == find_config("configs/smoke.yaml") == smoke
-    assert find_config("results/tsp") == find_config("configs/results/tsp.yaml") == configs_folder() / "evaluate" / "tsp.yaml"
+    tsp = configs_folder() / "evaluate" / "tsp.yaml"
+    assert find_config("results/tsp") == find_config("configs/results/tsp.yaml") == tsp
     assert find_config("mine/smoke.yaml") is find_config("nothing") is None
 
 

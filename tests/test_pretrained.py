@@ -276,7 +276,7 @@ def test_every_shipped_policy_beats_a_simple_rule(name: str) -> None:
     env = make(described["name"], **described["arguments"]).resized(low)
     rng = torch.Generator().manual_seed(0)
     instances = env.generate(4, rng)
-    rules = ("nearest-neighbour", "ratio-greedy", "dispatch:MWKR")
+    rules = ("nearest-neighbour", "ratio-greedy", "dispatch:MWKR", "degree-greedy")
     rule = next(solver for solver in (SOLVERS[rule]() for rule in rules) if solver.supports(env, instances))
     plain = [s.objective for s in rule(env, instances, None, rng)]
     able = [n for n, s in SEARCHES.items() if isinstance(s, type) and isinstance(loaded.policy, s.policies or ())]
