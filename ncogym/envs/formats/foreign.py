@@ -23,7 +23,6 @@ _SUFFIXES = {
     ".npy": ("an array without a name", _ARRAYS),
     ".fjs": ("a flexible job shop, whose operations choose among machines", "no problem here has that choice"),
 }
-_SOLOMON = re.compile(r"^[ \t]*VEHICLE\b.*^[ \t]*CUSTOMER\b", re.IGNORECASE | re.MULTILINE | re.DOTALL)
 _DIMACS = re.compile(r"^p[ \t]+[a-z]+[ \t]+[0-9]+[ \t]+[0-9]+[ \t]*$", re.MULTILINE)
 _HEADER = re.compile(r"^[ \t]*(TYPE|DIMENSION)[ \t]*:?[ \t]*([\w-]+)", re.IGNORECASE | re.MULTILINE)
 
@@ -39,10 +38,8 @@ def described(path: str | os.PathLike[str]) -> str | None:
     header = {word.upper(): value.upper() for word, value in reversed(_HEADER.findall(text[:4096]))}
     if len(header) == 2:
         return f"its header says TYPE {header['TYPE']}, which is that of no problem here (`ncogym list envs`)"
-    if _SOLOMON.search(text[:4096]):
-        return "it is a VRPTW in Solomon's format, customers with time windows; no problem here has those"
     if _DIMACS.search(text):
-        return "it is a graph in DIMACS' format; no problem here is of graphs"
+        return "it is a graph in DIMACS' format, of which several problems can be asked; say which by --problem (mis)"
     if _is_flexible(text):
         return "it is {}; {}".format(*_SUFFIXES[".fjs"])
     return None

@@ -4,18 +4,6 @@ import pytest
 
 from ncogym.envs.formats.foreign import described
 
-SOLOMON = """C101
-
-VEHICLE
-NUMBER     CAPACITY
-  25         200
-
-CUSTOMER
-CUST NO.  XCOORD.   YCOORD.    DEMAND   READY TIME  DUE DATE   SERVICE   TIME
-
-    0      40         50          0          0       1236          0
-    1      45         68         10        912        967         90
-"""
 HAMILTON = "NAME : alb3\nTYPE : HCP\nDIMENSION : 3\nEDGE_DATA_FORMAT : EDGE_LIST\nEDGE_DATA_SECTION\n1 2\n-1\nEOF\n"
 FLEXIBLE = "2 3 2\n 1 2 1 5 3 4\n2  1 2 6  2 1 1 2 2\n\n"
 
@@ -31,7 +19,6 @@ FLEXIBLE = "2 3 2\n 1 2 1 5 3 4\n2  1 2 6  2 1 1 2 2\n\n"
         ("many.npz", "PK", "it is a file of arrays, many instances in one; `ncogym evaluate --instances` takes it"),
         ("alb3.hcp", HAMILTON, "its header says TYPE HCP, which is that of no problem here"),
         ("a.oplib", HAMILTON.replace("HCP", "OP").lower(), "its header says TYPE OP, which is that of no problem here"),
-        ("c101.txt", SOLOMON, "it is a VRPTW in Solomon's format, customers with time windows"),
         ("c125.clq", "c a graph\np col 3 2\ne 1 2\ne 2 3\n", "it is a graph in DIMACS' format"),
         ("mk.fjs", FLEXIBLE, "it is a flexible job shop, whose operations choose among machines"),
         ("mk.txt", FLEXIBLE, "it is a flexible job shop, whose operations choose among machines"),
