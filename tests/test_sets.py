@@ -676,15 +676,19 @@ def test_header_wins_over_the_suffix(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_file_of_another_kind_is_called_what_it_is(tmp_path):
-    """No problem is asked for where none would help: a table, a problem that is not there, Solomon's text."""
+    """No problem is asked for where none would help: a table, a problem that is not there."""
     (tmp_path / "road.csv").write_text("0,3\n3,0\n")
     (tmp_path / "alb3.hcp").write_text("TYPE : HCP\nDIMENSION : 3\nEDGE_DATA_SECTION\n1 2\n-1\nEOF\n")
-    (tmp_path / "c101.txt").write_text("C101\n\nVEHICLE\nNUMBER CAPACITY\n25 200\n\nCUSTOMER\n0 40 50 0 0 1236 0\n")
-    for name, words in (("road.csv", "a table"), ("alb3.hcp", "TYPE HCP"), ("c101.txt", "Solomon's format")):
+    for name, words in (("road.csv", "a table"), ("alb3.hcp", "TYPE HCP")):
         with pytest.raises(InstanceError, match=words) as refused:
             recognise(tmp_path / name)
         assert str(refused.value).startswith(f"{tmp_path / name}: it")
         assert "--problem" not in str(refused.value)
+
+
+def test_solomons_text_is_told_from_other_numbers(data: Path) -> None:
+    """Of the problems whose files may end in .txt, one alone reads it."""
+    assert recognise(data / "square4.solomon.txt").name == "vrptw"
 
 
 @pytest.mark.parametrize("text", ["1 2 3\n", "TYPE : HCP\n", "EDGE_WEIGHT_TYPE : TSP\n", ""])
