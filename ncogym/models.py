@@ -271,6 +271,53 @@ class IndependentSet(Graph):
 
 
 @dataclass(frozen=True)
+class Clique(Graph):
+    """The nodes of most weight of which each two are joined; actions are these. Weights of edges decide nothing."""
+
+    words: ClassVar[str] = "cliques"
+
+    edge_weights: Array | None = field(default=None, metadata=DECIDES_NOTHING)
+
+
+@dataclass(frozen=True)
+class VertexCover(Graph):
+    """The nodes of least weight that every edge has an end of; actions are these. Weights of edges decide nothing."""
+
+    words: ClassVar[str] = "vertex covers"
+
+    edge_weights: Array | None = field(default=None, metadata=DECIDES_NOTHING)
+
+
+@dataclass(frozen=True)
+class DominatingSet(Graph):
+    """The nodes of least weight that all others are beside; actions are those *not* among them.
+
+    Weights of edges decide nothing.
+    """
+
+    words: ClassVar[str] = "dominating sets"
+
+    edge_weights: Array | None = field(default=None, metadata=DECIDES_NOTHING)
+
+    def answer(self, actions: Sequence[int]) -> list[int]:
+        """Return the nodes of the set, in ascending order."""
+        left = set(actions)
+        return [node for node in range(int(self.nodes)) if node not in left]
+
+
+@dataclass(frozen=True)
+class Cut(Graph):
+    """Two sides of the nodes with the most weight of edges between them; actions are the nodes of one side.
+
+    Weights of nodes decide nothing.
+    """
+
+    words: ClassVar[str] = "cuts"
+
+    weights: Array | None = field(default=None, metadata=DECIDES_NOTHING)
+
+
+@dataclass(frozen=True)
 class Shop(Model):
     """The shortest job shop schedule; actions are the jobs whose next operations are placed.
 

@@ -24,7 +24,7 @@ TINY: dict[str, dict[str, int]] = {
     "knapsack": {"num_items": 4},
     "jssp": {"num_jobs": 2, "num_machines": 2},
     "vrptw": {"num_customers": 4},
-    "mis": {"num_nodes": 5},
+    **{name: {"num_nodes": 5} for name in ("mis", "mvc", "clique", "mds", "maxcut")},
 }
 
 

@@ -16,6 +16,7 @@ from ncogym.laws import LawBroken
 from ncogym.policies import AttentionPolicy, GraphPolicy, Latent, Policy, PolyNet, Population
 from ncogym.task import Task
 
+GRAPHS = ("mis", "mvc", "clique", "mds", "maxcut")
 SIZES = {
     "cvrp": {"num_customers": 5},
     "vrptw": {"num_customers": 5},
@@ -57,7 +58,7 @@ def stepped(env, policy: Policy, algorithm: Algorithm) -> str | None:
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("name", [name for name in PROBLEMS if name not in ("jssp", "mis")])
+@pytest.mark.parametrize("name", [name for name in PROBLEMS if name not in ("jssp", *GRAPHS)])
 def test_steps_keep_to_their_device(name: str, algorithm: str) -> None:
     """A step of the attention policy, whatever the problem and the algorithm, needs no number of the host's."""
     env = problem(name)
@@ -82,15 +83,16 @@ def test_flows_keep_to_their_device() -> None:
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-def test_sparse_edges_keep_to_their_device(algorithm: str) -> None:
+@pytest.mark.parametrize("name", GRAPHS)
+def test_sparse_edges_keep_to_their_device(name: str, algorithm: str) -> None:
     """Edges that an environment shows need no count on the host."""
-    env = problem("mis")
+    env = problem(name)
     policy = GraphPolicy(env.feature_dims, dim=16, num_layers=1, num_heads=2)
     assert stepped(env, policy, ALGORITHMS[algorithm]()) is None
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
-@pytest.mark.parametrize("name", [name for name in PROBLEMS if name not in ("knapsack", "mis")])
+@pytest.mark.parametrize("name", [name for name in PROBLEMS if name not in ("knapsack", *GRAPHS)])
 def test_the_exceptions_are_named(name: str, algorithm: str) -> None:
     """The graph policy's encoder counts edges on the host, which the law names; all behind it keeps the law."""
     env = problem(name)

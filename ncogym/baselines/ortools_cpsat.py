@@ -20,15 +20,16 @@ import torch
 from numpy.typing import NDArray
 from tensordict import TensorDict
 
+from ncogym.baselines import ortools_graphs as of_graphs
 from ncogym.baselines.base import ANY_WAY, OutsideImprover, Run, needs, to_integers
 from ncogym.baselines.degree_greedy import DegreeGreedy
 from ncogym.baselines.dispatching import Dispatching
 from ncogym.baselines.heuristics import NearestNeighbour
 from ncogym.baselines.knapsack import RatioGreedy
-from ncogym.baselines.ortools_graphs import EXACT, MOST, Built, independent_set
+from ncogym.baselines.ortools_graphs import EXACT, MOST, Built
 from ncogym.budget import Budget
 from ncogym.errors import ArgumentError, SolverError
-from ncogym.models import IndependentSet, Model, Packing, Shop, Tour
+from ncogym.models import Clique, Cut, DominatingSet, IndependentSet, Model, Packing, Shop, Tour, VertexCover
 from ncogym.problem import Problem
 from ncogym.solver import Solver
 
@@ -84,8 +85,8 @@ class CpSat(OutsideImprover):
 
     name = "cp-sat"
     apart = True
-    reads = (Shop, Packing, Tour, IndependentSet)
-    can = ANY_WAY | {"weights"}
+    reads = (Shop, Packing, Tour, IndependentSet, Clique, VertexCover, DominatingSet, Cut)
+    can = ANY_WAY | {"weights", "edge_weights"}
 
     def __init__(self, threads: int = 1, *, workers: int = 1, progress_bar: bool = True) -> None:
         super().__init__(workers=workers, progress_bar=progress_bar)
@@ -255,6 +256,10 @@ BUILDS: dict[type[Model], tuple[Callable[[Any, Any], Built], Callable[[], Solver
     Shop: (_job_shop, Dispatching),
     Packing: (_knapsack, RatioGreedy),
     Tour: (_tour, NearestNeighbour),
-    IndependentSet: (independent_set, DegreeGreedy),
+    IndependentSet: (of_graphs.independent_set, DegreeGreedy),
+    Clique: (of_graphs.clique, DegreeGreedy),
+    VertexCover: (of_graphs.vertex_cover, DegreeGreedy),
+    DominatingSet: (of_graphs.dominating_set, DegreeGreedy),
+    Cut: (of_graphs.cut, DegreeGreedy),
 }
 """What builds CP-SAT's model of each, and what finds a simple solution."""

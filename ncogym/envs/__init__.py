@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ncogym.envs.graph.clique import MaxClique
+from ncogym.envs.graph.dominating_set import MDS
 from ncogym.envs.graph.independent_set import MIS
+from ncogym.envs.graph.max_cut import MaxCut
+from ncogym.envs.graph.vertex_cover import MVC
 from ncogym.envs.packing.knapsack import Knapsack
 from ncogym.envs.routing.atsp import ATSP
 from ncogym.envs.routing.cvrp import CVRP
@@ -26,6 +30,10 @@ PROBLEMS: dict[str, type[Problem]] = {
     "knapsack": Knapsack,
     "jssp": JSSP,
     "mis": MIS,
+    "mvc": MVC,
+    "clique": MaxClique,
+    "mds": MDS,
+    "maxcut": MaxCut,
 }
 
 

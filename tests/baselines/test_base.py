@@ -172,7 +172,7 @@ def test_every_problem_has_its_solvers(rng):
         "knapsack": packings,
         "vrptw": {"pyvrp"},
         "jssp": {"cp-sat", *(name for name in SOLVERS if name.startswith("dispatch:"))},
-        "mis": {"degree-greedy", "random-degree-greedy", "cp-sat"},
+        **dict.fromkeys(("mis", "mvc", "clique", "mds", "maxcut"), {"degree-greedy", "random-degree-greedy", "cp-sat"}),
     }
 
 

@@ -29,7 +29,7 @@ SIZES = {
     "cvrp": {"num_customers": 6},
     "vrptw": {"num_customers": 8},  # gymnasium's check samples an action, then resets: here it is allowed again
     "knapsack": {"num_items": 6},
-    "mis": {"num_nodes": 6, "distribution": "er:0.4"},
+    **{name: {"num_nodes": 6, "distribution": "er:0.4"} for name in ("mis", "mvc", "clique", "mds", "maxcut")},
 }
 SHOWN = pytest.mark.parametrize("observation", ["state", "features"])
 CASES = [(name, SIZES.get(name, {"num_nodes": 5})) for name in PROBLEMS]

@@ -37,7 +37,7 @@ SIZES = {
     "cvrp": {"num_customers": 6},
     "vrptw": {"num_customers": 6},
     "knapsack": {"num_items": 6},
-    "mis": {"num_nodes": 6, "distribution": "er:0.4"},
+    **{name: {"num_nodes": 6, "distribution": "er:0.4"} for name in ("mis", "mvc", "clique", "mds", "maxcut")},
 }
 BATCH, STEPS, ROUNDS = 8, 20, 3
 

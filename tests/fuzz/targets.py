@@ -114,7 +114,7 @@ def _tried(env: Any, data: Any) -> None:
 # ---------------------------------------------------------------------- instance files
 
 SUFFIX = {"tsp": ".tsp", "atsp": ".atsp", "cvrp": ".vrp", "jssp": ".jsp", "knapsack": ".kp", "mis": ".mis"}
-SUFFIX["vrptw"] = ".solomon.txt"
+SUFFIX |= {"vrptw": ".solomon.txt", "clique": ".clq", "mvc": ".cover.mis", "mds": ".dominating.mis", "maxcut": ".rud"}
 SHAPES = {
     "FULL_MATRIX": "0 3 4 5\n3 0 6 7\n4 6 0 8\n5 7 8 0",
     "UPPER_ROW": "3 4 5\n6 7\n8",

@@ -23,8 +23,12 @@ class GraphProblem(Problem):
     """A problem whose actions are nodes, and the number of nodes, which takes none and ends a solution.
 
     Instance keys are those of `ncogym.envs.graph.graphs`.
+
+    Attributes:
+        any_order: whether the nodes of a solution may be named in any order; else one may be decided before its turn.
     """
 
+    any_order: ClassVar[bool] = True
     multi_start: ClassVar[bool] = False
     distribution_type: ClassVar[type[Distribution] | None] = GraphDistribution
     instance_keys: ClassVar[tuple[str, ...]] = (*graphs.KEYS, *graphs.TABLES)
@@ -72,13 +76,20 @@ class GraphProblem(Problem):
     def equivalent_actions(
         self, instance: TensorDict, actions: Int64[Tensor, "batch steps"], count: int, rng: torch.Generator
     ) -> Int64[Tensor, "batch {count} steps"]:
-        """Draw random orders of the nodes, the action that takes none at the end."""
+        """Draw random orders of the nodes, the action that takes none at the end; copies where the order matters."""
+        if not self.any_order:
+            return super().equivalent_actions(instance, actions, count, rng)
         return moves.shuffled(actions.unsqueeze(1).expand(-1, count, -1), self.instance_size(instance), rng)
 
     def neighbourhood(
         self, instance: TensorDict, actions: Int64[Tensor, "batch rollouts steps"], free: int, rng: torch.Generator
     ) -> Neighbourhood:
-        """Open the nodes taken that are nearest to a random node, and all that then comes."""
+        """Open the nodes taken that are nearest to a random node, and all that then comes.
+
+        Where the order matters, the last ones.
+        """
+        if not self.any_order:
+            return self._tail(actions, int((actions < self.instance_size(instance)).sum(-1).amin()), free)
         order, taken = moves.by_distance(instance, actions, rng)
         return self._tail(order, int(taken.amin()), free)
 

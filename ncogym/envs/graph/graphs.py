@@ -32,7 +32,7 @@ from ncogym.features import NodeFeatures, SparseEdges
 from ncogym.problem import Arrays, Contents
 
 KEYS = ("weight", "degree", "neighbours", "arc_weight", "reach")
-TABLES = ("first", "count")  # that `with_tables` adds
+TABLES = ("first", "count", "strength")  # that `with_tables` adds
 PADDING = {"weight": 0.0, "degree": -1.0, "neighbours": -1.0, "arc_weight": 0.0, "reach": 0.0}
 
 
@@ -87,10 +87,12 @@ def with_tables(instance: TensorDict) -> TensorDict:
 
     Returns:
         The instance keys, and: first: int64 ``[nodes + 1]``, where a node's neighbours begin; count: int64
-        ``[nodes + 1]``, how many they are; 0 of no node.
+        ``[nodes + 1]``, how many they are, 0 of no node; strength: float32 ``[nodes]``, the weight of each one's edges.
     """
     count = F.pad(instance["degree"].clamp_min(0), (0, 1))
-    return instance.select(*KEYS).update({"first": count.cumsum(-1) - count, "count": count})
+    ones = torch.ones_like(instance["weight"], dtype=torch.float32).unsqueeze(1)
+    strength = beside(instance, ones, weighted=True).squeeze(1)
+    return instance.select(*KEYS).update({"first": count.cumsum(-1) - count, "count": count, "strength": strength})
 
 
 def neighbours_of(

@@ -21,7 +21,7 @@ from torch.nn import functional as F  # noqa: N812 - torch's own idiom
 from ncogym.envs.graph import graphs, moves
 from ncogym.envs.graph.base import GraphProblem
 from ncogym.features import FeatureDims, StepFeatures
-from ncogym.models import IndependentSet
+from ncogym.models import Graph, IndependentSet
 from ncogym.problem import Violation, as_int64
 
 
@@ -126,7 +126,7 @@ class MIS(GraphProblem):
         share = torch.stack([free.sum(-1), state.num_taken], dim=-1) / count
         return StepFeatures(graphs.no_roles(state.action_mask), state.action_mask, share.float(), candidates)
 
-    def model(self, instance: TensorDict) -> IndependentSet:
+    def model(self, instance: TensorDict) -> Graph:
         return IndependentSet(*graphs.shown(instance))
 
 

@@ -75,7 +75,9 @@ def broken(steps: list[int], count: int, none: int) -> str | None:
 def broken_sets(instance: TensorDict, actions: Tensor) -> dict[str, Tensor | None]:
     """Return broken solutions of each kind for `ncogym.laws`, of a problem in which a node left out is no fault."""
     nodes = instance["degree"].shape[1]
-    return {"first step left out": None, "going on after the end": F.pad(actions, (1, 0), value=nodes)}
+    after = F.pad(actions, (1, 0), value=nodes)
+    after[..., 1] = torch.where(actions[..., 0] == nodes, 0, actions[..., 0])  # an empty solution gets a node, too
+    return {"first step left out": None, "going on after the end": after}
 
 
 # ---------------------------------------------------------------------- picture
