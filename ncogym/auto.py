@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -40,6 +41,7 @@ BEGINNINGS: tuple[Callable[[], Any], ...] = (  # of `auto`; of those that take a
     Dispatching,
     DegreeGreedy,
 )
+SAMPLERS: tuple[Callable[[], Any], ...] = (partial(DegreeGreedy, randomised=True),)  # who has half of the time before
 CLASSICAL: tuple[Callable[[], Any], ...] = (PyVRP, CpSat, OrTools)  # who goes on where there is no policy, best first
 FIRST = 0.5  # of what is left then, by which the policy must have built a solution where others could go on
 BEGINNING = 0.25  # of a budget that each beginning but the first may take
@@ -141,6 +143,11 @@ class Classical:
             raise UnsupportedProblem(f"{AUTO}: no solver takes {env.name}, and no policy ships for it")
         progress = Progress(env, instances, budget)
         names = begin(progress, rng)
+        for solver in (make() for make in SAMPLERS):
+            if solver.supports(env, instances) and not progress.spent:
+                with progress.part(0.5):
+                    progress.take(solver(env, instances, progress.left(), rng))
+                names.append(solver.name)
         for solver in (make() for make in CLASSICAL):
             if progress.spent or not solver.supports(env, instances):
                 continue

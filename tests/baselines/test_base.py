@@ -161,6 +161,7 @@ class Stated:
 def test_every_problem_has_its_solvers(rng):
     """What each problem shows is read by those solvers that are made for it."""
     tours = {"nearest-neighbour", "farthest-insertion", "random-insertion", "ortools", "fast-tsp", "lkh", "pyvrp"}
+    nodes = {"degree-greedy", "random-degree-greedy", "cp-sat"}
     packings = {"ortools", "cp-sat", "ratio-greedy", "value-greedy", "knapsack-dp"}
     envs = {problem: make(problem).resized(6) for problem in PROBLEMS}
     shown = {problem: env.generate(1, rng) for problem, env in envs.items()}
@@ -172,7 +173,7 @@ def test_every_problem_has_its_solvers(rng):
         "knapsack": packings,
         "vrptw": {"pyvrp"},
         "jssp": {"cp-sat", *(name for name in SOLVERS if name.startswith("dispatch:"))},
-        **dict.fromkeys(("mis", "mvc", "clique", "mds", "maxcut"), {"degree-greedy", "random-degree-greedy", "cp-sat"}),
+        **dict.fromkeys(("mis", "mvc", "clique", "mds", "maxcut"), nodes),
     }
 
 

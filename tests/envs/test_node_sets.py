@@ -101,7 +101,7 @@ def test_the_referee_judges_any_set(name, actions, objective, words, house):
     assert [violation.reason for violation in env.violations(house, given)] == ([words] if words else [])
 
 
-@pytest.mark.parametrize("name", ("mis", *NAMES))
+@pytest.mark.parametrize("name", ["mis", *NAMES])
 def test_parents_are_those_of_the_process(name, rng):
     """On every reachable state of small graphs, as many states lead to it as `log_parents` says."""
     env = build_task(name, num_nodes=6, distribution="er:0.5", spread=0.0)
