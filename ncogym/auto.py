@@ -20,6 +20,7 @@ from ncogym.baselines import (
     PyVRP,
     RatioGreedy,
     Savings,
+    TabuCut,
     TwoOpt,
 )
 from ncogym.books import Progress
@@ -41,7 +42,10 @@ BEGINNINGS: tuple[Callable[[], Any], ...] = (  # of `auto`; of those that take a
     Dispatching,
     DegreeGreedy,
 )
-SAMPLERS: tuple[Callable[[], Any], ...] = (partial(DegreeGreedy, randomised=True),)  # who has half of the time before
+SAMPLERS: tuple[Callable[[], Any], ...] = (  # the first that takes a problem has half of the time before these
+    TabuCut,
+    partial(DegreeGreedy, randomised=True),
+)
 CLASSICAL: tuple[Callable[[], Any], ...] = (PyVRP, CpSat, OrTools)  # who goes on where there is no policy, best first
 FIRST = 0.5  # of what is left then, by which the policy must have built a solution where others could go on
 BEGINNING = 0.25  # of a budget that each beginning but the first may take
@@ -148,6 +152,7 @@ class Classical:
                 with progress.part(0.5):
                     progress.take(solver(env, instances, progress.left(), rng))
                 names.append(solver.name)
+                break
         for solver in (make() for make in CLASSICAL):
             if progress.spent or not solver.supports(env, instances):
                 continue

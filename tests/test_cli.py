@@ -238,7 +238,7 @@ def test_help_of_a_command_is_complete(run: Run, command: str, flags: str) -> No
         ("solve RECTANGLE --best-known 0 --solver two-opt", "best_known: 0.0 is not allowed; it must be above 0"),
         (
             "solve RECTANGLE --problem tps",
-            "problem: 'tps' is not known; allowed are atsp, clique, cvrp, jssp, knapsack, maxcut, mds, mis, mvc, tsp, vrptw",
+            "problem: 'tps' is not known; allowed are atsp, clique, cvrp, jssp, knapsack, maxcut, mds, mis",
         ),
         ("solve RECTANGLE --solver gredy", "solver: 'gredy' is not known; allowed are auto, greedy"),
         ("solve RECTANGLE --policy nowhere", "policy: 'nowhere' is neither a shipped policy"),

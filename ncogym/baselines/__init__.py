@@ -18,6 +18,7 @@ from ncogym.baselines.ortools_knapsack import OrToolsKnapsack
 from ncogym.baselines.ortools_routing import OrToolsRouting
 from ncogym.baselines.pyvrp import PyVRP
 from ncogym.baselines.savings import NearestNeighbourRoutes, Savings
+from ncogym.baselines.tabu_cut import TabuCut
 from ncogym.solver import Solver
 
 SOLVERS: dict[str, Callable[..., Solver]] = {  # each can be called without arguments
@@ -37,6 +38,7 @@ SOLVERS: dict[str, Callable[..., Solver]] = {  # each can be called without argu
     "knapsack-dp": KnapsackDP,
     "degree-greedy": DegreeGreedy,
     "random-degree-greedy": partial(DegreeGreedy, randomised=True),
+    "tabu-cut": TabuCut,
     **{f"dispatch:{rule}": partial(Dispatching, rule) for rule in RULES},
     **{f"dispatch:random-{rule}": partial(Dispatching, rule, randomised=True) for rule in RULES},
 }
@@ -60,6 +62,7 @@ __all__ = [
     "RandomInsertion",
     "RatioGreedy",
     "Savings",
+    "TabuCut",
     "TwoOpt",
     "ValueGreedy",
 ]

@@ -78,6 +78,19 @@ def test_solvers_find_the_best_of_a_house(name, house, rng):
     assert name == "maxcut" or len(answer) == BEST[name]
 
 
+def test_tabu_search_beats_greedy_cuts(house, rng):
+    """It finds the cut of the house, keeps its budget, and on larger graphs is ahead of as many greedy runs."""
+    (solution,) = SOLVERS["tabu-cut"]()(PROBLEMS["maxcut"](), house, None, rng)
+    assert (solution.objective, solution.feasible, solution.rollouts) == (BEST["maxcut"], True, 1)
+    env = build_task("maxcut", num_nodes=60, distribution="ba:3", weighted=True)
+    instances = env.generate(3, rng)
+    tabu, greedy = (
+        SOLVERS[name]()(env, instances, MaxRollouts(4), rng) for name in ("tabu-cut", "random-degree-greedy")
+    )
+    assert {found.rollouts for found in tabu} == {4}
+    assert sum(found.objective for found in tabu) > sum(found.objective for found in greedy)
+
+
 @pytest.mark.parametrize(
     ("name", "actions", "objective", "words"),
     [
