@@ -161,8 +161,13 @@ def _sets_of(kind: type[Problem]) -> dict[str, ReferenceSet]:
     return {} if kind.distribution_type is None else kind.distribution_type.reference_sets
 
 
-def _home(name: str) -> tuple[type[Problem], type[Distribution]]:
-    """Return the problem of a published set, and the distribution that publishes it."""
+def _home(name: str, problem: str | None = None) -> tuple[type[Problem], type[Distribution]]:
+    """Return the problem of a published set, and the distribution that publishes it.
+
+    Several problems may share a distribution: then it is the one that is asked for, or the first.
+    """
+    if problem is not None and name in _sets_of(asked := kind_of(problem)) and asked.distribution_type is not None:
+        return asked, asked.distribution_type
     homes = ((kind, kind.distribution_type) for kind in PROBLEMS.values())
     return next((kind, drawn) for kind, drawn in homes if drawn is not None and name in drawn.reference_sets)
 
@@ -181,7 +186,7 @@ def _between(first: str, last: str) -> list[str]:
 
 def _named(text: str, names: Sequence[str], count: int | None, problem: str | None) -> InstanceSet:
     """Build published sets and join them; of a single one, take the first ``count`` instances."""
-    kind, drawn = _home(names[0])
+    kind, drawn = _home(names[0], problem)
     if problem not in (None, kind.name):
         raise ArgumentError(f"instances: {text} is of {kind.name}, not of {problem}")
     entries = [drawn.reference_sets[name] for name in names]

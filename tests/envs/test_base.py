@@ -227,6 +227,7 @@ import torch
 from ncogym.envs import PROBLEMS, make
 from torchrl.envs.utils import step_mdp
 for problem in PROBLEMS:
+    torch.compiler.reset()  # a process compiles one function for few kinds of arguments
     env = make(problem, batch_size=(3,))
     state = env.rand_action(env.reset())
     step, eager = torch.compile(env.step, fullgraph=True, backend="eager"), env.step(state.clone())

@@ -29,7 +29,8 @@ SIZES = {
     "cvrp": {"num_customers": 6},
     "vrptw": {"num_customers": 8},  # gymnasium's check samples an action, then resets: here it is allowed again
     "knapsack": {"num_items": 6},
-    **{name: {"num_nodes": 6, "distribution": "er:0.4"} for name in ("mis", "mvc", "clique", "mds", "maxcut")},
+    **{name: {"num_nodes": 7, "distribution": "er:0.4"} for name in ("mis", "mvc", "mds", "maxcut")},
+    "clique": {"num_nodes": 7, "distribution": "er:0.8"},
 }
 SHOWN = pytest.mark.parametrize("observation", ["state", "features"])
 CASES = [(name, SIZES.get(name, {"num_nodes": 5})) for name in PROBLEMS]
